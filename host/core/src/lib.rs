@@ -1,0 +1,22 @@
+//! Domain words and seam traits of Stockade.
+//!
+//! Everybody knows this crate and it knows nobody: no I/O, no candle, no wasmtime, no HTTP. A trait sits
+//! here, its implementations point up to it, and only the binary names concrete types.
+//!
+//! - words: [`id`], [`chat`], [`event`], [`limits`], [`error`]
+//! - seams: [`infer::Inference`] (models), [`plugin::Plugins`] (components), [`store::Store`] and
+//!   [`store::Blobs`] (durable state)
+//! - records kept in the store, and the typed access to them: [`registry`]
+
+pub mod chat;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod infer;
+pub mod limits;
+pub mod plugin;
+pub mod registry;
+pub mod store;
+
+pub use error::{BoxError, BoxFuture, Fault};
+pub use id::{ComponentRef, Digest, ModelId, RequestId, TenantId};

@@ -1,0 +1,550 @@
+//! The component seam: how the gateway reaches sandboxed policy. Implemented by `runtime`.
+//!
+//! Invariant: a call runs in a fresh instance of exactly the version that its [`Call`] pins; nothing of it outlives
+//! the call, and its failure is the failure of this call alone.
+
+use crate::chat::{Message, ToolChoice, ToolSpec};
+use crate::error::{BoxFuture, Fault};
+use crate::event::Event;
+use crate::id::{ComponentName, ComponentRef, Digest, RequestId, TenantId, Version};
+use crate::infer::{Constraint, Sampling};
+use crate::limits::{CallUsage, LimitKind, Limits};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a tenant binds a component to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Role {
+    ShieldInput,
+    ShieldOutput,
+    Orchestrator,
+    PromptStore,
+    Memory,
+    Evaluator(ComponentName),
+    Reward(ComponentName),
+    Generator(ComponentName),
+    Tool(ComponentName),
+}
+
+/// The kind of plugin that a component implements: one per exported interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginKind {
+    Shield,
+    Orchestrator,
+    PromptStore,
+    Memory,
+    Evaluator,
+    RewardScorer,
+    Generator,
+    Tool,
+}
+
+impl Role {
+    /// The kind of plugin that can fill this role.
+    pub fn kind(&self) -> PluginKind {
+        match self {
+            Self::ShieldInput | Self::ShieldOutput => PluginKind::Shield,
+            Self::Orchestrator => PluginKind::Orchestrator,
+            Self::PromptStore => PluginKind::PromptStore,
+            Self::Memory => PluginKind::Memory,
+            Self::Evaluator(_) => PluginKind::Evaluator,
+            Self::Reward(_) => PluginKind::RewardScorer,
+            Self::Generator(_) => PluginKind::Generator,
+            Self::Tool(_) => PluginKind::Tool,
+        }
+    }
+
+    /// Whether several components may be bound, in order.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::ShieldInput | Self::ShieldOutput)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShieldInput => f.write_str("shield.input"),
+            Self::ShieldOutput => f.write_str("shield.output"),
+            Self::Orchestrator => f.write_str("orchestrator"),
+            Self::PromptStore => f.write_str("prompt-store"),
+            Self::Memory => f.write_str("memory"),
+            Self::Evaluator(n) => write!(f, "evaluator/{n}"),
+            Self::Reward(n) => write!(f, "reward/{n}"),
+            Self::Generator(n) => write!(f, "generator/{n}"),
+            Self::Tool(n) => write!(f, "tool/{n}"),
+        }
+    }
+}
+
+/// A role that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a role: shield.input, shield.output, orchestrator, prompt-store, memory, \
+     evaluator/NAME, reward/NAME, generator/NAME, tool/NAME"
+)]
+pub struct RoleError(pub String);
+
+impl FromStr for Role {
+    type Err = RoleError;
+    fn from_str(s: &str) -> Result<Self, RoleError> {
+        let bad = || RoleError(s.chars().take(64).collect());
+        Ok(match s {
+            "shield.input" => Self::ShieldInput,
+            "shield.output" => Self::ShieldOutput,
+            "orchestrator" => Self::Orchestrator,
+            "prompt-store" => Self::PromptStore,
+            "memory" => Self::Memory,
+            _ => {
+                let (kind, name) = s.split_once('/').ok_or_else(bad)?;
+                let name = ComponentName::new(name).map_err(|_| bad())?;
+                match kind {
+                    "evaluator" => Self::Evaluator(name),
+                    "reward" => Self::Reward(name),
+                    "generator" => Self::Generator(name),
+                    "tool" => Self::Tool(name),
+                    _ => return Err(bad()),
+                }
+            }
+        })
+    }
+}
+impl TryFrom<String> for Role {
+    type Error = RoleError;
+    fn try_from(s: String) -> Result<Self, RoleError> {
+        s.parse()
+    }
+}
+impl From<Role> for String {
+    fn from(role: Role) -> String {
+        role.to_string()
+    }
+}
+
+/// What a component may reach. Nothing by default; `*` in a list grants all of the tenant's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// Served model names.
+    pub models: Vec<String>,
+    /// State bucket names.
+    pub buckets: Vec<String>,
+    /// Outbound hosts.
+    pub http: Vec<String>,
+    /// Directories of the host, by path.
+    pub directories: Vec<DirectoryGrant>,
+    /// Secret names.
+    pub secrets: Vec<String>,
+    /// Roles it may call through the host, for example `prompt-store` or `tool/*`.
+    pub components: Vec<String>,
+    /// Overrides of the default limits; `None`: the host's defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// A directory that a component sees under `guest_path`. Opened through a capability: no path leads out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGrant {
+    pub host_path: String,
+    pub guest_path: String,
+    #[serde(default)]
+    pub writable: bool,
+}
+
+impl Grants {
+    pub fn allows(list: &[String], name: &str) -> bool {
+        list.iter().any(|g| {
+            g == "*" || g == name || g.strip_suffix('*').is_some_and(|p| name.starts_with(p))
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Its verdicts are carried out.
+    #[default]
+    Enforce,
+    /// Its verdicts are recorded only.
+    Observe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// A failing component fails the request.
+    #[default]
+    Block,
+    /// The request goes on; the trace says so.
+    Allow,
+}
+
+/// One binding entry, resolved to exact bytes and grants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pinned {
+    pub role: Role,
+    pub component: ComponentRef,
+    /// The binding's configuration, handed to the component as JSON.
+    pub config: Value,
+    pub grants: Arc<Grants>,
+    pub mode: Mode,
+    pub on_failure: OnFailure,
+}
+
+/// All bindings of a tenant as they were when its request came in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pins {
+    pub entries: BTreeMap<Role, Vec<Arc<Pinned>>>,
+}
+
+impl Pins {
+    pub fn one(&self, role: &Role) -> Option<&Arc<Pinned>> {
+        self.entries.get(role).and_then(|e| e.first())
+    }
+    pub fn all(&self, role: &Role) -> &[Arc<Pinned>] {
+        self.entries.get(role).map_or(&[], Vec::as_slice)
+    }
+    /// Bound tools by name.
+    pub fn tools(&self) -> impl Iterator<Item = (&ComponentName, &Arc<Pinned>)> {
+        self.entries
+            .iter()
+            .filter_map(|(role, entries)| match role {
+                Role::Tool(name) => entries.first().map(|e| (name, e)),
+                _ => None,
+            })
+    }
+}
+
+/// Everything that belongs to one call into a component.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub tenant: TenantId,
+    pub request: RequestId,
+    pub target: Arc<Pinned>,
+    /// The tenant's other bindings, which the component may reach within its grants.
+    pub pins: Arc<Pins>,
+    /// Where the call reports itself.
+    pub trace: Arc<TraceLog>,
+    /// 0 for a call from the gateway, one more for each component in between; bounded by the runtime.
+    pub depth: u8,
+}
+
+impl Call {
+    pub fn target(&self, target: &Arc<Pinned>) -> Self {
+        Self {
+            target: target.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Collects what each component of a request decided and used.
+#[derive(Debug, Default)]
+pub struct TraceLog {
+    calls: Mutex<Vec<ComponentCall>>,
+}
+
+/// Most component calls that one trace keeps; later ones are counted only.
+pub const MAX_TRACED_CALLS: usize = 1000;
+
+impl TraceLog {
+    pub fn record(&self, call: ComponentCall) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.len() < MAX_TRACED_CALLS {
+            calls.push(call);
+        }
+    }
+    pub fn snapshot(&self) -> Vec<ComponentCall> {
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// One component's part in a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComponentCall {
+    pub role: Role,
+    pub component: ComponentName,
+    pub version: Version,
+    pub digest: Digest,
+    /// The exported function.
+    pub function: String,
+    /// `ok`, `pass`, `block`, `edit`, `error`, or the limit that ended it.
+    pub decision: String,
+    /// Bytes a shield has judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scanned_bytes: Option<u64>,
+    /// Microseconds from the request's start.
+    pub start_us: u64,
+    #[serde(flatten)]
+    pub usage: CallUsage,
+    /// Log lines that the component wrote, within its limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<String>,
+}
+
+/// What an upload turned out to be, once it has passed the gate, compiled and been tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Admitted {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub roles: Vec<PluginKind>,
+    /// Interface names with versions.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub grants_wanted: Grants,
+    pub compile_ms: u64,
+    pub warnings: Vec<String>,
+    /// The component's own `stockade:manifest` section, as JSON; `null` without one.
+    pub manifest: Value,
+}
+
+/// Why an upload was not admitted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdmitError {
+    #[error("not an acceptable component")]
+    Invalid { reasons: Vec<Reason> },
+    #[error("component of {size} bytes exceeds the limit of {limit}")]
+    TooLarge { size: usize, limit: usize },
+    #[error("too many uploads are being compiled")]
+    Overloaded,
+    #[error("the host failed in {stage}")]
+    Host {
+        stage: &'static str,
+        #[source]
+        source: crate::BoxError,
+    },
+}
+
+/// One defect of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Item path or byte offset.
+    pub at: String,
+    pub found: String,
+    pub expected: String,
+}
+
+/// A shield's finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Stable name of the rule or category.
+    pub category: String,
+    /// For the end user; the binding's `refusal` wins over it.
+    pub message: String,
+    /// 0.0 to 1.0 where the shield has a score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// Anything else, as JSON.
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+/// A shield's verdict over whole messages.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    Pass,
+    /// Go on with these messages instead (masking).
+    Edit(Vec<Message>),
+    Block(Violation),
+}
+
+/// Which text a streaming shield judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channel {
+    Text,
+    Reasoning,
+    /// Name and arguments of the tool call with this index.
+    ToolCall(u32),
+}
+
+/// What a streaming shield says after a piece of one channel. Offsets count bytes of that channel from its start, in
+/// the text as the model wrote it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ruling {
+    /// All bytes before this offset may go out; never shrinks, always on a character boundary.
+    pub cleared: u64,
+    /// Replacements inside the cleared part, in order, not overlapping.
+    pub edits: Vec<Edit>,
+    pub violation: Option<Violation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    pub start: u64,
+    pub end: u64,
+    pub replacement: String,
+}
+
+/// A running streaming shield: one component instance for one reply.
+pub trait ShieldStream: Send {
+    fn feed<'a>(
+        &'a mut self,
+        channel: Channel,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<Ruling, CallError>>;
+    /// No more text on this channel: the shield rules on all that it has held back.
+    fn finish(&mut self, channel: Channel) -> BoxFuture<'_, Result<Ruling, CallError>>;
+    /// Most bytes that this shield ever holds back on a channel.
+    fn hold_back(&self) -> u32;
+}
+
+/// One request to an orchestrator: the dialect's request in the internal form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    pub model: String,
+    pub messages: Vec<Message>,
+    /// Tools of the client, which it runs itself.
+    pub tools: Vec<ToolSpec>,
+    pub tool_choice: ToolChoice,
+    pub sampling: Sampling,
+    pub constraint: Option<Constraint>,
+    /// The client's metadata, text by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An orchestrator's events. Dropping it ends the call and drops the instance.
+pub type TurnStream = tokio::sync::mpsc::Receiver<Result<Event, CallError>>;
+
+/// The answer of [`Plugins::invoke`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invocation {
+    pub result: Value,
+    pub usage: CallUsage,
+}
+
+/// Why a component call ended without its answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The component answered with an error of its own.
+    #[error("component `{component}` answered: {message}")]
+    Component {
+        component: String,
+        code: &'static str,
+        message: String,
+    },
+    /// It crashed or met a limit.
+    #[error("component `{component}` failed: {detail}")]
+    Failed {
+        component: String,
+        limit: LimitKind,
+        detail: String,
+    },
+    /// It needed something that it was not granted.
+    #[error("component `{component}` was denied {what}")]
+    Denied { component: String, what: String },
+    #[error("component `{component}` has no function `{function}`")]
+    NoFunction { component: String, function: String },
+    #[error("arguments: {0}")]
+    Arguments(String),
+    /// A model call underneath failed and the component passed that on.
+    #[error(transparent)]
+    Infer(#[from] crate::infer::InferError),
+    #[error("too many component calls at once")]
+    Overloaded,
+    #[error("the host failed in {stage}")]
+    Host {
+        stage: &'static str,
+        #[source]
+        source: crate::BoxError,
+    },
+}
+
+impl CallError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoFunction { .. } | Self::Arguments(_) => Fault::Caller,
+            Self::Infer(e) => e.fault(),
+            Self::Overloaded => Fault::Load,
+            Self::Component { .. }
+            | Self::Failed { .. }
+            | Self::Denied { .. }
+            | Self::Host { .. } => Fault::Host,
+        }
+    }
+}
+
+/// Loads and calls components. Futures may be dropped at any time: the instance is dropped with them.
+pub trait Plugins: Send + Sync + 'static {
+    /// The whole way of an upload: static gate, compilation in a process of its own, trial instantiation.
+    /// Keeps the compiled artifact; the caller stores the bytes.
+    fn admit(&self, tenant: &TenantId, bytes: Bytes)
+    -> BoxFuture<'_, Result<Admitted, AdmitError>>;
+
+    /// Makes sure that a component can be called at once: loads its artifact, or compiles it again from the blob.
+    fn warm(&self, component: &ComponentRef) -> BoxFuture<'_, Result<(), CallError>>;
+
+    /// A shield's verdict over whole messages.
+    fn check(
+        &self,
+        call: Call,
+        direction: Direction,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'_, Result<Verdict, CallError>>;
+
+    /// Opens a streaming shield for one reply.
+    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>>;
+
+    /// Starts an orchestrator.
+    fn run_turn(&self, call: Call, turn: Turn) -> TurnStream;
+
+    /// Calls an exported function by name (`check`, or `INTERFACE#FUNCTION`) with JSON arguments in order.
+    fn invoke(
+        &self,
+        call: Call,
+        function: String,
+        args: Vec<Value>,
+    ) -> BoxFuture<'_, Result<Invocation, CallError>>;
+}
+
+/// Which way the text goes that a shield judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Input,
+    Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_round_trip_and_unknown_ones_are_refused() {
+        for text in [
+            "shield.input",
+            "shield.output",
+            "orchestrator",
+            "prompt-store",
+            "memory",
+            "tool/echo",
+            "reward/a",
+        ] {
+            assert_eq!(text.parse::<Role>().unwrap().to_string(), text);
+        }
+        for bad in ["", "shield", "tool/", "tool/A", "tool/a/b", "x/y"] {
+            assert!(bad.parse::<Role>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn grants_match_names_prefixes_and_nothing_else() {
+        let list = vec!["smollm2".to_string(), "tool/*".to_string()];
+        assert!(Grants::allows(&list, "smollm2"));
+        assert!(Grants::allows(&list, "tool/echo"));
+        assert!(!Grants::allows(&list, "smollm2x"));
+        assert!(!Grants::allows(&[], "anything"));
+    }
+}
