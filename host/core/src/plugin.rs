@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// What a tenant binds a component to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -246,15 +247,30 @@ impl Call {
 }
 
 /// Collects what each component of a request decided and used.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TraceLog {
+    started: Instant,
     calls: Mutex<Vec<ComponentCall>>,
+}
+
+impl Default for TraceLog {
+    /// A log whose request starts now.
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            calls: Mutex::default(),
+        }
+    }
 }
 
 /// Most component calls that one trace keeps; later ones are counted only.
 pub const MAX_TRACED_CALLS: usize = 1000;
 
 impl TraceLog {
+    /// Microseconds since the request's start.
+    pub fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
     pub fn record(&self, call: ComponentCall) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if calls.len() < MAX_TRACED_CALLS {

@@ -1,1 +1,167 @@
-//! Typed access to the records that a host keeps in its [`Store`](crate::store::Store).
+//! Typed access to the records that a host keeps in its [`Store`] and [`Blobs`].
+//!
+//! Owns the key layout ([`keys`]), the JSON of each record and the rules between records (a bound version cannot be
+//! deleted, a version never changes its bytes). Refuses to own durability, which is the store's, and policy on who
+//! may call what, which is the gateway's.
+//!
+//! Invariants:
+//! - every key of a tenant starts with `t/TENANT/`; tenant names hold no `/`, so no tenant's scan reaches another's rows
+//! - a row that names a blob is written after the blob
+//! - whatever changes what a request would pin (bindings, grants) also writes the tenant's `pins` row, in the same
+//!   batch: its revision is the version of [`Registry::pins`]
+
+mod api_keys;
+mod bindings;
+mod buckets;
+mod components;
+mod grants;
+mod keys;
+mod memory;
+mod pins;
+mod recorder;
+mod secrets;
+mod tenants;
+mod traces;
+mod usage;
+mod values;
+
+pub use api_keys::{ApiKey, NewKey, Scope, secret_text};
+pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
+pub use buckets::{
+    Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind,
+};
+pub use components::{ComponentSummary, PutVersion, VersionRecord};
+pub use memory::MemoryStore;
+pub use recorder::{Recorder, Recording};
+pub use tenants::{Quotas, Tenant};
+pub use traces::{Span, TraceRecord, new_trace_id};
+pub use usage::{UsageDelta, UsageRow};
+pub use values::{MAX_LARGE_BYTES, Versioned};
+
+use crate::error::Fault;
+use crate::store::{Blobs, Revision, Store, StoreError};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// All records of a host. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn Blobs>,
+    pins: pins::Cache,
+    counts: traces::Counts,
+}
+
+impl Registry {
+    pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                blobs,
+                pins: pins::Cache::default(),
+                counts: traces::Counts::default(),
+            }),
+        }
+    }
+
+    /// The bytes behind component versions.
+    pub fn blobs(&self) -> &Arc<dyn Blobs> {
+        &self.inner.blobs
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.inner.store
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    #[error("no {what} `{name}`")]
+    NotFound { what: &'static str, name: String },
+    #[error("{what} `{name}` exists already")]
+    Exists { what: &'static str, name: String },
+    /// The version is taken by other bytes.
+    #[error("version {version} of `{component}` holds other bytes")]
+    VersionExists { component: String, version: String },
+    #[error("version {version} of `{component}` is bound to {role}")]
+    InUse {
+        component: String,
+        version: String,
+        role: String,
+    },
+    /// The record's revision is not the expected one.
+    #[error("the record has changed")]
+    RevisionMismatch { found: Option<Revision> },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{field}: {reason}")]
+    Invalid { field: String, reason: String },
+    /// Part of the interface that this host does not serve yet.
+    #[error("{0} is not served by this host")]
+    NotServed(&'static str),
+    #[error("{what} of {size} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        what: &'static str,
+        size: usize,
+        limit: usize,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RegistryError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Store(e) => e.fault(),
+            _ => Fault::Caller,
+        }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
+/// A record out of a row's bytes.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(
+    what: &str,
+    bytes: &[u8],
+) -> Result<T, RegistryError> {
+    serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt { what: what.into() }.into())
+}
+
+/// A record as a row's bytes.
+pub(crate) fn to_bytes<T: serde::Serialize>(record: &T) -> Result<Vec<u8>, RegistryError> {
+    serde_json::to_vec(record).map_err(|e| {
+        StoreError::Io {
+            stage: "writing a record as JSON",
+            source: Box::new(e),
+        }
+        .into()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The layout of all keys.
+//!
+//! ```text
+//! g/tenant/TENANT                    Tenant
+//! g/secret/SHA256                    where the API key with this secret is: its own row's key
+//! g/key/ID                           ApiKey of the whole host (no tenant)
+//! t/TENANT/key/ID                    ApiKey of a tenant
+//! t/TENANT/component/NAME/VERSION    VersionRecord
+//! t/TENANT/grants/NAME               Grants
+//! t/TENANT/binding/ROLE              Binding
+//! t/TENANT/pins                      empty; its revision is that of the tenant's pins
+//! t/TENANT/state/BUCKET/KEY          kind byte, then the value
+//! t/TENANT/secret/NAME               a component's secret, as given
+//! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
+//! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention
+//! t/TENANT/usage/DAY/MODEL           UsageRow
+//! t/TENANT/~/REST\0INDEX             parts of a value whose head row is t/TENANT/REST (see `values`)
+//! ```
+//!
+//! `g` and `t` never mix: a tenant's rows are exactly those under `t/TENANT/`.
+
+use crate::id::{ComponentName, Digest, TenantId, Version};
+use crate::plugin::Role;
+
+pub(super) const TENANTS: &str = "g/tenant/";
+pub(super) const HOST_KEYS: &str = "g/key/";
+
+/// Where a value stands: its head row and the prefix of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub head: Vec<u8>,
+    pub parts: Vec<u8>,
+}
+
+fn place(tenant: &TenantId, rest: &str) -> Place {
+    Place {
+        head: format!("t/{tenant}/{rest}").into_bytes(),
+        parts: format!("t/{tenant}/~/{rest}\0").into_bytes(),
+    }
+}
+
+/// The prefix of all of a tenant's rows.
+pub(super) fn all_of(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/").into_bytes()
+}
+
+pub(super) fn tenant(tenant: &TenantId) -> Vec<u8> {
+    format!("{TENANTS}{tenant}").into_bytes()
+}
+pub(super) fn secret_index(secret: Digest) -> Vec<u8> {
+    format!("g/secret/{secret}").into_bytes()
+}
+/// Key of the row of an API key; `None` is the whole host's.
+pub(super) fn api_key(tenant: Option<&TenantId>, id: &str) -> Vec<u8> {
+    let mut key = api_keys(tenant);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+pub(super) fn api_keys(tenant: Option<&TenantId>) -> Vec<u8> {
+    match tenant {
+        Some(t) => format!("t/{t}/key/").into_bytes(),
+        None => HOST_KEYS.into(),
+    }
+}
+
+pub(super) fn version(tenant: &TenantId, name: &ComponentName, version: &Version) -> Place {
+    place(tenant, &format!("component/{name}/{version}"))
+}
+pub(super) fn versions(tenant: &TenantId, name: &ComponentName) -> Vec<u8> {
+    format!("t/{tenant}/component/{name}/").into_bytes()
+}
+pub(super) fn components(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/component/").into_bytes()
+}
+pub(super) fn grants(tenant: &TenantId, name: &ComponentName) -> Place {
+    place(tenant, &format!("grants/{name}"))
+}
+pub(super) fn binding(tenant: &TenantId, role: &Role) -> Place {
+    place(tenant, &format!("binding/{role}"))
+}
+pub(super) fn bindings(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/binding/").into_bytes()
+}
+pub(super) fn pins(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/pins").into_bytes()
+}
+
+/// `bucket` is a slug; `key` may hold `/` but no control character.
+pub(super) fn state(tenant: &TenantId, bucket: &str, key: &str) -> Place {
+    place(tenant, &format!("state/{bucket}/{key}"))
+}
+pub(super) fn bucket(tenant: &TenantId, bucket: &str) -> Vec<u8> {
+    format!("t/{tenant}/state/{bucket}/").into_bytes()
+}
+pub(super) fn secret(tenant: &TenantId, name: &str) -> Place {
+    place(tenant, &format!("secret/{name}"))
+}
+pub(super) fn secrets(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/secret/").into_bytes()
+}
+
+pub(super) fn trace(tenant: &TenantId, id: &str) -> Place {
+    place(tenant, &format!("trace/{id}"))
+}
+pub(super) fn traces(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/trace/").into_bytes()
+}
+pub(super) fn trace_age(tenant: &TenantId, created_us: u64, id: &str) -> Vec<u8> {
+    format!("t/{tenant}/trace-age/{created_us:016x}-{id}").into_bytes()
+}
+pub(super) fn trace_ages(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/trace-age/").into_bytes()
+}
+
+pub(super) fn usage(tenant: &TenantId, day: &str, model: &str) -> Vec<u8> {
+    format!("t/{tenant}/usage/{day}/{model}").into_bytes()
+}
+pub(super) fn usages(tenant: &TenantId, day: Option<&str>) -> Vec<u8> {
+    match day {
+        Some(day) => format!("t/{tenant}/usage/{day}/").into_bytes(),
+        None => format!("t/{tenant}/usage/").into_bytes(),
+    }
+}
