@@ -1,0 +1,99 @@
+//! Which instruction set the kernels use, found once at run time.
+//!
+//! A new one (AVX-512 VNNI, NEON) is a module with its tile kernels and one more row here; plain loops
+//! marked [`simd!`] follow by themselves. Every variant gives the same bits.
+
+use std::sync::OnceLock;
+
+use crate::activation::{FloatBlock, Int8Block};
+use crate::format::WeightType;
+use crate::layout::TILE;
+use crate::portable;
+
+/// Multiplies one tile with `n` rows of activations: `sums[m][r] = sum over k of tile[r, k] * x[m, k]`.
+///
+/// Arguments: the tile's bytes, activations `[unit][m]`, and `n` rows of sums, which are overwritten.
+///
+/// # Safety
+/// The processor has the instruction set, the tile holds whole blocks of the kernel's type, and there are
+/// `n` activations for each of its units.
+pub(crate) type TileKernel<A> = unsafe fn(&[u8], &[A], &mut [[f32; TILE]]);
+
+/// The kernels of one instruction set.
+pub(crate) struct Isa {
+    pub name: &'static str,
+    /// Int8 activations; never asked for a float type.
+    pub int8: fn(WeightType) -> TileKernel<Int8Block>,
+    /// f32 activations, every type.
+    pub float: fn(WeightType) -> TileKernel<FloatBlock>,
+}
+
+pub(crate) static PORTABLE: Isa = Isa {
+    name: "portable",
+    int8: portable::int8,
+    float: portable::float,
+};
+
+/// Picks `$kernel::<TY>` for a [`WeightType`] known at run time only.
+macro_rules! per_type {
+    ($ty:expr, $kernel:ident) => {
+        match $ty {
+            WeightType::F32 => $kernel::<{ WeightType::F32 as usize }>,
+            WeightType::F16 => $kernel::<{ WeightType::F16 as usize }>,
+            WeightType::BF16 => $kernel::<{ WeightType::BF16 as usize }>,
+            WeightType::Q4_0 => $kernel::<{ WeightType::Q4_0 as usize }>,
+            WeightType::Q4_1 => $kernel::<{ WeightType::Q4_1 as usize }>,
+            WeightType::Q5_0 => $kernel::<{ WeightType::Q5_0 as usize }>,
+            WeightType::Q5_1 => $kernel::<{ WeightType::Q5_1 as usize }>,
+            WeightType::Q8_0 => $kernel::<{ WeightType::Q8_0 as usize }>,
+            WeightType::Q4_K => $kernel::<{ WeightType::Q4_K as usize }>,
+            WeightType::Q5_K => $kernel::<{ WeightType::Q5_K as usize }>,
+            WeightType::Q6_K => $kernel::<{ WeightType::Q6_K as usize }>,
+        }
+    };
+}
+pub(crate) use per_type;
+
+/// The instruction set in use.
+pub(crate) fn isa() -> &'static Isa {
+    static FOUND: OnceLock<&'static Isa> = OnceLock::new();
+    FOUND.get_or_init(|| &PORTABLE)
+}
+
+/// The name of the instruction set the kernels use on this machine, for logs and benchmarks.
+pub fn isa_name() -> &'static str {
+    isa().name
+}
+
+/// Whether AVX2, FMA and F16C are there; the standard library caches the answer.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("f16c")
+}
+
+/// Compiles a function a second time for wider registers and calls the one that fits the machine. The body
+/// states its additions lane by lane, so that both give the same bits.
+macro_rules! simd {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $visibility fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                if crate::isa::has_avx2() {
+                    // SAFETY: the features were found on this processor.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*)
+        }
+    };
+}
+pub(crate) use simd;

@@ -1,0 +1,142 @@
+//! Products of activations with packed matrices.
+//!
+//! All matrices that share an input are one region of the pool, cut into runs of tiles; the input is
+//! prepared once. A task walks its tiles for one chunk of rows after the other, so that the chunk stays in
+//! cache while weights stream by. Each output is one chain over the columns, whatever the cut.
+
+use std::cell::Cell;
+
+use crate::activation::{Activation, FloatBlock, Int8Block, MAX_CHUNK, Prepared};
+use crate::format::WeightType;
+use crate::isa::{Isa, TileKernel, isa};
+use crate::layout::TILE;
+use crate::packed::PackedMatrix;
+use crate::pool::{Pool, Shards};
+
+/// How products with quantized weights are computed. Float weights multiply in f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MatmulPrecision {
+    /// Activations are rounded to 8 bits with a scale per 32 of them: the fast way.
+    #[default]
+    Int8,
+    /// Weights are decoded and multiplied in f32.
+    F32,
+}
+
+/// `out[n, r] = sum over c of weights[r, c] * x[n, c]` for several matrices that share the input.
+///
+/// Activations that are not finite give outputs that are not finite.
+///
+/// # Shapes
+/// - `x`: `[n, cols]`, n = `x.len() / cols`
+/// - each output: `[n, rows]` of its matrix, overwritten
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn matmul(
+    pool: &Pool,
+    precision: MatmulPrecision,
+    x: &[f32],
+    outputs: &mut [(&PackedMatrix, &mut [f32])],
+) {
+    matmul_with(isa(), pool, precision, x, outputs);
+}
+
+thread_local! {
+    // Memory of the prepared activations, one set per engine thread, used again by every product.
+    static INT8: Cell<Prepared<Int8Block>> = const { Cell::new(Prepared::empty()) };
+    static FLOAT: Cell<Prepared<FloatBlock>> = const { Cell::new(Prepared::empty()) };
+}
+
+/// [`matmul`] on a chosen instruction set, for comparisons.
+pub(crate) fn matmul_with(
+    isa: &Isa,
+    pool: &Pool,
+    precision: MatmulPrecision,
+    x: &[f32],
+    outputs: &mut [(&PackedMatrix, &mut [f32])],
+) {
+    let Some(cols) = outputs.first().map(|(matrix, _)| matrix.cols()) else {
+        return;
+    };
+    let n = x.len() / cols;
+    assert_eq!(x.len(), n * cols, "activations are [n, {cols}]");
+    for (matrix, out) in outputs.iter() {
+        assert_eq!(matrix.cols(), cols, "matrices share their input");
+        assert_eq!(out.len(), n * matrix.rows(), "output is [n, rows]");
+    }
+    if n == 0 {
+        return;
+    }
+    let by_int8 = |ty: WeightType| precision == MatmulPrecision::Int8 && !ty.is_float();
+    let mut int8 = INT8.replace(Prepared::empty());
+    let mut float = FLOAT.replace(Prepared::empty());
+    if outputs
+        .iter()
+        .any(|(matrix, _)| by_int8(matrix.weight_type()))
+    {
+        int8.fill(pool, x, n, cols);
+    }
+    if outputs
+        .iter()
+        .any(|(matrix, _)| !by_int8(matrix.weight_type()))
+    {
+        float.fill(pool, x, n, cols);
+    }
+
+    let products: Vec<_> = outputs
+        .iter_mut()
+        .map(|(matrix, out)| (&**matrix, Shards::new(out)))
+        .collect();
+    let tiles: usize = products.iter().map(|(matrix, _)| matrix.tiles()).sum();
+    // Enough tasks to even out a worker that lost its core; at least two tiles, since a tile's outputs are
+    // half a cache line.
+    let per_task = (tiles / (pool.workers() * 8)).clamp(2, 64);
+    pool.run(tiles.div_ceil(per_task), &|task| {
+        let (mut first, mut left) = (task * per_task, per_task);
+        for (matrix, out) in &products {
+            let count = matrix.tiles().saturating_sub(first).min(left);
+            if count > 0 {
+                let ty = matrix.weight_type();
+                let run = first..first + count;
+                if by_int8(ty) {
+                    multiply_tiles((isa.int8)(ty), matrix, run, &int8, out);
+                } else {
+                    multiply_tiles((isa.float)(ty), matrix, run, &float, out);
+                }
+            }
+            left -= count;
+            first = first.saturating_sub(matrix.tiles());
+            if left == 0 {
+                break;
+            }
+        }
+    });
+    drop(products);
+    INT8.set(int8);
+    FLOAT.set(float);
+}
+
+fn multiply_tiles<A: Activation>(
+    kernel: TileKernel<A>,
+    matrix: &PackedMatrix,
+    tiles: std::ops::Range<usize>,
+    x: &Prepared<A>,
+    out: &Shards<'_, f32>,
+) {
+    let rows = matrix.rows();
+    let mut sums = [[0.0; TILE]; MAX_CHUNK];
+    for (first, n, blocks) in x.chunks() {
+        for tile in tiles.clone() {
+            // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
+            // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
+            unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
+            let present = TILE.min(rows - tile * TILE);
+            for (m, sums) in sums[..n].iter().enumerate() {
+                // SAFETY: a tile belongs to one task, and so do its columns of the output.
+                let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
+                out.copy_from_slice(&sums[..present]);
+            }
+        }
+    }
+}

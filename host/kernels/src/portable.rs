@@ -1,0 +1,78 @@
+//! The tile kernels in plain Rust: the reference that SIMD variants equal bit for bit, and what machines
+//! without one use.
+//!
+//! Int8: a unit of 32 columns is summed exactly in i32, scaled once and added to the output's one chain of
+//! fused multiply-adds over the units. Float: 4 columns are chained, and these sums are added in order.
+
+use crate::activation::{FloatBlock, Int8Block};
+use crate::format::WeightType;
+use crate::isa::{TileKernel, per_type};
+use crate::layout::{TILE, TileLayout, UNIT, UnitCodes, decode_unit};
+
+/// The int8 kernel of a type; those of the float types are never run.
+pub(crate) fn int8(ty: WeightType) -> TileKernel<Int8Block> {
+    per_type!(ty, int8_tile)
+}
+
+/// The f32 kernel of a type.
+pub(crate) fn float(ty: WeightType) -> TileKernel<FloatBlock> {
+    per_type!(ty, float_tile)
+}
+
+fn int8_tile<const TY: usize>(tile: &[u8], activations: &[Int8Block], sums: &mut [[f32; TILE]]) {
+    let n = sums.len();
+    sums.fill([0.0; TILE]);
+    let mut rows = activations.chunks_exact(n);
+    for_units(WeightType::ALL[TY], tile, |block, j| {
+        let unit = UnitCodes::read(WeightType::ALL[TY], block, j);
+        for (x, sum) in rows.next().unwrap_or_default().iter().zip(sums.iter_mut()) {
+            let mut dots = [0i32; TILE];
+            for (k, codes) in unit.codes.iter().enumerate() {
+                for r in 0..TILE {
+                    let scaled = i32::from(codes[r]) * i32::from(unit.halves[k / 16][r]);
+                    dots[r] = dots[r].wrapping_add(scaled.wrapping_mul(i32::from(x.codes[k])));
+                }
+            }
+            for r in 0..TILE {
+                sum[r] = (dots[r] as f32).mul_add(unit.scale[r] * x.scale, sum[r]);
+                if let Some(min) = unit.min {
+                    sum[r] = min[r].mul_add(x.scaled_sum, sum[r]);
+                }
+            }
+        }
+    });
+}
+
+fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &mut [[f32; TILE]]) {
+    let n = sums.len();
+    sums.fill([0.0; TILE]);
+    let mut rows = activations.chunks_exact(n);
+    let mut weights = [[0.0; TILE]; UNIT];
+    for_units(WeightType::ALL[TY], tile, |block, j| {
+        decode_unit(WeightType::ALL[TY], block, j, &mut weights);
+        for (x, sum) in rows.next().unwrap_or_default().iter().zip(sums.iter_mut()) {
+            for (weights, x) in weights
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .zip(x.values.as_chunks::<4>().0)
+            {
+                for r in 0..TILE {
+                    let mut part = weights[0][r] * x[0];
+                    for i in 1..4 {
+                        part = weights[i][r].mul_add(x[i], part);
+                    }
+                    sum[r] += part;
+                }
+            }
+        }
+    });
+}
+
+/// Calls `f(block, j)` for every unit of a tile, in order of columns.
+fn for_units(ty: WeightType, tile: &[u8], mut f: impl FnMut(&[u8], usize)) {
+    let layout = TileLayout::of(ty);
+    for block in tile.chunks_exact(layout.block_bytes()) {
+        (0..layout.units).for_each(|j| f(block, j));
+    }
+}
