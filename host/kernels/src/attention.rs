@@ -8,11 +8,9 @@
 
 use std::cell::Cell;
 
-use half::f16;
-
 use crate::elementwise::fold;
 use crate::exp::exp;
-use crate::isa::simd;
+use crate::isa::{isa, simd};
 use crate::kv::{KvCache, KvType, PAGE_TOKENS};
 use crate::pool::{Pool, Shards};
 
@@ -238,19 +236,14 @@ fn step(state: &mut State, keys: &[f32], values: &[f32], from: usize, to: usize)
 }
 }
 
-simd! {
 fn load(ty: KvType, bytes: &[u8], out: &mut [f32]) {
     match ty {
-        KvType::F16 => {
-            for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *out = f16::from_le_bytes(bytes).to_f32();
-            }
-        }
+        // SAFETY: the table is that of this processor.
+        KvType::F16 => unsafe { (isa().widen)(bytes, out) },
         KvType::F32 => {
             for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *out = f32::from_le_bytes(bytes);
             }
         }
     }
-}
 }

@@ -6,6 +6,8 @@
 use std::sync::OnceLock;
 
 use crate::activation::{FloatBlock, Int8Block};
+#[cfg(target_arch = "x86_64")]
+use crate::avx2;
 use crate::format::WeightType;
 use crate::layout::TILE;
 use crate::portable;
@@ -26,12 +28,26 @@ pub(crate) struct Isa {
     pub int8: fn(WeightType) -> TileKernel<Int8Block>,
     /// f32 activations, every type.
     pub float: fn(WeightType) -> TileKernel<FloatBlock>,
+    /// f16 to f32, as many of one as of the other.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    pub widen: unsafe fn(&[u8], &mut [f32]),
 }
 
 pub(crate) static PORTABLE: Isa = Isa {
     name: "portable",
     int8: portable::int8,
     float: portable::float,
+    widen: portable::widen,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Isa = Isa {
+    name: "avx2",
+    int8: avx2::int8,
+    float: avx2::float,
+    widen: avx2::widen,
 };
 
 /// Picks `$kernel::<TY>` for a [`WeightType`] known at run time only.
@@ -57,7 +73,13 @@ pub(crate) use per_type;
 /// The instruction set in use.
 pub(crate) fn isa() -> &'static Isa {
     static FOUND: OnceLock<&'static Isa> = OnceLock::new();
-    FOUND.get_or_init(|| &PORTABLE)
+    FOUND.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
+            return &AVX2;
+        }
+        &PORTABLE
+    })
 }
 
 /// The name of the instruction set the kernels use on this machine, for logs and benchmarks.

@@ -10,6 +10,8 @@
 
 mod activation;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod elementwise;
 mod exp;
 mod format;

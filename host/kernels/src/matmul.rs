@@ -140,3 +140,85 @@ fn multiply_tiles<A: Activation>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::PORTABLE;
+
+    #[test]
+    fn simd_kernels_equal_the_portable_ones_bit_for_bit() {
+        let pool = Pool::new(2);
+        for ty in WeightType::ALL {
+            for (rows, blocks, n) in [(1, 1, 1), (8, 2, 2), (19, 3, 1), (24, 2, 7), (11, 5, 70)] {
+                let cols = if ty.is_float() {
+                    blocks * 37
+                } else {
+                    blocks * ty.block_weights()
+                };
+                // Every byte value occurs; exponents of floats and scales stay moderate.
+                let mut bytes: Vec<u8> = (0..rows * ty.row_bytes(cols).unwrap_or(0))
+                    .map(|i| (i.wrapping_mul(0x9e37_79b1) >> 13) as u8)
+                    .collect();
+                tame(ty, &mut bytes);
+                let matrix = PackedMatrix::pack(&pool, ty, rows, cols, &bytes).unwrap();
+                let x: Vec<f32> = (0..n * cols)
+                    .map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0)
+                    .collect();
+                for precision in [MatmulPrecision::Int8, MatmulPrecision::F32] {
+                    let mut got = vec![f32::NAN; n * rows];
+                    let mut want = vec![f32::NAN; n * rows];
+                    matmul(&pool, precision, &x, &mut [(&matrix, &mut got)]);
+                    matmul_with(&PORTABLE, &pool, precision, &x, &mut [(&matrix, &mut want)]);
+                    assert!(want.iter().all(|v| v.is_finite()));
+                    assert_eq!(got, want, "{ty} [{rows}, {cols}] x {n} {precision:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_extreme_codes_do_not_saturate() {
+        let pool = Pool::new(1);
+        for ty in WeightType::ALL.into_iter().filter(|ty| !ty.is_float()) {
+            for fill in [0x00, 0x7f, 0x80, 0xff] {
+                let mut bytes = vec![fill; 9 * ty.row_bytes(512).unwrap()];
+                tame(ty, &mut bytes);
+                let matrix = PackedMatrix::pack(&pool, ty, 9, 512, &bytes).unwrap();
+                for sign in [1.0, -1.0] {
+                    let mut got = [f32::NAN; 18];
+                    let mut want = [f32::NAN; 18];
+                    let x = [sign; 1024];
+                    matmul(&pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
+                    matmul_with(
+                        &PORTABLE,
+                        &pool,
+                        MatmulPrecision::Int8,
+                        &x,
+                        &mut [(&matrix, &mut want)],
+                    );
+                    assert_eq!(got, want, "{ty} of {fill:#x}");
+                }
+            }
+        }
+    }
+
+    /// Bounds the exponents of the scales or floats in file bytes.
+    fn tame(ty: WeightType, bytes: &mut [u8]) {
+        let at: &[usize] = match ty {
+            WeightType::F32 => &[3],
+            WeightType::F16
+            | WeightType::BF16
+            | WeightType::Q4_0
+            | WeightType::Q5_0
+            | WeightType::Q8_0 => &[1],
+            WeightType::Q4_1 | WeightType::Q5_1 | WeightType::Q4_K | WeightType::Q5_K => &[1, 3],
+            WeightType::Q6_K => &[209],
+        };
+        for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+            for &at in at {
+                block[at] = block[at] & 0x80 | 0x2c;
+            }
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! Int8: a unit of 32 columns is summed exactly in i32, scaled once and added to the output's one chain of
 //! fused multiply-adds over the units. Float: 4 columns are chained, and these sums are added in order.
 
+use half::f16;
+
 use crate::activation::{FloatBlock, Int8Block};
 use crate::format::WeightType;
 use crate::isa::{TileKernel, per_type};
@@ -67,6 +69,13 @@ fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &m
             }
         }
     });
+}
+
+/// Widens f16 to f32; both hold the same number of values.
+pub(crate) fn widen(halves: &[u8], out: &mut [f32]) {
+    for (out, &bytes) in out.iter_mut().zip(halves.as_chunks::<2>().0) {
+        *out = f16::from_le_bytes(bytes).to_f32();
+    }
 }
 
 /// Calls `f(block, j)` for every unit of a tile, in order of columns.
