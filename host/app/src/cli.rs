@@ -1,0 +1,339 @@
+//! The command line, as data. What each command does stands in [`crate::commands`] and [`crate::serve`].
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The Llama Stack as one binary: shared models, and every policy a sandboxed WebAssembly component.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Results as JSON: one document, or JSON lines for streams.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// How client commands find the server; without these, the file that a local `serve` wrote.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// The server's address.
+    #[arg(long, global = true, env = "STOCKADE_URL")]
+    pub url: Option<String>,
+    /// An API key.
+    #[arg(long, global = true, env = "STOCKADE_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// The tenant an admin key acts on.
+    #[arg(long, global = true, env = "STOCKADE_TENANT")]
+    pub tenant: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the server.
+    Serve(Serve),
+    /// Chat with a model in the terminal; reads standard input when it is not a terminal.
+    Run(Run),
+    /// Models on this machine.
+    #[command(subcommand)]
+    Models(Models),
+    /// Components of a tenant.
+    #[command(subcommand)]
+    Component(Component),
+    /// Start a plugin from a template.
+    New(New),
+    /// Build the plugin in this folder.
+    Build(Build),
+    /// Build the plugin in this folder and run its tests.
+    Test(Build),
+    /// Build and test the plugin in this folder whenever a source file changes.
+    Watch(Watch),
+    /// Call a component's function.
+    Invoke(Invoke),
+    /// Tenants of this server.
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// What a component may reach.
+    #[command(subcommand)]
+    Grant(Grant),
+    /// A tenant's quotas.
+    #[command(subcommand)]
+    Quota(Quota),
+    /// Copy the state of a stopped or running data folder, consistently.
+    Backup {
+        /// The folder to make.
+        to: PathBuf,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Make a data folder from a backup.
+    Restore {
+        from: PathBuf,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Read all state of a data folder and check it.
+    Verify(DataFolder),
+    /// Shrink the journal of a data folder to a snapshot.
+    Compact(DataFolder),
+    /// Check this machine, its models and the server.
+    Doctor,
+    /// Print a shell completion script.
+    Completions { shell: clap_complete::Shell },
+    /// Compile one component; the server starts this in a process with limits.
+    #[command(hide = true)]
+    CompileComponent { args: Vec<String> },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DataFolder {
+    /// The data folder [default: $STOCKADE_DATA or the XDG data folder].
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Address and port [default: 127.0.0.1:8321].
+    #[arg(long)]
+    pub listen: Option<String>,
+    /// The data folder [default: $STOCKADE_DATA or the XDG data folder].
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Serve a model: NAME=PATH of a folder, .gguf, .zip or .whl, or a catalogue name. The first is the default model.
+    #[arg(long = "model", value_name = "NAME=PATH")]
+    pub models: Vec<String>,
+    /// A stockade.toml.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Log format.
+    #[arg(long)]
+    pub log: Option<LogFormat>,
+    /// Never pull a model.
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the effective settings and where each came from, and end.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// A served name, a catalogue name, or a path.
+    pub model: String,
+    /// One question; without it, a conversation.
+    pub prompt: Option<String>,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 512)]
+    pub max_tokens: u32,
+    #[arg(long, default_value_t = 0.7)]
+    pub temperature: f32,
+    /// Instructions for the model.
+    #[arg(long)]
+    pub system: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Models {
+    /// Fetch a model of the catalogue.
+    Pull {
+        name: String,
+        /// Say whether it is there, and fetch nothing.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Copy a model into the data folder, to be served under NAME from the next start on.
+    Add {
+        name: String,
+        /// A folder, .gguf, .zip or .whl, or an http(s) address of a .gguf.
+        source: String,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// The catalogue and what is on this machine.
+    List(DataFolder),
+    /// One model: licence, size, architecture, digest.
+    Show {
+        name: String,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Remove a model from this machine.
+    Rm {
+        name: String,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Component {
+    /// Upload a component. Name and version come from its manifest unless given.
+    Push {
+        /// The .wasm file [default: what `stockade build` made in this folder].
+        file: Option<PathBuf>,
+        #[arg(long)]
+        name: Option<String>,
+        #[arg(long)]
+        version: Option<String>,
+        /// Grant what its manifest asks for.
+        #[arg(long)]
+        grant_wanted: bool,
+        /// Bind it to this role once uploaded.
+        #[arg(long)]
+        bind: Option<String>,
+    },
+    List,
+    Show { name: String },
+    /// Bind a role to a version. For a shield role it is put at the end of the list, or replaces the same component.
+    Bind {
+        role: String,
+        /// NAME@VERSION
+        component: String,
+        /// Configuration: JSON, or @FILE.
+        #[arg(long)]
+        config: Option<String>,
+        /// Record its verdicts without carrying them out.
+        #[arg(long)]
+        observe: bool,
+        /// Let requests pass when it fails.
+        #[arg(long)]
+        allow_on_failure: bool,
+    },
+    /// Show all bindings.
+    Bindings,
+    /// Take a role's binding away.
+    Unbind { role: String },
+    /// Go back to a role's previous binding.
+    Rollback { role: String },
+    /// Remove a version.
+    Rm {
+        /// NAME@VERSION
+        component: String,
+    },
+    /// The newest log lines of a component, from stored traces.
+    Logs { name: String },
+    /// Call an exported function.
+    Invoke(Invoke),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Invoke {
+    /// NAME@VERSION
+    pub component: String,
+    pub function: String,
+    /// Arguments: a JSON array, or one value.
+    #[arg(default_value = "[]")]
+    pub args: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Shield,
+    Orchestrator,
+    PromptStore,
+    Memory,
+    Evaluator,
+    RewardScorer,
+    Generator,
+    Tool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    Rust,
+    Python,
+    Javascript,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct New {
+    pub kind: Kind,
+    /// The plugin's and its folder's name.
+    pub name: String,
+    #[arg(long, default_value = "rust")]
+    pub lang: Language,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Build {
+    /// The plugin's folder.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Watch {
+    #[command(flatten)]
+    pub build: Build,
+    /// Upload each good build to the server under a version of its digest, and bind it to this role.
+    #[arg(long)]
+    pub bind: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Tenant {
+    Create { name: String },
+    List,
+    Show { name: String },
+    Rm { name: String },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Key {
+    /// Make a key; it is shown once.
+    Create {
+        name: String,
+        /// inference, components, jobs, admin
+        #[arg(long, value_delimiter = ',', default_value = "inference")]
+        scopes: Vec<String>,
+    },
+    List,
+    Rotate { id: String },
+    Rm { id: String },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Grant {
+    Show { component: String },
+    /// Replace a component's grants by a JSON document (or @FILE).
+    Set { component: String, grants: String },
+    /// Add to a component's grants.
+    Add {
+        component: String,
+        #[arg(long)]
+        model: Vec<String>,
+        #[arg(long)]
+        bucket: Vec<String>,
+        #[arg(long)]
+        secret: Vec<String>,
+        /// A role, for example `prompt-store` or `tool/*`.
+        #[arg(long)]
+        component_role: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Quota {
+    Show { tenant: String },
+    /// Replace a tenant's quotas by a JSON document (or @FILE).
+    Set { tenant: String, quotas: String },
+}
