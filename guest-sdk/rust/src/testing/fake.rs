@@ -1,0 +1,461 @@
+//! The host's interfaces in memory, function for function as the generated bindings have them.
+//!
+//! State is the thread's own. Invariant: no borrow of it is held while plugin or test code runs.
+
+use crate::inference::ChatRequest;
+use crate::prompts::{Content, Selector};
+use crate::telemetry::Level;
+use crate::types::{Error, Event, ToolOutput, ToolSpec, Verdict};
+use crate::Result;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
+
+pub(crate) struct ToolFake {
+    pub spec: ToolSpec,
+    pub run: RunTool,
+}
+
+pub(crate) struct State {
+    pub config: Value,
+    pub replies: VecDeque<Result<Vec<Event>>>,
+    pub requests: Vec<ChatRequest>,
+    pub tools: BTreeMap<String, ToolFake>,
+    pub tool_calls: Vec<(String, String)>,
+    pub prompts: BTreeMap<String, Content>,
+    pub rendered: Vec<(String, Selector, String)>,
+    pub secrets: BTreeMap<String, String>,
+    pub buckets: BTreeMap<(String, String), (u64, Vec<u8>)>,
+    pub buckets_granted: Option<BTreeSet<String>>,
+    pub revision: u64,
+    pub sent: Vec<Event>,
+    pub block_after: Option<usize>,
+    pub shields: Option<Verdict>,
+    pub memories: BTreeMap<(String, String), crate::memories::Item>,
+    pub logs: Vec<(Level, String)>,
+    pub random: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            config: serde_json::json!({}),
+            replies: VecDeque::new(),
+            requests: Vec::new(),
+            tools: BTreeMap::new(),
+            tool_calls: Vec::new(),
+            prompts: BTreeMap::new(),
+            rendered: Vec::new(),
+            secrets: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            buckets_granted: None,
+            revision: 0,
+            sent: Vec::new(),
+            block_after: None,
+            shields: None,
+            memories: BTreeMap::new(),
+            logs: Vec::new(),
+            random: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::new(State::default());
+}
+
+pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
+    STATE.with_borrow_mut(f)
+}
+
+fn missing(what: &str, name: &str) -> Error {
+    Error::NotFound(format!("{what} `{name}`"))
+}
+
+pub mod telemetry {
+    use super::{Level, with};
+
+    pub fn log(level: Level, message: &str) {
+        with(|s| s.logs.push((level, message.into())));
+    }
+    /// A span that nobody looks at.
+    #[derive(Debug)]
+    pub struct Span(());
+    impl Span {
+        pub fn new(_name: &str) -> Self {
+            Self(())
+        }
+        pub fn set(&self, _key: &str, _value: &str) {}
+    }
+    pub fn count(name: &str, delta: f64) {
+        assert!(delta.is_finite() && delta >= 0.0, "count {name} by {delta}");
+    }
+    pub fn observe(name: &str, value: f64) {
+        assert!(value.is_finite(), "observe {name} as {value}");
+    }
+}
+
+pub mod config {
+    pub fn get() -> String {
+        super::with(|s| s.config.to_string())
+    }
+}
+
+pub mod system {
+    /// A fixed moment: 2026-01-01.
+    pub fn now() -> u64 {
+        1_767_225_600_000
+    }
+    /// The same sequence in every test (xorshift).
+    pub fn random(length: u32) -> Vec<u8> {
+        assert!(length <= 4096, "at most 4096 random bytes");
+        let next = |s: &mut super::State| {
+            s.random ^= s.random << 13;
+            s.random ^= s.random >> 7;
+            s.random ^= s.random << 17;
+            s.random as u8
+        };
+        super::with(|s| (0..length).map(|_| next(s)).collect())
+    }
+}
+
+pub mod secrets {
+    use super::{Result, missing, with};
+
+    pub fn get(name: &str) -> Result<String> {
+        with(|s| s.secrets.get(name).cloned()).ok_or_else(|| missing("secret", name))
+    }
+}
+
+pub mod inference {
+    use super::{ChatRequest, Error, Event, Result, with};
+    use crate::inference::{CompleteRequest, LabelScore, ModelInfo, TokenScore};
+    use crate::types::{Completion, FinishReason, ToolCall, Usage};
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    /// A scripted generation; each event comes alone, as from a slow model.
+    #[derive(Debug)]
+    pub struct Generation(RefCell<VecDeque<Event>>);
+
+    impl Generation {
+        pub(super) fn scripted(events: Vec<Event>) -> Self {
+            Self(RefCell::new(events.into()))
+        }
+        pub fn next(&self) -> Result<Option<Vec<Event>>> {
+            Ok(self.0.borrow_mut().pop_front().map(|event| vec![event]))
+        }
+        pub fn collect(&self) -> Result<Completion> {
+            let mut reply = Completion {
+                text: String::new(),
+                reasoning: String::new(),
+                tool_calls: Vec::new(),
+                reason: FinishReason::Stop,
+                usage: Usage { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 },
+            };
+            for event in self.0.borrow_mut().drain(..) {
+                match event {
+                    Event::Text(text) => reply.text.push_str(&text),
+                    Event::Reasoning(text) => reply.reasoning.push_str(&text),
+                    Event::ToolCall(delta) => {
+                        let index = delta.index as usize;
+                        if index == reply.tool_calls.len() {
+                            let (id, name) = (delta.id.unwrap_or_default(), delta.name.unwrap_or_default());
+                            reply.tool_calls.push(ToolCall { id, name, arguments: String::new() });
+                        }
+                        reply.tool_calls[index].arguments.push_str(&delta.arguments);
+                    }
+                    Event::End(end) => (reply.reason, reply.usage) = (end.reason, end.usage),
+                }
+            }
+            Ok(reply)
+        }
+    }
+
+    pub fn chat(request: &ChatRequest) -> Result<Generation> {
+        let reply = with(|s| {
+            s.requests.push(request.clone());
+            s.replies.pop_front()
+        });
+        let reply = reply.unwrap_or_else(|| Err(Error::Other("the test has no reply for this request".into())));
+        Ok(Generation::scripted(reply?))
+    }
+    /// Answers from the same script; the prompt is recorded as one user message.
+    pub fn complete(request: &CompleteRequest) -> Result<Generation> {
+        chat(&crate::inference::Chat::new(&*request.model).user(&*request.prompt).0)
+    }
+    /// Counts of bytes by their low five bits, normalised: texts that are alike are near.
+    pub fn embed(_model: &str, texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        let vector = |text: &String| {
+            let mut counts = vec![0f32; 32];
+            text.bytes().for_each(|b| counts[usize::from(b & 31)] += 1.0);
+            let norm = counts.iter().map(|c| c * c).sum::<f32>().sqrt().max(1.0);
+            counts.iter().map(|c| c / norm).collect()
+        };
+        Ok(texts.iter().map(vector).collect())
+    }
+    pub fn classify(_model: &str, _texts: &[String]) -> Result<Vec<Vec<LabelScore>>> {
+        Err(Error::NotFound("a classifier".into()))
+    }
+    /// A token a byte.
+    pub fn tokenize(_model: &str, text: &str) -> Result<Vec<u32>> {
+        Ok(text.bytes().map(u32::from).collect())
+    }
+    pub fn detokenize(_model: &str, tokens: &[u32]) -> Result<String> {
+        let bytes = tokens.iter().map(|&t| u8::try_from(t).map_err(|_| Error::Invalid(format!("token {t}"))));
+        String::from_utf8(bytes.collect::<Result<_>>()?).map_err(|e| Error::Invalid(e.to_string()))
+    }
+    pub fn log_likelihood(_model: &str, _context: &str, continuation: &str) -> Result<Vec<TokenScore>> {
+        let score = |b: u8| TokenScore { token: b.into(), logprob: -1.0, is_greedy: false };
+        Ok(continuation.bytes().map(score).collect())
+    }
+    pub fn models() -> Result<Vec<ModelInfo>> {
+        Ok(Vec::new())
+    }
+}
+
+pub mod output {
+    use super::{Error, Event, Result, inference::Generation, with};
+    use crate::types::{Completion, Violation};
+
+    pub fn emit(events: &[Event]) -> Result<()> {
+        for event in events {
+            if matches!(event, Event::End(_)) {
+                return Err(Error::Invalid("events: `end` is the host's".into()));
+            }
+            with(|s| {
+                let text = |e: &Event| if let Event::Text(t) = e { t.len() } else { 0 };
+                let after = s.sent.iter().map(text).sum::<usize>() + text(event);
+                if s.block_after.is_some_and(|most| after > most) {
+                    return Err(Error::Blocked(Violation::new("test", "blocked by the test")));
+                }
+                s.sent.push(event.clone());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn forward(generation: &Generation, tool_calls: bool) -> Result<Completion> {
+        let mut all = Vec::new();
+        while let Some(events) = generation.next()? {
+            for event in &events {
+                let sent = match event {
+                    Event::End(_) => false,
+                    Event::ToolCall(_) => tool_calls,
+                    Event::Text(_) | Event::Reasoning(_) => true,
+                };
+                if sent {
+                    emit(std::slice::from_ref(event))?;
+                }
+            }
+            all.extend(events);
+        }
+        Generation::scripted(all).collect()
+    }
+}
+
+pub mod state {
+    use super::{Error, Result, with};
+    use crate::state::{Entry, Expectation};
+    use std::ops::Bound;
+
+    #[derive(Debug)]
+    pub struct Bucket(String);
+
+    pub fn open(name: &str) -> Result<Bucket> {
+        let granted = with(|s| s.buckets_granted.as_ref().is_none_or(|g| g.contains(name)));
+        if granted { Ok(Bucket(name.into())) } else { Err(Error::Denied(format!("buckets: {name}"))) }
+    }
+
+    impl Bucket {
+        fn at(&self, key: &str) -> (String, String) {
+            (self.0.clone(), key.into())
+        }
+        fn expect(&self, key: &str, expect: Expectation) -> Result<()> {
+            let now = with(|s| s.buckets.get(&self.at(key)).map(|(revision, _)| *revision));
+            let holds = match expect {
+                Expectation::Anything => true,
+                Expectation::Absent => now.is_none(),
+                Expectation::Revision(revision) => now == Some(revision),
+            };
+            if holds { Ok(()) } else { Err(Error::Conflict(format!("key `{key}`"))) }
+        }
+        pub fn get(&self, key: &str) -> Result<Option<Entry>> {
+            let found = with(|s| s.buckets.get(&self.at(key)).cloned());
+            Ok(found.map(|(revision, value)| Entry { key: key.into(), value, revision }))
+        }
+        pub fn set(&self, key: &str, value: &[u8], expect: Expectation) -> Result<u64> {
+            if key.is_empty() || key.len() > 256 {
+                return Err(Error::Invalid(format!("key of {} bytes", key.len())));
+            }
+            if value.len() > 1 << 20 {
+                return Err(Error::TooLarge("1 MiB a value".into()));
+            }
+            self.expect(key, expect)?;
+            Ok(with(|s| {
+                s.revision += 1;
+                s.buckets.insert(self.at(key), (s.revision, value.into()));
+                s.revision
+            }))
+        }
+        pub fn delete(&self, key: &str, expect: Expectation) -> Result<()> {
+            self.expect(key, expect)?;
+            with(|s| s.buckets.remove(&self.at(key)));
+            Ok(())
+        }
+        pub fn scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<Entry>> {
+            if !(1..=1000).contains(&limit) {
+                return Err(Error::Invalid(format!("limit {limit}")));
+            }
+            let from = match after {
+                Some(after) if after >= prefix => Bound::Excluded(self.at(after)),
+                _ => Bound::Included(self.at(prefix)),
+            };
+            let entries = with(|s| {
+                let rows = s.buckets.range((from, Bound::Unbounded));
+                let ours = rows.take_while(|((bucket, key), _)| *bucket == self.0 && key.starts_with(prefix));
+                let entry = |((_, key), (revision, value)): (&(String, String), &(u64, Vec<u8>))| Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    revision: *revision,
+                };
+                ours.take(limit as usize).map(entry).collect()
+            });
+            Ok(entries)
+        }
+    }
+}
+
+pub mod tools {
+    use super::{Error, Result, ToolOutput, ToolSpec, missing, with};
+
+    pub fn available() -> Result<Vec<ToolSpec>> {
+        Ok(with(|s| s.tools.values().map(|t| t.spec.clone()).collect()))
+    }
+    pub fn call(name: &str, arguments: &str) -> Result<ToolOutput> {
+        let value = serde_json::from_str(arguments).map_err(|e| Error::Invalid(format!("arguments: {e}")))?;
+        let tool = with(|s| {
+            s.tool_calls.push((name.into(), arguments.into()));
+            s.tools.remove(name)
+        });
+        // Taken out while it runs: the tool is test code, which may look into the host.
+        let tool = tool.ok_or_else(|| missing("tool", name))?;
+        let answer = (tool.run)(value);
+        with(|s| s.tools.insert(name.into(), tool));
+        answer
+    }
+}
+
+pub mod shields {
+    use super::{Result, Verdict, with};
+    use crate::types::{Direction, Message};
+
+    pub fn check(_direction: Direction, _messages: &[Message]) -> Result<Verdict> {
+        Ok(with(|s| s.shields.clone()).unwrap_or(Verdict::Pass))
+    }
+}
+
+pub mod prompt_store {
+    use super::{Error, Result, Selector, missing, with};
+    use crate::prompts::{Definition, Prompt, Rendered};
+
+    fn unscripted<T>() -> Result<T> {
+        Err(Error::Unavailable("the test's prompt store only renders".into()))
+    }
+    pub fn put(_name: &str, _definition: &Definition) -> Result<u32> {
+        unscripted()
+    }
+    pub fn get(_name: &str, _selector: &Selector) -> Result<Prompt> {
+        unscripted()
+    }
+    pub fn names(_after: Option<&str>, _limit: u32) -> Result<Vec<String>> {
+        Ok(with(|s| s.prompts.keys().cloned().collect()))
+    }
+    pub fn set_label(_name: &str, _label: &str, _version: u32, _expected: Option<u32>) -> Result<()> {
+        unscripted()
+    }
+    pub fn delete_label(_name: &str, _label: &str) -> Result<()> {
+        unscripted()
+    }
+    pub fn render(name: &str, selector: &Selector, variables: &str) -> Result<Rendered> {
+        with(|s| {
+            s.rendered.push((name.into(), selector.clone(), variables.into()));
+            let content = s.prompts.get(name).cloned();
+            content.map(|content| Rendered { version: 1, content }).ok_or_else(|| missing("prompt", name))
+        })
+    }
+}
+
+pub mod memory {
+    use super::{Result, with};
+    use crate::memories::{Hit, Item, Query};
+
+    pub fn insert(bank: &str, items: &[Item]) -> Result<Vec<String>> {
+        let insert = |item: &Item| {
+            let mut item = item.clone();
+            with(|s| {
+                if item.id.is_empty() {
+                    item.id = s.memories.len().to_string();
+                }
+                let id = item.id.clone();
+                s.memories.insert((bank.into(), id.clone()), item);
+                id
+            })
+        };
+        Ok(items.iter().map(insert).collect())
+    }
+    /// Items that contain the query's text, in the order of their ids.
+    pub fn search(bank: &str, query: &Query) -> Result<Vec<Hit>> {
+        let hit = |item: &Item| Hit { item: item.clone(), score: 1.0, signals: Vec::new() };
+        Ok(with(|s| {
+            let items = s.memories.iter().filter(|((b, _), i)| b == bank && i.text.contains(&query.text));
+            items.take(query.limit as usize).map(|(_, item)| hit(item)).collect()
+        }))
+    }
+    pub fn delete(bank: &str, ids: &[String]) -> Result<u32> {
+        let gone = |id: &&String| with(|s| s.memories.remove(&(bank.into(), (*id).clone())).is_some());
+        Ok(ids.iter().filter(gone).count() as u32)
+    }
+}
+
+pub mod datasets {
+    use super::{Error, Result};
+
+    fn unavailable<T>() -> Result<T> {
+        Err(Error::Unavailable("datasets".into()))
+    }
+    #[derive(Debug)]
+    pub struct Reader(());
+    impl Reader {
+        pub fn next(&self) -> Result<Option<Vec<String>>> {
+            unavailable()
+        }
+    }
+    pub fn open(_name: &str) -> Result<Reader> {
+        unavailable()
+    }
+    pub fn append(_name: &str, _rows: &[String]) -> Result<()> {
+        unavailable()
+    }
+}
+
+pub mod jobs {
+    use super::{Error, Result};
+    use crate::jobs::{Job, Kind};
+
+    fn unavailable<T>() -> Result<T> {
+        Err(Error::Unavailable("jobs".into()))
+    }
+    pub fn submit(_kind: Kind, _name: &str, _spec: &str) -> Result<Job> {
+        unavailable()
+    }
+    pub fn get(_id: &str) -> Result<Job> {
+        unavailable()
+    }
+    pub fn cancel(_id: &str) -> Result<()> {
+        unavailable()
+    }
+}

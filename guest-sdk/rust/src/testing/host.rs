@@ -1,0 +1,134 @@
+//! The scripted host that a test sets up and looks into.
+
+use super::fake::{self, State, ToolFake};
+use crate::inference::ChatRequest;
+use crate::prompts::Content;
+use crate::telemetry::Level;
+use crate::types::{Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict};
+use crate::Result;
+use serde_json::Value;
+
+/// A fake host of this thread. The methods that take `self` set it up, the others look into it.
+#[derive(Debug)]
+pub struct Host(());
+
+impl Host {
+    /// Puts a fresh, empty host in place.
+    #[expect(clippy::new_without_default, reason = "it has an effect")]
+    pub fn new() -> Self {
+        fake::with(|state| *state = State::default());
+        Self(())
+    }
+
+    fn set(self, change: impl FnOnce(&mut State)) -> Self {
+        fake::with(change);
+        self
+    }
+
+    /// The next generation answers this text, a word an event.
+    pub fn reply(self, text: &str) -> Self {
+        let words = text.split_inclusive(' ').map(|w| Event::Text(w.into())).collect();
+        self.events(words, FinishReason::Stop)
+    }
+
+    /// The next generation calls a tool.
+    pub fn reply_tool_call(self, name: &str, arguments: Value) -> Self {
+        self.reply_tool_calls(&[(name, arguments)])
+    }
+
+    /// The next generation calls several tools.
+    pub fn reply_tool_calls(self, calls: &[(&str, Value)]) -> Self {
+        let delta = |(index, (name, arguments)): (usize, &(&str, Value))| {
+            Event::ToolCall(ToolCallDelta {
+                index: index as u32,
+                id: Some(format!("call-{index}")),
+                name: Some((*name).into()),
+                arguments: arguments.to_string(),
+            })
+        };
+        self.events(calls.iter().enumerate().map(delta).collect(), FinishReason::ToolCalls)
+    }
+
+    /// The next generation gives these events and ends.
+    pub fn events(self, mut events: Vec<Event>, reason: FinishReason) -> Self {
+        let usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: events.len() as u32 };
+        events.push(Event::End(crate::types::End { reason, usage }));
+        self.set(|s| s.replies.push_back(Ok(events)))
+    }
+
+    /// The next generation is refused.
+    pub fn refuse(self, error: Error) -> Self {
+        self.set(|s| s.replies.push_back(Err(error)))
+    }
+
+    /// Binds a tool.
+    pub fn tool(self, name: &str, run: impl Fn(Value) -> Result<ToolOutput> + 'static) -> Self {
+        let spec = ToolSpec::new(name, "", &serde_json::json!({"type": "object"}));
+        self.set(|s| {
+            s.tools.insert(name.into(), ToolFake { spec, run: Box::new(run) });
+        })
+    }
+
+    /// Puts a prompt into the bound prompt store: whatever the variables, it renders to this text.
+    pub fn prompt(self, name: &str, text: &str) -> Self {
+        self.set(|s| {
+            s.prompts.insert(name.into(), Content::Text(text.into()));
+        })
+    }
+
+    /// As [`Host::prompt`], for a chat prompt.
+    pub fn chat_prompt(self, name: &str, messages: Vec<Message>) -> Self {
+        self.set(|s| {
+            s.prompts.insert(name.into(), Content::Messages(messages));
+        })
+    }
+
+    pub fn secret(self, name: &str, value: &str) -> Self {
+        self.set(|s| {
+            s.secrets.insert(name.into(), value.into());
+        })
+    }
+
+    /// Only these buckets are granted; without this call all are.
+    pub fn buckets(self, names: &[&str]) -> Self {
+        self.set(|s| s.buckets_granted = Some(names.iter().map(|n| n.to_string()).collect()))
+    }
+
+    /// A shield ends the reply once this many bytes of text have left.
+    pub fn block_output_after(self, bytes: usize) -> Self {
+        self.set(|s| s.block_after = Some(bytes))
+    }
+
+    /// What the bound shields answer to a plugin that asks.
+    pub fn shields(self, verdict: Verdict) -> Self {
+        self.set(|s| s.shields = Some(verdict))
+    }
+
+    /// What the plugin has asked of models, in order.
+    pub fn requests(&self) -> Vec<ChatRequest> {
+        fake::with(|s| s.requests.clone())
+    }
+    /// What has left through `output`, in order.
+    pub fn sent(&self) -> Vec<Event> {
+        fake::with(|s| s.sent.clone())
+    }
+    /// The texts of what has left.
+    pub fn sent_text(&self) -> String {
+        let texts = self.sent().into_iter().filter_map(|e| match e {
+            Event::Text(text) => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+    pub fn logs(&self) -> Vec<(Level, String)> {
+        fake::with(|s| s.logs.clone())
+    }
+    /// The tool calls that were made, in order: name and arguments.
+    pub fn tool_calls(&self) -> Vec<(String, String)> {
+        fake::with(|s| s.tool_calls.clone())
+    }
+    /// The variables of each prompt that was rendered.
+    pub fn rendered(&self) -> Vec<(String, crate::prompts::Selector, String)> {
+        fake::with(|s| s.rendered.clone())
+    }
+}
