@@ -71,7 +71,7 @@ pub enum Command {
     /// A tenant's quotas.
     #[command(subcommand)]
     Quota(Quota),
-    /// Copy the state of a stopped or running data folder, consistently.
+    /// Copy the state of a data folder that no server has open.
     Backup {
         /// The folder to make.
         to: PathBuf,

@@ -1,9 +1,12 @@
-//! Backup, restore, verification and compaction of a data folder.
+//! Backup, restore, verification and compaction of a data folder that no server has open.
 
 use crate::cli::DataFolder;
 use crate::failure::{Exit, Failure};
 use crate::folders;
-use std::path::PathBuf;
+use crate::output::{Output, fields};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use stockade_state::{Config, State};
 
 pub fn folder(given: &DataFolder) -> PathBuf {
     given.data.clone().unwrap_or_else(folders::data)
@@ -17,4 +20,36 @@ pub fn failed(error: impl std::error::Error) -> Failure {
         source = cause.source();
     }
     Failure::new(Exit::Failed, text)
+}
+
+/// Copies a folder that no server has open.
+pub fn backup(to: &Path, from: &DataFolder, output: Output) -> Result<(), Failure> {
+    let copied = stockade_state::restore(&folder(from), to).map_err(failed)?;
+    output.document(&json!({"to": to, "copied": copied}), fields);
+    Ok(())
+}
+
+pub fn restore(from: &Path, to: &DataFolder, output: Output) -> Result<(), Failure> {
+    let to = folder(to);
+    let copied = stockade_state::restore(from, &to).map_err(failed)?;
+    output.document(&json!({"to": to, "copied": copied}), fields);
+    Ok(())
+}
+
+pub fn verify(data: &DataFolder, output: Output) -> Result<(), Failure> {
+    let verified = stockade_state::verify(&folder(data)).map_err(failed)?;
+    output.document(&json!(verified), fields);
+    if verified.damage.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Failed, "the state is damaged")) }
+}
+
+pub fn compact(data: &DataFolder, output: Output) -> Result<(), Failure> {
+    let state = State::open(&folder(data), Config::default()).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let compacted = runtime.block_on(async {
+        let compacted = state.compact().await;
+        state.close().await;
+        compacted
+    });
+    output.document(&json!(compacted.map_err(failed)?), fields);
+    Ok(())
 }
