@@ -1,0 +1,66 @@
+//! kill -9 at any moment loses nothing that was acknowledged.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use stockade_tests::{Options, Server, scratch};
+
+#[test]
+fn every_acknowledged_write_survives_kill_9() -> Result<()> {
+    let data = scratch();
+    let acknowledged: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
+    // Without models the server is up at once; what is tested is the state.
+    for round in 0..8u64 {
+        let server = Server::start(data.path(), &Options::default())?;
+        let client = server.admin();
+        for (key, value) in acknowledged.lock().expect("no writer panics").iter() {
+            let found = client.get(&format!("/stockade/v1/state/crash/{key}"))?.expect(200)?;
+            ensure!(found["n"] == *value, "{key}: {found} instead of {value} after round {round}");
+        }
+        let writers: Vec<_> = (0..4)
+            .map(|w| {
+                let (client, acknowledged) = (client.clone(), acknowledged.clone());
+                std::thread::spawn(move || {
+                    for n in 0.. {
+                        // Large enough to be cut into several rows, small enough to be quick.
+                        let key = format!("w{w}-{}", n % 10);
+                        let value = json!({"n": round * 1_000_000 + n, "pad": "x".repeat(6000)});
+                        let path = format!("/stockade/v1/state/crash/{key}");
+                        match client.put(&path, &value) {
+                            Ok(answer) if answer.status < 300 => {
+                                acknowledged.lock().expect("no writer panics").insert(key, round * 1_000_000 + n);
+                            }
+                            _ => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(120 + round * 37));
+        server.kill();
+        for writer in writers {
+            writer.join().expect("writers end when the server is gone");
+        }
+    }
+    let acknowledged = acknowledged.lock().expect("no writer panics");
+    ensure!(acknowledged.len() >= 4, "the writers got nowhere: {acknowledged:?}");
+    Ok(())
+}
+
+#[test]
+fn sigterm_drains_and_ends_cleanly() -> Result<()> {
+    let data = scratch();
+    let server = Server::start(data.path(), &Options::default())?;
+    let client = server.admin();
+    let body = json!({"model": "smollm2", "max_tokens": 60, "temperature": 0,
+        "messages": [{"role": "user", "content": "Tell me a story about a lighthouse."}]});
+    let stream = std::thread::spawn(move || client.chat_stream(&body));
+    std::thread::sleep(Duration::from_millis(700));
+    let status = server.stop()?;
+    let streamed = stream.join().expect("the client does not panic")?;
+    ensure!(status.success(), "{status}");
+    ensure!(streamed.done && streamed.finish_reason.is_some(), "the stream was cut: {streamed:?}");
+    Ok(())
+}
