@@ -35,7 +35,7 @@ pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};
 pub use tenants::{Quotas, Tenant};
 pub use traces::{Span, TraceRecord, new_trace_id};
-pub use usage::{UsageDelta, UsageRow};
+pub use usage::{UsageDelta, UsageRow, day};
 pub use values::{MAX_LARGE_BYTES, Versioned};
 
 use crate::error::Fault;

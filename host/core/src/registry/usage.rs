@@ -66,7 +66,7 @@ impl Registry {
 }
 
 /// The UTC day `YYYY-MM-DD` of a time in seconds since 1970.
-pub(super) fn day(seconds: u64) -> String {
+pub fn day(seconds: u64) -> String {
     // Civil date from a day count; source: Howard Hinnant, "chrono-compatible low-level date algorithms".
     let z = seconds / 86_400 + 719_468;
     let era = z / 146_097;

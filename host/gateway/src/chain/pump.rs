@@ -1,0 +1,369 @@
+//! One choice of a reply: drives its source, judges its events, hands them to the dialect.
+
+use super::output::{Judged, OutputShields};
+use super::tool_calls::ToolCalls;
+use super::{Ask, QUEUE, refusal_end};
+use crate::error::{ApiError, Code};
+use crate::run::{Run, Status};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use stockade_core::event::{Event, FinishReason, TextDelta, TokenLogprob, ToolCallDelta, Usage};
+use stockade_core::infer::{EventStream, Prompt, TokenizeOptions};
+use stockade_core::limits::LimitKind;
+use stockade_core::plugin::{CallError, Channel, TurnStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Events of one choice as they may be shown.
+pub type Choice = mpsc::Receiver<Result<Event, ApiError>>;
+
+/// Most bytes of text that are judged as one piece when the source is faster than the shields.
+const MAX_MERGED_BYTES: usize = 4096;
+
+enum Source {
+    Model(EventStream),
+    Turn {
+        stream: TurnStream,
+        component: String,
+    },
+}
+
+impl Source {
+    /// The next event; a source that ends without one has failed.
+    async fn next(&mut self) -> Result<Event, ApiError> {
+        match self {
+            Self::Model(stream) => match stream.recv().await {
+                Some(event) => Ok(event?),
+                None => {
+                    tracing::error!("the engine dropped a stream without an end");
+                    Err(ApiError::internal())
+                }
+            },
+            Self::Turn { stream, component } => match stream.recv().await {
+                Some(event) => Ok(event?),
+                None => Err(CallError::Failed {
+                    component: component.clone(),
+                    limit: LimitKind::Trap,
+                    detail: "it ended its events without an end".into(),
+                }
+                .into()),
+            },
+        }
+    }
+
+    /// An event that is already there.
+    fn ready(&mut self) -> Option<Result<Event, ApiError>> {
+        match self {
+            Self::Model(stream) => stream.try_recv().ok().map(|e| e.map_err(Into::into)),
+            Self::Turn { stream, .. } => stream.try_recv().ok().map(|e| e.map_err(Into::into)),
+        }
+    }
+}
+
+/// Starts a choice. Fails for what is known at once; later failures arrive on the stream.
+pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
+    let prompt = ask.prompt.clone();
+    let model = ask.model.clone();
+    let source = match ask.turn(run) {
+        Some((target, turn)) => Source::Turn {
+            component: target.component.to_string(),
+            stream: run.app.plugins.run_turn(run.call(&target), turn),
+        },
+        None => Source::Model(run.app.inference.generate(ask.request(run))?),
+    };
+    let shields = OutputShields::open(run).await.inspect_err(|_| {
+        run.ended(Status::Failed);
+    })?;
+    let (tx, rx) = mpsc::channel(QUEUE);
+    let pump = Pump {
+        run: run.clone(),
+        shields,
+        calls: ToolCalls::default(),
+        logprobs: Logprobs::default(),
+        text: String::new(),
+        tx,
+        prompt: (model, prompt),
+    };
+    // The task ends with its source, with its receiver, or at the request's timeout.
+    tokio::spawn(pump.drive(source));
+    Ok(rx)
+}
+
+struct Pump {
+    run: Arc<Run>,
+    shields: OutputShields,
+    calls: ToolCalls,
+    logprobs: Logprobs,
+    /// What the model wrote as text, kept only to count tokens when a shield ends the reply.
+    text: String,
+    tx: mpsc::Sender<Result<Event, ApiError>>,
+    prompt: (stockade_core::ModelId, Prompt),
+}
+
+impl Pump {
+    async fn drive(mut self, source: Source) {
+        let run = self.run.clone();
+        let _span = run.span("reply");
+        let tx = self.tx.clone();
+        let limit = run.app.settings.request_timeout;
+        let work = timeout(limit, self.work(source));
+        tokio::select! {
+            () = tx.closed() => {}
+            done = work => {
+                let error = match done {
+                    Ok(Ok(()) | Err(Stop::Over)) => return,
+                    Ok(Err(Stop::Failed(e))) => e,
+                    Err(_) => ApiError::new(
+                        Code::Overloaded,
+                        format!("the request took longer than {} s", limit.as_secs()),
+                    ),
+                };
+                run.ended(Status::Failed);
+                let wait = run.app.settings.write_timeout;
+                let _ = timeout(wait, tx.send(Err(error))).await;
+            }
+        }
+    }
+
+    async fn work(&mut self, mut source: Source) -> Result<(), Stop> {
+        let mut next = None;
+        loop {
+            let mut event = match next.take() {
+                Some(event) => event,
+                None => source.next().await?,
+            };
+            if !self.shields.is_empty() {
+                next = merge_ready(&mut event, &mut source)?;
+            }
+            let refusal = match event {
+                Event::Text(delta) => self.text(delta).await?,
+                Event::Reasoning { text } => self.reasoning(text).await?,
+                Event::ToolCall(delta) => self.tool_call(delta).await?,
+                Event::End(end) => {
+                    if end.reason == FinishReason::Cancelled {
+                        self.run.took(end.usage);
+                        return Err(
+                            ApiError::from(stockade_core::infer::InferError::Cancelled).into()
+                        );
+                    }
+                    let refusal = self.finish().await?;
+                    self.run.took(end.usage);
+                    let end = match refusal {
+                        Some(text) => refusal_end(text, end.usage),
+                        None => end,
+                    };
+                    self.end(end).await?;
+                    return Ok(());
+                }
+            };
+            if let Some(text) = refusal {
+                // The model stops before anything else happens.
+                drop(source);
+                let usage = self.estimate();
+                self.run.took(usage);
+                self.end(refusal_end(text, usage)).await?;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn text(&mut self, delta: TextDelta) -> Result<Option<String>, Stop> {
+        if self.shields.is_empty() {
+            self.send(Event::Text(delta)).await?;
+            return Ok(None);
+        }
+        self.text.push_str(&delta.text);
+        self.logprobs.push(delta.logprobs);
+        let judged = self.shields.feed(Channel::Text, &delta.text).await?;
+        self.send_text(judged, false).await
+    }
+
+    async fn send_text(&mut self, judged: Judged, last: bool) -> Result<Option<String>, Stop> {
+        let last = last && judged.refusal.is_none();
+        let logprobs = self.logprobs.take(&judged.pieces, last);
+        let text: String = judged.pieces.into_iter().map(|p| p.text).collect();
+        if !text.is_empty() || !logprobs.is_empty() {
+            self.send(Event::Text(TextDelta { text, logprobs })).await?;
+        }
+        Ok(judged.refusal)
+    }
+
+    async fn reasoning(&mut self, text: String) -> Result<Option<String>, Stop> {
+        if self.shields.is_empty() {
+            self.send(Event::Reasoning { text }).await?;
+            return Ok(None);
+        }
+        let judged = self.shields.feed(Channel::Reasoning, &text).await?;
+        self.send_reasoning(judged).await
+    }
+
+    async fn send_reasoning(&mut self, judged: Judged) -> Result<Option<String>, Stop> {
+        let text: String = judged.pieces.into_iter().map(|p| p.text).collect();
+        if !text.is_empty() {
+            self.send(Event::Reasoning { text }).await?;
+        }
+        Ok(judged.refusal)
+    }
+
+    async fn tool_call(&mut self, delta: ToolCallDelta) -> Result<Option<String>, Stop> {
+        if self.shields.is_empty() {
+            self.send(Event::ToolCall(delta)).await?;
+            return Ok(None);
+        }
+        let text = self.calls.text(&delta);
+        let channel = Channel::ToolCall(delta.index);
+        let judged = self.shields.feed(channel, &text).await?;
+        self.send_tool_call(delta.index, judged).await
+    }
+
+    async fn send_tool_call(&mut self, index: u32, judged: Judged) -> Result<Option<String>, Stop> {
+        if let Some(delta) = self.calls.delta(index, judged.pieces) {
+            self.send(Event::ToolCall(delta)).await?;
+        }
+        Ok(judged.refusal)
+    }
+
+    /// Every channel is complete: the shields rule on all that they have held back.
+    async fn finish(&mut self) -> Result<Option<String>, Stop> {
+        if self.shields.is_empty() {
+            return Ok(None);
+        }
+        let judged = self.shields.finish(Channel::Reasoning).await?;
+        if let Some(refusal) = self.send_reasoning(judged).await? {
+            return Ok(Some(refusal));
+        }
+        let judged = self.shields.finish(Channel::Text).await?;
+        if let Some(refusal) = self.send_text(judged, true).await? {
+            return Ok(Some(refusal));
+        }
+        for index in self.calls.indices() {
+            let judged = self.shields.finish(Channel::ToolCall(index)).await?;
+            if let Some(refusal) = self.send_tool_call(index, judged).await? {
+                return Ok(Some(refusal));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn end(&mut self, end: stockade_core::event::End) -> Result<(), Stop> {
+        let status = match end.reason {
+            FinishReason::ContentFilter => Status::Blocked,
+            _ => Status::Ok,
+        };
+        self.run.ended(status);
+        self.send(Event::End(end)).await
+    }
+
+    async fn send(&mut self, event: Event) -> Result<(), Stop> {
+        let wait = self.run.app.settings.write_timeout;
+        match timeout(wait, self.tx.send(Ok(event))).await {
+            Ok(Ok(())) => Ok(()),
+            // The client has left or takes nothing: everything below is cancelled by being dropped.
+            Ok(Err(_)) | Err(_) => Err(Stop::Over),
+        }
+    }
+
+    /// Tokens of a reply that was ended before its source told them.
+    fn estimate(&self) -> Usage {
+        let (model, prompt) = &self.prompt;
+        let inference = &self.run.app.inference;
+        let count = |text: &str| inference.tokenize(model, text, TokenizeOptions::default());
+        let prompt = match prompt {
+            Prompt::Chat(chat) => inference.render(model, chat).map(|r| r.tokens.len()),
+            Prompt::Text(text) => count(text).map(|t| t.len()),
+            Prompt::Tokens(tokens) => Ok(tokens.len()),
+        };
+        let completion = count(&self.text).map(|t| t.len());
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Usage {
+            prompt_tokens: small(prompt.unwrap_or_default()),
+            cached_tokens: 0,
+            completion_tokens: small(completion.unwrap_or_default()),
+        }
+    }
+}
+
+/// Why a choice stops before its end.
+enum Stop {
+    Over,
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Stop {
+    fn from(e: ApiError) -> Self {
+        Self::Failed(e)
+    }
+}
+
+/// Adds to `event` what the source has ready on the same channel; answers with the first event that does not fit.
+fn merge_ready(event: &mut Event, source: &mut Source) -> Result<Option<Event>, ApiError> {
+    loop {
+        let room = match event {
+            Event::Text(delta) => delta.text.len() < MAX_MERGED_BYTES,
+            Event::Reasoning { text } => text.len() < MAX_MERGED_BYTES,
+            Event::ToolCall(_) | Event::End(_) => false,
+        };
+        if !room {
+            return Ok(None);
+        }
+        let Some(more) = source.ready().transpose()? else {
+            return Ok(None);
+        };
+        match (&mut *event, more) {
+            (Event::Text(delta), Event::Text(more)) => {
+                delta.text.push_str(&more.text);
+                delta.logprobs.extend(more.logprobs);
+            }
+            (Event::Reasoning { text }, Event::Reasoning { text: more }) => text.push_str(&more),
+            (_, other) => return Ok(Some(other)),
+        }
+    }
+}
+
+/// Log-probability entries that wait for their text.
+#[derive(Debug, Default)]
+struct Logprobs {
+    /// Entries with the bytes of the channel that they stand for.
+    waiting: VecDeque<(u64, u64, TokenLogprob)>,
+    end: u64,
+    /// End of the last replacement that has left: a token that began before it is not shown.
+    masked: u64,
+}
+
+impl Logprobs {
+    fn push(&mut self, entries: Vec<TokenLogprob>) {
+        for entry in entries {
+            let start = self.end;
+            self.end += entry.bytes.len() as u64;
+            self.waiting.push_back((start, self.end, entry));
+        }
+    }
+
+    /// Entries whose token has left whole and unedited; `last`: the rest too, for bytes that never became text.
+    fn take(&mut self, pieces: &[super::gate::Piece], last: bool) -> Vec<TokenLogprob> {
+        let mut out = Vec::new();
+        let Some(cleared) = pieces.last().map(|p| p.end) else {
+            if last {
+                out.extend(self.waiting.drain(..).map(|w| w.2));
+            }
+            return out;
+        };
+        while let Some((start, end, _)) = self.waiting.front() {
+            if *end > cleared && !last {
+                break;
+            }
+            let edited = *start < self.masked
+                || pieces
+                    .iter()
+                    .any(|p| p.edited && p.start < *end && *start < p.end);
+            if let Some((.., entry)) = self.waiting.pop_front()
+                && !edited
+            {
+                out.push(entry);
+            }
+        }
+        let masked = pieces.iter().rfind(|p| p.edited);
+        self.masked = masked.map_or(self.masked, |p| p.end);
+        out
+    }
+}

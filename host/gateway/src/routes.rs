@@ -1,0 +1,307 @@
+//! All routes, once: the router and the OpenAPI document are built from this one table.
+
+use crate::app::App;
+use crate::dialect::openai::{chat, completions, embeddings, models};
+use crate::dialect::tokenizer;
+use crate::host::{bindings, components, keys, prompts, state, tenants, traces};
+use crate::{health, layers, openapi};
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use std::collections::BTreeMap;
+
+/// A route as the OpenAPI document tells it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub method: Method,
+    /// In the router's form: `{name}`, `{*rest}`.
+    pub path: &'static str,
+    pub summary: &'static str,
+    /// Name of the request body's schema, in the document's components.
+    pub body: Option<&'static str>,
+    /// Whether a key is needed.
+    pub key: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    paths: BTreeMap<&'static str, MethodRouter<App>>,
+    routes: Vec<Route>,
+}
+
+impl Table {
+    fn add<H, T>(&mut self, method: Method, path: &'static str, summary: &'static str, handler: H)
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        // The methods of this table are all standard ones.
+        let Ok(filter) = MethodFilter::try_from(method.clone()) else {
+            return;
+        };
+        let known = self.paths.remove(path).unwrap_or_default();
+        self.paths.insert(path, known.merge(on(filter, handler)));
+        self.routes.push(Route {
+            method,
+            path,
+            summary,
+            body: None,
+            key: true,
+        });
+    }
+
+    /// The last added route takes a body of this schema.
+    fn takes(&mut self, schema: &'static str) {
+        if let Some(route) = self.routes.last_mut() {
+            route.body = Some(schema);
+        }
+    }
+
+    /// The last added route needs no key.
+    fn open(&mut self) {
+        if let Some(route) = self.routes.last_mut() {
+            route.key = false;
+        }
+    }
+}
+
+/// Every served route.
+pub fn all() -> Vec<Route> {
+    table().routes
+}
+
+pub fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for (path, methods) in table().paths {
+        router = router.route(path, methods);
+    }
+    router
+        .fallback(layers::not_found)
+        .method_not_allowed_fallback(layers::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            layers::outermost,
+        ))
+        .with_state(app)
+}
+
+fn table() -> Table {
+    let mut t = Table::default();
+    dialects(&mut t);
+    host(&mut t);
+    t.add(
+        Method::GET,
+        "/health",
+        "Whether requests are taken",
+        health::health,
+    );
+    t.open();
+    t.add(
+        Method::GET,
+        "/metrics",
+        "Counters in Prometheus' form",
+        health::metrics,
+    );
+    t.open();
+    t.add(
+        Method::GET,
+        "/openapi.json",
+        "This document",
+        openapi::document,
+    );
+    t.open();
+    t
+}
+
+fn dialects(t: &mut Table) {
+    let (get, post) = (Method::GET, Method::POST);
+    t.add(
+        post.clone(),
+        "/v1/chat/completions",
+        "Continue a conversation",
+        chat::create,
+    );
+    t.takes("ChatCompletionRequest");
+    t.add(
+        post.clone(),
+        "/v1/completions",
+        "Continue a text",
+        completions::create,
+    );
+    t.takes("CompletionRequest");
+    t.add(
+        post.clone(),
+        "/v1/embeddings",
+        "Embed texts",
+        embeddings::create,
+    );
+    t.takes("EmbeddingRequest");
+    t.add(get.clone(), "/v1/models", "Served models", models::list);
+    t.add(
+        get.clone(),
+        "/v1/models/{*id}",
+        "One served model",
+        models::get,
+    );
+    t.add(
+        post.clone(),
+        "/tokenize",
+        "Token ids of a text or conversation",
+        tokenizer::tokenize,
+    );
+    t.takes("TokenizeRequest");
+    t.add(
+        post,
+        "/detokenize",
+        "Text of token ids",
+        tokenizer::detokenize,
+    );
+    t.takes("DetokenizeRequest");
+    t.add(
+        get,
+        "/tokenizer_info",
+        "The default model's tokenizer",
+        tokenizer::info,
+    );
+}
+
+fn host(t: &mut Table) {
+    let (get, post, put, patch, delete) = (
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+    );
+    let path = "/stockade/v1/tenants";
+    t.add(post.clone(), path, "Make a tenant", tenants::create);
+    t.takes("NewTenant");
+    t.add(get.clone(), path, "Tenants in reach", tenants::list);
+    let path = "/stockade/v1/tenants/{id}";
+    t.add(get.clone(), path, "One tenant", tenants::get);
+    t.add(patch, path, "Change a tenant's quotas", tenants::patch);
+    t.takes("TenantChange");
+    t.add(
+        delete.clone(),
+        path,
+        "Delete a tenant with all it holds",
+        tenants::delete,
+    );
+
+    let path = "/stockade/v1/keys";
+    t.add(post.clone(), path, "Make an API key", keys::create);
+    t.takes("NewKey");
+    t.add(get.clone(), path, "The tenant's API keys", keys::list);
+    t.add(
+        delete.clone(),
+        "/stockade/v1/keys/{id}",
+        "Delete an API key",
+        keys::delete,
+    );
+    t.add(
+        post.clone(),
+        "/stockade/v1/keys/{id}/rotate",
+        "Give an API key a new secret",
+        keys::rotate,
+    );
+
+    let path = "/stockade/v1/components";
+    t.add(
+        get.clone(),
+        path,
+        "The tenant's components",
+        components::list,
+    );
+    let path = "/stockade/v1/components/{name}";
+    t.add(get.clone(), path, "A component's versions", components::get);
+    let path = "/stockade/v1/components/{name}/versions/{version}";
+    t.add(put.clone(), path, "Upload a version", components::put);
+    t.takes("Component");
+    t.add(get.clone(), path, "One version", components::get_version);
+    t.add(
+        delete.clone(),
+        path,
+        "Delete an unbound version",
+        components::delete_version,
+    );
+    let path = "/stockade/v1/components/{name}/versions/{version}/invoke";
+    t.add(
+        post.clone(),
+        path,
+        "Call an exported function",
+        components::invoke,
+    );
+    t.takes("Invocation");
+    let path = "/stockade/v1/components/{name}/grants";
+    t.add(
+        get.clone(),
+        path,
+        "What a component may reach",
+        components::get_grants,
+    );
+    t.add(
+        put.clone(),
+        path,
+        "Replace a component's grants",
+        components::put_grants,
+    );
+    t.takes("Grants");
+
+    t.add(
+        get.clone(),
+        "/stockade/v1/bindings",
+        "Bound roles",
+        bindings::list,
+    );
+    let path = "/stockade/v1/bindings/{*role}";
+    t.add(get.clone(), path, "A role's binding", bindings::get);
+    t.add(put.clone(), path, "Bind a role", bindings::put);
+    t.takes("Binding");
+    t.add(delete.clone(), path, "Unbind a role", bindings::delete);
+    t.add(
+        post.clone(),
+        path,
+        "With `/rollback` after the role: bring its previous binding back",
+        bindings::rollback,
+    );
+
+    t.add(
+        get.clone(),
+        "/stockade/v1/traces",
+        "Traces, newest first",
+        traces::list,
+    );
+    t.add(
+        get.clone(),
+        "/stockade/v1/traces/{id}",
+        "One trace",
+        traces::get,
+    );
+    t.add(
+        get.clone(),
+        "/stockade/v1/usage",
+        "Tokens by day and model",
+        traces::usage,
+    );
+
+    t.add(
+        get.clone(),
+        "/stockade/v1/state/{bucket}",
+        "A bucket's keys",
+        state::list,
+    );
+    let path = "/stockade/v1/state/{bucket}/{*key}";
+    t.add(get, path, "A value", state::get);
+    t.add(put, path, "Put a value", state::put);
+    t.takes("Any");
+    t.add(delete, path, "Delete a value", state::delete);
+
+    t.add(
+        post,
+        "/stockade/v1/prompts/render",
+        "What a stored prompt becomes",
+        prompts::render,
+    );
+    t.takes("RenderRequest");
+}

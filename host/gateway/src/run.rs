@@ -1,0 +1,234 @@
+//! One inference request from its admission to its last byte: what it pinned, what it took, how it ended.
+//!
+//! Invariant: a run is recorded exactly once, when its last holder drops it, whatever ended it.
+
+use crate::admission::Permit;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::ApiError;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use stockade_core::event::Usage;
+use stockade_core::infer::ModelInfo;
+use stockade_core::plugin::{Call, Pinned, Pins, TraceLog};
+use stockade_core::registry::{Recording, Span, TraceRecord, UsageDelta, new_trace_id};
+use stockade_core::{RequestId, TenantId};
+
+/// Most notes and spans that a run keeps.
+const MAX_NOTES: usize = 64;
+
+/// How a request ended; the worst of its choices counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// The client left before the end.
+    Cancelled,
+    Ok,
+    Blocked,
+    Failed,
+}
+
+pub struct Run {
+    pub app: App,
+    pub tenant: TenantId,
+    pub request: RequestId,
+    pub trace_id: String,
+    pub pins: Arc<Pins>,
+    pub log: Arc<TraceLog>,
+    route: &'static str,
+    permit: Permit,
+    created_us: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    status: Status,
+    /// `None` until the model is known to be served.
+    model: Option<String>,
+    usage: Usage,
+    spans: Vec<Span>,
+    notes: Vec<String>,
+}
+
+impl Run {
+    /// Admits a request and pins its tenant's bindings.
+    pub fn begin(
+        app: &App,
+        caller: &Caller,
+        request: RequestId,
+        route: &'static str,
+    ) -> Result<Arc<Self>, ApiError> {
+        if !app.readiness.is_ready() {
+            return Err(ApiError::new(
+                crate::error::Code::Overloaded,
+                format!("the host is {}", app.readiness.as_str()),
+            )
+            .retry_after(5));
+        }
+        let quotas = app.registry.tenant(&caller.tenant)?;
+        let quotas = quotas.map(|t| t.quotas).unwrap_or_default();
+        let permit = app
+            .admission
+            .admit(&app.registry, &caller.tenant, &quotas)?;
+        let pins = app.registry.pins(&caller.tenant)?;
+        let trace_id = new_trace_id(getrandom::u32().unwrap_or_default());
+        tracing::Span::current().record("trace", &trace_id);
+        let created = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(Arc::new(Self {
+            app: app.clone(),
+            tenant: caller.tenant.clone(),
+            request,
+            trace_id,
+            pins,
+            log: Arc::default(),
+            route,
+            permit,
+            created_us: created.map_or(0, |d| d.as_micros() as u64),
+            state: Mutex::new(State {
+                status: Status::Cancelled,
+                model: None,
+                usage: Usage::default(),
+                spans: Vec::new(),
+                notes: Vec::new(),
+            }),
+        }))
+    }
+
+    /// Names the served model that the request uses.
+    pub fn uses(&self, model: &ModelInfo) {
+        tracing::Span::current().record("model", model.id.as_str());
+        self.state.lock().model = Some(model.id.to_string());
+    }
+
+    /// A call from the gateway to one of the pinned components.
+    pub fn call(&self, target: &Arc<Pinned>) -> Call {
+        Call {
+            tenant: self.tenant.clone(),
+            request: self.request.clone(),
+            target: target.clone(),
+            pins: self.pins.clone(),
+            trace: self.log.clone(),
+            depth: 0,
+        }
+    }
+
+    pub fn ended(&self, status: Status) {
+        let mut state = self.state.lock();
+        state.status = state.status.max(status);
+    }
+
+    pub fn status(&self) -> Status {
+        self.state.lock().status
+    }
+
+    pub fn took(&self, usage: Usage) {
+        self.state.lock().usage += usage;
+    }
+
+    /// Something that the host decided and the trace should tell.
+    pub fn note(&self, note: String) {
+        tracing::info!(note, "noted in the trace");
+        let mut state = self.state.lock();
+        if state.notes.len() < MAX_NOTES {
+            state.notes.push(note);
+        }
+    }
+
+    /// Opens a span; it ends when the guard is dropped.
+    pub fn span(self: &Arc<Self>, name: &'static str) -> SpanGuard {
+        SpanGuard {
+            run: self.clone(),
+            name,
+            start_us: self.log.elapsed_us(),
+        }
+    }
+}
+
+pub struct SpanGuard {
+    run: Arc<Run>,
+    name: &'static str,
+    start_us: u64,
+}
+
+impl Drop for SpanGuard {
+    fn drop(&mut self) {
+        let span = Span {
+            name: self.name.into(),
+            start_us: self.start_us,
+            duration_us: self.run.log.elapsed_us().saturating_sub(self.start_us),
+            parent: Some(ROOT.into()),
+        };
+        let mut state = self.run.state.lock();
+        if state.spans.len() < MAX_NOTES {
+            state.spans.push(span);
+        }
+    }
+}
+
+/// Name of the span around a whole request.
+const ROOT: &str = "request";
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let components = self.log.snapshot();
+        for call in &components {
+            self.app
+                .metrics
+                .component_call(call.component.as_str(), &call.decision);
+        }
+        self.app.metrics.tokens(state.usage);
+        let tokens =
+            u64::from(state.usage.prompt_tokens) + u64::from(state.usage.completion_tokens);
+        self.permit.took(tokens);
+        let mut spans = vec![Span {
+            name: ROOT.into(),
+            start_us: 0,
+            duration_us: self.log.elapsed_us(),
+            parent: None,
+        }];
+        for call in &components {
+            spans.push(Span {
+                name: format!("{} {}@{}", call.role, call.component, call.version),
+                start_us: call.start_us,
+                duration_us: call.usage.wall_us,
+                parent: Some(ROOT.into()),
+            });
+        }
+        spans.append(&mut state.spans);
+        let status = match state.status {
+            Status::Cancelled => "cancelled",
+            Status::Ok => "ok",
+            Status::Blocked => "blocked",
+            Status::Failed => "failed",
+        };
+        tracing::info!(
+            request = %self.request,
+            tenant = %self.tenant,
+            trace = %self.trace_id,
+            model = state.model.as_deref().unwrap_or_default(),
+            status,
+            prompt_tokens = state.usage.prompt_tokens,
+            completion_tokens = state.usage.completion_tokens,
+            duration_ms = self.log.elapsed_us() / 1000,
+            components = components.len(),
+            "request ended"
+        );
+        self.app.recorder.record(Recording {
+            tenant: self.tenant.clone(),
+            usage: state.model.as_ref().map(|_| UsageDelta::of(state.usage)),
+            trace: TraceRecord {
+                id: self.trace_id.clone(),
+                request: self.request.clone(),
+                route: self.route.into(),
+                status: status.into(),
+                model: state.model.take().unwrap_or_default(),
+                tokens: state.usage,
+                components,
+                spans,
+                notes: std::mem::take(&mut state.notes),
+                created_us: self.created_us,
+            },
+        });
+    }
+}
