@@ -1,0 +1,148 @@
+//! BERT sentence embedders on candle's CPU tensors, in f32: all-MiniLM and its relatives.
+//!
+//! Post-LayerNorm, absolute positions, token type 0, erf GELU, no causality. Texts of a call are padded on the
+//! right to the longest of them and masked, so that padding changes an embedding by rounding at most.
+
+mod layers;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::config::{Architecture, ModelConfig, Pooling};
+use layers::{Embeddings, Layer, Loader};
+
+/// Most tokens, padding included, that go through the network at once: it bounds the memory of a call.
+const MAX_BATCH_TOKENS: usize = 1 << 14;
+
+/// A loaded embedder. Calls may come from any thread, one computes at a time per call.
+pub struct BertEmbedder {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    pooling: Pooling,
+    normalize: bool,
+    vocab: usize,
+    hidden: usize,
+    max_tokens: usize,
+    weight_bytes: usize,
+    threads: rayon::ThreadPool,
+}
+
+/// Loads an embedder whose products run on `threads` threads of their own (the calling thread waits), at least 1.
+///
+/// # Errors
+/// Another architecture than BERT, a tensor that is missing or of another shape, or no thread.
+pub fn load(checkpoint: &Checkpoint, config: &ModelConfig, threads: usize) -> Result<BertEmbedder, ModelError> {
+    let unsupported = |what, found: String| ModelError::unsupported(checkpoint.path(), what, found);
+    let Some(encoder) = config.encoder.as_ref().filter(|_| config.architecture == Architecture::Bert) else {
+        return Err(unsupported("as an embedder, architecture", format!("{:?}", config.architecture)));
+    };
+    if config.hidden_size != config.heads * config.head_dim {
+        let found = format!("{} heads of {} for {} channels", config.heads, config.head_dim, config.hidden_size);
+        return Err(unsupported("attention", found));
+    }
+    let loader = Loader::new(checkpoint);
+    let embeddings = Embeddings::load(&loader, config, encoder.token_types)?;
+    let layers = (0..config.layers).map(|i| Layer::load(&loader, config, i)).collect::<Result<_, _>>()?;
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|i| format!("embed-{i}"))
+        .build()
+        .map_err(|e| ModelError::Tensors { stage: "starting its threads", source: candle_core::Error::wrap(e) })?;
+    Ok(BertEmbedder {
+        embeddings,
+        layers,
+        pooling: encoder.pooling,
+        normalize: encoder.normalize,
+        vocab: config.vocab_size,
+        hidden: config.hidden_size,
+        max_tokens: encoder.max_tokens.min(config.context_tokens),
+        weight_bytes: loader.bytes(),
+        threads,
+    })
+}
+
+impl BertEmbedder {
+    /// Most tokens of a text, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Channels of an embedding.
+    pub fn dimensions(&self) -> usize {
+        self.hidden
+    }
+
+    /// Bytes of the weights in memory.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// One embedding for each text, in order. Texts are token ids with their special tokens.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if a text is empty, longer than [`Self::max_tokens`], or holds an unknown id.
+    pub fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
+        for text in texts {
+            if text.is_empty() || text.len() > self.max_tokens {
+                let reason = format!("a text of {} tokens is not in 1..={}", text.len(), self.max_tokens);
+                return Err(ModelError::Input(reason));
+            }
+            if let Some(id) = text.iter().find(|&&id| id as usize >= self.vocab) {
+                return Err(ModelError::Input(format!("token {id} is not below the vocabulary of {}", self.vocab)));
+            }
+        }
+        // By length, so that little is padded.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&i| texts[i].len());
+        let mut embeddings = vec![Vec::new(); texts.len()];
+        let mut rest = &order[..];
+        while let [first, ..] = rest {
+            let fits = |n: usize| n * texts[rest[n - 1]].len() <= MAX_BATCH_TOKENS;
+            let n = (1..=rest.len()).take_while(|&n| fits(n)).last().unwrap_or(1);
+            debug_assert!(texts[*first].len() <= texts[rest[n - 1]].len());
+            let batch: Vec<&[u32]> = rest[..n].iter().map(|&i| &texts[i][..]).collect();
+            let run = self.threads.install(|| self.run(&batch));
+            let rows = run.map_err(|source| ModelError::Tensors { stage: "its forward pass", source })?;
+            rest[..n].iter().zip(rows).for_each(|(&i, row)| embeddings[i] = row);
+            rest = &rest[n..];
+        }
+        Ok(embeddings)
+    }
+
+    fn run(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<Vec<f32>>> {
+        let (b, t) = (texts.len(), texts.iter().map(|text| text.len()).max().unwrap_or(0));
+        let padded = |text: &&[u32], i: usize| text.get(i).copied().unwrap_or(0);
+        let ids: Vec<u32> = texts.iter().flat_map(|text| (0..t).map(move |i| padded(text, i))).collect();
+        let real: Vec<f32> =
+            texts.iter().flat_map(|text| (0..t).map(|i| f32::from(u8::from(i < text.len())))).collect();
+        let ids = Tensor::from_vec(ids, (b, t), &Device::Cpu)?;
+        let real = Tensor::from_vec(real, (b, t), &Device::Cpu)?;
+        // 0 for real keys, far below any score for padding: [B, 1, 1, T]
+        let mask = ((&real - 1.0)? * 1e9)?.reshape((b, 1, 1, t))?;
+
+        let mut x = self.embeddings.forward(&ids)?; // [B, T, C]
+        for layer in &self.layers {
+            x = layer.forward(&x, &mask)?;
+        }
+        let pooled = match self.pooling {
+            Pooling::Mean => {
+                let sum = x.broadcast_mul(&real.unsqueeze(2)?)?.sum(1)?;
+                sum.broadcast_div(&real.sum_keepdim(1)?)?
+            }
+            Pooling::First => x.narrow(1, 0, 1)?.squeeze(1)?,
+            Pooling::Last => {
+                let last = texts.iter().enumerate().map(|(i, text)| (i * t + text.len() - 1) as u32);
+                let last = Tensor::from_iter(last, &Device::Cpu)?;
+                x.reshape((b * t, self.hidden))?.index_select(&last, 0)?
+            }
+        }; // [B, C]
+        let scaled = if self.normalize {
+            let length = pooled.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
+            pooled.broadcast_div(&length)?
+        } else {
+            pooled
+        };
+        scaled.to_dtype(DType::F32)?.to_vec2()
+    }
+}
