@@ -317,3 +317,6 @@ pub(crate) async fn off_thread<T: Send + 'static>(
         .await
         .map_err(|e| failed(Box::new(e)))
 }
+
+#[cfg(test)]
+mod tests;
