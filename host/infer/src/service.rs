@@ -1,0 +1,213 @@
+//! The host's inference: all served models behind `stockade_core`'s seam.
+
+use crate::embedder::{Embedder, EmbedderParts};
+use crate::generator::{Generator, GeneratorParts};
+use crate::settings::Settings;
+use crate::text::ModelText;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use stockade_core::error::BoxFuture;
+use stockade_core::event::TokenLogprob;
+use stockade_core::id::ModelId;
+use stockade_core::infer::{
+    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError,
+    Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
+};
+
+/// Serves models. Shared by reference; models come and go while requests run.
+pub struct Engine {
+    settings: Settings,
+    models: RwLock<Vec<Arc<Served>>>,
+}
+
+enum Served {
+    Generator(Generator),
+    Embedder(Embedder),
+}
+
+impl Engine {
+    /// An engine without models.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, models: RwLock::default() }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Serves a language model from now on. A model of the same name ends when its last caller lets go of it.
+    pub fn add_generator(&self, parts: GeneratorParts) -> Result<ModelInfo, InferError> {
+        let generator = Generator::start(parts, self.settings.clone())?;
+        let info = generator.info().clone();
+        self.add(Served::Generator(generator));
+        Ok(info)
+    }
+
+    /// Serves an embedder from now on.
+    pub fn add_embedder(&self, parts: EmbedderParts) -> Result<ModelInfo, InferError> {
+        let embedder = Embedder::start(parts, &self.settings)?;
+        let info = embedder.info().clone();
+        self.add(Served::Embedder(embedder));
+        Ok(info)
+    }
+
+    /// Serves a model no longer. Its running requests end as cancelled.
+    pub fn remove(&self, id: &ModelId) -> bool {
+        let mut models = self.models.write();
+        let at = models.iter().position(|model| model.info().id == *id);
+        let removed = at.map(|at| models.remove(at));
+        drop(models);
+        removed.is_some()
+    }
+
+    fn add(&self, served: Served) {
+        let mut models = self.models.write();
+        let at = models.iter().position(|model| model.info().id == served.info().id);
+        let served = Arc::new(served);
+        let replaced = match at {
+            Some(at) => Some(std::mem::replace(&mut models[at], served)),
+            None => {
+                models.push(served);
+                None
+            }
+        };
+        drop(models);
+        drop(replaced);
+    }
+
+    fn find(&self, id: &ModelId) -> Result<Arc<Served>, InferError> {
+        let models = self.models.read();
+        let found = models.iter().find(|model| model.info().id == *id);
+        found.cloned().ok_or_else(|| InferError::UnknownModel(id.to_string()))
+    }
+}
+
+impl Served {
+    fn info(&self) -> &ModelInfo {
+        match self {
+            Self::Generator(generator) => generator.info(),
+            Self::Embedder(embedder) => embedder.info(),
+        }
+    }
+
+    fn text(&self) -> &dyn ModelText {
+        match self {
+            Self::Generator(generator) => generator.text(),
+            Self::Embedder(embedder) => embedder.text(),
+        }
+    }
+
+    fn generator(&self) -> Result<&Generator, InferError> {
+        match self {
+            Self::Generator(generator) => Ok(generator),
+            Self::Embedder(_) => Err(self.wrong_kind(ModelKind::Generator)),
+        }
+    }
+
+    fn embedder(&self) -> Result<&Embedder, InferError> {
+        match self {
+            Self::Embedder(embedder) => Ok(embedder),
+            Self::Generator(_) => Err(self.wrong_kind(ModelKind::Embedder)),
+        }
+    }
+
+    fn wrong_kind(&self, needs: ModelKind) -> InferError {
+        InferError::WrongKind { model: self.info().id.clone(), is: self.info().kind, needs }
+    }
+}
+
+impl Inference for Engine {
+    fn models(&self) -> Vec<ModelInfo> {
+        let mut models: Vec<ModelInfo> = self.models.read().iter().map(|model| model.info().clone()).collect();
+        models.sort_by_key(|info| info.kind != ModelKind::Generator);
+        models
+    }
+
+    fn generate(&self, request: GenerateRequest) -> Result<EventStream, InferError> {
+        self.find(&request.model)?.generator()?.generate(request)
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>> {
+        Box::pin(async move {
+            let served = self.find(&request.model)?;
+            let embedder = served.embedder()?;
+            let full = embedder.info().embedding_dimensions.unwrap_or(u32::MAX);
+            if request.dimensions.is_some_and(|n| n == 0 || n > full) {
+                return Err(invalid("dimensions", format!("not in 1 to {full}")));
+            }
+            if request.inputs.len() > self.settings.max_embed_inputs {
+                return Err(invalid("input", format!("more than {} inputs", self.settings.max_embed_inputs)));
+            }
+            let mut texts = Vec::with_capacity(request.inputs.len());
+            for input in request.inputs {
+                texts.push(match input {
+                    EmbedInput::Text(text) if text.len() > self.settings.max_text_bytes => {
+                        return Err(invalid("input", format!("{} bytes in one input", text.len())));
+                    }
+                    EmbedInput::Text(text) => embedder.encode(&text)?,
+                    EmbedInput::Tokens(tokens) => tokens,
+                });
+            }
+            let prompt_tokens = texts.iter().map(|text| text.len() as u32).fold(0, u32::saturating_add);
+            let result = embedder.embed(&request.tenant, texts)?;
+            let mut vectors = result.await.unwrap_or(Err(InferError::Cancelled))?;
+            if let Some(n) = request.dimensions {
+                vectors.iter_mut().for_each(|vector| shorten(vector, n as usize));
+            }
+            Ok(Embeddings { vectors, prompt_tokens })
+        })
+    }
+
+    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+        Box::pin(async move { Err(self.find(&request.model)?.wrong_kind(ModelKind::Classifier)) })
+    }
+
+    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+        Box::pin(async move {
+            let served = self.find(&request.model)?;
+            let result = served.generator()?.log_likelihood(request)?;
+            result.await.unwrap_or(Err(InferError::Cancelled))
+        })
+    }
+
+    fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
+        if text.len() > self.settings.max_text_bytes {
+            return Err(invalid("prompt", format!("{} bytes, more than {}", text.len(), self.settings.max_text_bytes)));
+        }
+        self.find(model)?.text().encode(text, options)
+    }
+
+    fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError> {
+        self.find(model)?.text().decode(tokens)
+    }
+
+    fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError> {
+        self.find(model)?.generator()?.render(prompt)
+    }
+
+    fn load(&self) -> Load {
+        let models = self.models.read();
+        models.iter().filter_map(|model| model.generator().ok()).fold(Load::default(), |sum, generator| {
+            let load = generator.load();
+            Load {
+                sequences_running: sum.sequences_running + load.sequences_running,
+                sequences_waiting: sum.sequences_waiting + load.sequences_waiting,
+                kv_pages_used: sum.kv_pages_used + load.kv_pages_used,
+                kv_pages_total: sum.kv_pages_total + load.kv_pages_total,
+            }
+        })
+    }
+}
+
+/// Keeps the leading dimensions and makes the length 1 again.
+fn shorten(vector: &mut Vec<f32>, dimensions: usize) {
+    vector.truncate(dimensions);
+    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+}
+
+fn invalid(field: &'static str, reason: String) -> InferError {
+    InferError::Invalid { field, reason }
+}
