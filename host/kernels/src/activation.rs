@@ -3,7 +3,7 @@
 //! Rows are cut into chunks that stay in the second-level cache; inside a chunk the order is `[unit][row]`,
 //! so that a kernel that holds a unit of weights reads its rows one after the other.
 
-use crate::isa::simd;
+use crate::isa::isa;
 use crate::layout::UNIT;
 use crate::pool::{Pool, Shards};
 
@@ -17,8 +17,9 @@ pub(crate) struct Int8Block {
     pub scale: f32,
     /// Sums of `codes` over each half.
     pub sums: [i16; 2],
-    pub sum: i32,
-    /// `scale * sum`.
+    /// Eight times the sum of all, the offset of Q4_0.
+    pub sum_8: i32,
+    /// `scale` times the sum of all.
     pub scaled_sum: f32,
 }
 
@@ -41,11 +42,15 @@ impl Activation for Int8Block {
         codes: [0; UNIT],
         scale: 0.0,
         sums: [0; 2],
-        sum: 0,
+        sum_8: 0,
         scaled_sum: 0.0,
     };
     fn prepare(row: &[f32], out: &mut [Self], stride: usize) {
-        quantize_row(row, out, stride);
+        let quantize = isa().quantize;
+        for (values, out) in row.as_chunks().0.iter().zip(out.iter_mut().step_by(stride)) {
+            // SAFETY: the table is that of this processor.
+            *out = unsafe { quantize(values) };
+        }
     }
 }
 
@@ -59,40 +64,6 @@ impl Activation for FloatBlock {
             out.values[..values.len()].copy_from_slice(values);
         }
     }
-}
-
-simd! {
-fn quantize_row(row: &[f32], out: &mut [Int8Block], stride: usize) {
-    let units = row.as_chunks::<UNIT>().0;
-    for (values, out) in units.iter().zip(out.iter_mut().step_by(stride)) {
-        let mut lanes = [0.0f32; 8];
-        let mut poison = [0.0f32; 8];
-        for part in values.as_chunks::<8>().0 {
-            for i in 0..8 {
-                let magnitude = part[i].abs();
-                lanes[i] = if magnitude > lanes[i] { magnitude } else { lanes[i] };
-                // Zero for finite values, NaN for others.
-                poison[i] += part[i] * 0.0;
-            }
-        }
-        let largest = lanes.iter().fold(0.0f32, |a, &b| if b > a { b } else { a });
-        let poison: f32 = poison.iter().sum();
-        // Below this, the inverse would overflow; such activations are zero for every purpose.
-        let inverse = if largest > 1e-35 { 127.0 / largest } else { 0.0 };
-        let scale = if largest > 1e-35 { largest / 127.0 } else { 0.0 } + poison;
-        let mut sums = [0i32; 2];
-        for (k, (code, value)) in out.codes.iter_mut().zip(values).enumerate() {
-            // Adding 1.5 * 2^23 leaves the rounded integer in the low bits.
-            let rounded = (value * inverse + 12_582_912.0).to_bits() as i8;
-            *code = rounded;
-            sums[k / 16] = sums[k / 16].wrapping_add(i32::from(rounded));
-        }
-        out.scale = scale;
-        out.sums = [sums[0] as i16, sums[1] as i16];
-        out.sum = sums[0].wrapping_add(sums[1]);
-        out.scaled_sum = scale * out.sum as f32;
-    }
-}
 }
 
 /// Bytes of activations that a chunk of rows may take: half of a small second-level cache.

@@ -8,9 +8,7 @@
 
 use std::cell::Cell;
 
-use crate::elementwise::fold;
-use crate::exp::exp;
-use crate::isa::{isa, simd};
+use crate::isa::isa;
 use crate::kv::{KvCache, KvType, PAGE_TOKENS};
 use crate::pool::{Pool, Shards};
 
@@ -114,13 +112,15 @@ struct Scratch {
 }
 
 /// One row and head on its way over the pages.
-#[derive(Clone)]
-struct State {
-    /// The query, scaled.
-    q: Vec<f32>,
-    out: Vec<f32>,
-    largest: f32,
-    total: f32,
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct State {
+    /// The query, scaled: `[D]`.
+    pub q: Vec<f32>,
+    /// Sum of the values, each weighted with `e^(score - largest)`.
+    pub out: Vec<f32>,
+    pub largest: f32,
+    /// Sum of the weights.
+    pub total: f32,
 }
 
 #[allow(
@@ -182,7 +182,8 @@ fn attend(
                 seen.end.saturating_sub(base).min(PAGE_TOKENS),
             );
             if from < to {
-                step(state, &scratch.keys, &scratch.values, from, to);
+                // SAFETY: the table is that of this processor; the page holds 32 keys and values of D.
+                unsafe { (isa().attend)(state, &scratch.keys, &scratch.values, from..to) };
             }
         }
     }
@@ -194,46 +195,6 @@ fn attend(
             .zip(&state.out)
             .for_each(|(out, sum)| *out = sum * inverse);
     }
-}
-
-simd! {
-/// Merges the keys `from..to` of a page into the state.
-fn step(state: &mut State, keys: &[f32], values: &[f32], from: usize, to: usize) {
-    let mut scores = [0.0f32; PAGE_TOKENS];
-    for (q, keys) in state.q.iter().zip(keys.as_chunks::<PAGE_TOKENS>().0) {
-        for t in 0..PAGE_TOKENS {
-            scores[t] = q.mul_add(keys[t], scores[t]);
-        }
-    }
-    let mut largest = state.largest;
-    for (t, score) in scores.iter_mut().enumerate() {
-        if t < from || t >= to {
-            *score = f32::NEG_INFINITY;
-        }
-        largest = if *score > largest { *score } else { largest };
-    }
-    let mut lanes = [0.0f32; 8];
-    for part in scores.as_chunks_mut::<8>().0 {
-        for i in 0..8 {
-            part[i] = exp(part[i] - largest);
-            lanes[i] += part[i];
-        }
-    }
-    let shrink = exp(state.largest - largest);
-    state.largest = largest;
-    state.total = state.total.mul_add(shrink, fold(lanes));
-    let dim = state.out.len();
-    for (part, out) in state.out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let mut sum: [f32; 8] = std::array::from_fn(|i| out[i] * shrink);
-        for t in from..to {
-            let values = &values[t * dim + 8 * part..][..8];
-            for i in 0..8 {
-                sum[i] = scores[t].mul_add(values[i], sum[i]);
-            }
-        }
-        *out = sum;
-    }
-}
 }
 
 fn load(ty: KvType, bytes: &[u8], out: &mut [f32]) {

@@ -3,28 +3,37 @@
 //! Method and coefficients of Cephes `expf`: `exp(x) = 2^n exp(r)` with |r| <= ln 2 / 2 and a polynomial of
 //! degree 7. Within 2 ulp of the exact value where the result is a normal number.
 
+pub(crate) const LOW: f32 = -87.3;
+pub(crate) const HIGH: f32 = 88.3;
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
+/// Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+/// From the highest degree down to the second.
+pub(crate) const POLYNOMIAL: [f32; 6] = [
+    1.987_569_1e-4,
+    1.398_199_9e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    1.666_666_5e-1,
+    5e-1,
+];
+
 /// `e^x`; 0 below -87.3, `e^88.3` above 88.3, NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = if x < -87.3 { -87.3 } else { x };
-    let clamped = if clamped > 88.3 { 88.3 } else { clamped };
-    let shifted = clamped.mul_add(LOG2_E, ROUND);
+    let clamped = if x < LOW { LOW } else { x };
+    let clamped = if clamped > HIGH { HIGH } else { clamped };
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
-    let mut p = 1.987_569_1e-4f32;
-    p = p.mul_add(r, 1.398_199_9e-3);
-    p = p.mul_add(r, 8.333_452e-3);
-    p = p.mul_add(r, 4.166_579_6e-2);
-    p = p.mul_add(r, 1.666_666_5e-1);
-    p = p.mul_add(r, 5e-1);
+    let mut p = POLYNOMIAL[0];
+    for coefficient in &POLYNOMIAL[1..] {
+        p = p.mul_add(r, *coefficient);
+    }
     p = p.mul_add(r * r, r) + 1.0;
     let power = f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(0x3f80_0000));
-    if x < -87.3 { 0.0 } else { p * power }
+    if x < LOW { 0.0 } else { p * power }
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! A new one (AVX-512 VNNI, NEON) is a module with its tile kernels and one more row here; plain loops
 //! marked [`simd!`] follow by themselves. Every variant gives the same bits.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::activation::{FloatBlock, Int8Block};
+use crate::attention::State;
 #[cfg(target_arch = "x86_64")]
 use crate::avx2;
 use crate::format::WeightType;
-use crate::layout::TILE;
+use crate::layout::{TILE, UNIT};
 use crate::portable;
 
 /// Multiplies one tile with `n` rows of activations: `sums[m][r] = sum over k of tile[r, k] * x[m, k]`.
@@ -33,6 +35,16 @@ pub(crate) struct Isa {
     /// # Safety
     /// The processor has the instruction set.
     pub widen: unsafe fn(&[u8], &mut [f32]),
+    /// 32 activations to int8.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    pub quantize: unsafe fn(&[f32; UNIT]) -> Int8Block,
+    /// Merges a range of the 32 keys `[D][32]` and values `[32][D]` of a page into a state.
+    ///
+    /// # Safety
+    /// The processor has the instruction set, and the slices have the sizes that the state's `D` demands.
+    pub attend: unsafe fn(&mut State, &[f32], &[f32], Range<usize>),
 }
 
 pub(crate) static PORTABLE: Isa = Isa {
@@ -40,6 +52,8 @@ pub(crate) static PORTABLE: Isa = Isa {
     int8: portable::int8,
     float: portable::float,
     widen: portable::widen,
+    quantize: portable::quantize,
+    attend: portable::attend,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -48,6 +62,8 @@ static AVX2: Isa = Isa {
     int8: avx2::int8,
     float: avx2::float,
     widen: avx2::widen,
+    quantize: avx2::quantize,
+    attend: avx2::attend,
 };
 
 /// Picks `$kernel::<TY>` for a [`WeightType`] known at run time only.

@@ -40,6 +40,7 @@ pub(crate) struct TileLayout {
 }
 
 impl TileLayout {
+    #[inline(always)]
     pub const fn of(ty: WeightType) -> Self {
         let (header, units, scales, planes) = match ty {
             WeightType::F32 => (0, 1, 0, 1024),
@@ -61,16 +62,19 @@ impl TileLayout {
         }
     }
 
+    #[inline(always)]
     pub const fn block_bytes(self) -> usize {
         self.header + self.units * (self.scales + self.planes)
     }
 
     /// Bytes before unit `j` of a block.
+    #[inline(always)]
     pub const fn unit_offset(self, j: usize) -> usize {
         self.header + j * (self.scales + self.planes)
     }
 
     /// Blocks along a row of `cols` columns.
+    #[inline(always)]
     pub const fn blocks(self, cols: usize) -> usize {
         cols.div_ceil(self.units * UNIT)
     }

@@ -4,11 +4,17 @@
 //! Int8: a unit of 32 columns is summed exactly in i32, scaled once and added to the output's one chain of
 //! fused multiply-adds over the units. Float: 4 columns are chained, and these sums are added in order.
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::activation::{FloatBlock, Int8Block};
+use crate::attention::State;
+use crate::elementwise::fold;
+use crate::exp::exp;
 use crate::format::WeightType;
 use crate::isa::{TileKernel, per_type};
+use crate::kv::PAGE_TOKENS;
 use crate::layout::{TILE, TileLayout, UNIT, UnitCodes, decode_unit};
 
 /// The int8 kernel of a type; those of the float types are never run.
@@ -75,6 +81,63 @@ fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &m
 pub(crate) fn widen(halves: &[u8], out: &mut [f32]) {
     for (out, &bytes) in out.iter_mut().zip(halves.as_chunks::<2>().0) {
         *out = f16::from_le_bytes(bytes).to_f32();
+    }
+}
+
+/// 32 activations to int8 with one scale.
+pub(crate) fn quantize(values: &[f32; UNIT]) -> Int8Block {
+    let largest = values
+        .iter()
+        .fold(0.0f32, |a, b| if b.abs() > a { b.abs() } else { a });
+    // Zero for finite values, NaN for others.
+    let poison: f32 = values.iter().map(|v| v * 0.0).sum();
+    // Below this, the inverse would overflow; such activations are zero for every purpose.
+    let (inverse, scale) = if largest > 1e-35 {
+        (127.0 / largest, largest / 127.0)
+    } else {
+        (0.0, 0.0)
+    };
+    let scale = scale + poison;
+    let codes = values.map(|v| (v * inverse).round_ties_even() as i8);
+    let sums = [0, 16].map(|from| codes[from..from + 16].iter().map(|&c| i16::from(c)).sum());
+    let sum = i32::from(sums[0]) + i32::from(sums[1]);
+    Int8Block {
+        codes,
+        scale,
+        sums,
+        sum_8: sum.wrapping_mul(8),
+        scaled_sum: scale * sum as f32,
+    }
+}
+
+/// Merges keys and values of a page into a state: the online softmax.
+pub(crate) fn attend(state: &mut State, keys: &[f32], values: &[f32], seen: Range<usize>) {
+    let mut scores = [0.0f32; PAGE_TOKENS];
+    for (q, keys) in state.q.iter().zip(keys.as_chunks::<PAGE_TOKENS>().0) {
+        for (score, key) in scores.iter_mut().zip(keys) {
+            *score = q.mul_add(*key, *score);
+        }
+    }
+    let mut largest = state.largest;
+    for (t, score) in scores.iter_mut().enumerate() {
+        if !seen.contains(&t) {
+            *score = f32::NEG_INFINITY;
+        }
+        largest = if *score > largest { *score } else { largest };
+    }
+    let mut lanes = [0.0f32; 8];
+    for (t, score) in scores.iter_mut().enumerate() {
+        *score = exp(*score - largest);
+        lanes[t % 8] += *score;
+    }
+    let shrink = exp(state.largest - largest);
+    state.largest = largest;
+    state.total = state.total.mul_add(shrink, fold(lanes));
+    let dim = state.out.len();
+    for (d, out) in state.out.iter_mut().enumerate() {
+        *out = seen.clone().fold(*out * shrink, |sum, t| {
+            scores[t].mul_add(values[t * dim + d], sum)
+        });
     }
 }
 

@@ -12,7 +12,11 @@ pub fn noise(seed: u64, len: usize) -> Vec<f32> {
             x = (x ^ x >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x ^= x >> 29;
             let value = (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-            if x % 97 == 0 { value * 20.0 } else { value }
+            if x.is_multiple_of(97) {
+                value * 20.0
+            } else {
+                value
+            }
         })
         .collect()
 }
