@@ -110,7 +110,7 @@ fn check_size(size: u64, shared: &Shared) -> Result<u64, StoreError> {
         return Ok(size);
     }
     Err(StoreError::TooLarge {
-        what: "a blob",
+        what: "blob",
         size: usize::try_from(size).unwrap_or(usize::MAX),
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
     })

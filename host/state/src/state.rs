@@ -287,15 +287,17 @@ fn check_sizes(batch: &Batch) -> Result<usize, StoreError> {
             Err(StoreError::TooLarge { what, size, limit })
         }
     };
-    let ops = batch.expects.len() + batch.writes.len();
-    let mut bytes = 256 + 64 * within("a batch", ops, MAX_BATCH_OPS)?;
+    let mut bytes = 256;
+    for ops in [batch.expects.len(), batch.writes.len()] {
+        bytes += 64 * within("batch", ops, MAX_BATCH_OPS)?;
+    }
     for (key, _) in &batch.expects {
-        bytes += within("a key", key.len(), MAX_KEY_BYTES)?;
+        bytes += within("key", key.len(), MAX_KEY_BYTES)?;
     }
     for (key, value) in &batch.writes {
-        bytes += within("a key", key.len(), MAX_KEY_BYTES)?;
+        bytes += within("key", key.len(), MAX_KEY_BYTES)?;
         bytes += within(
-            "a value",
+            "value",
             value.as_ref().map_or(0, |v| v.len()),
             MAX_VALUE_BYTES,
         )?;
