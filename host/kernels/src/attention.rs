@@ -208,3 +208,35 @@ fn load(ty: KvType, bytes: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::PORTABLE;
+
+    #[test]
+    fn simd_step_equals_the_portable_one_bit_for_bit() {
+        for dim in [8, 24, 64, 72, 128] {
+            let noise = |seed: usize, len: usize| -> Vec<f32> {
+                (0..len)
+                    .map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 200.0 - 2.5)
+                    .collect()
+            };
+            let (keys, values) = (noise(1, 32 * dim), noise(2, 32 * dim));
+            let mut got = State {
+                q: noise(3, dim),
+                out: vec![0.0; dim],
+                largest: f32::NEG_INFINITY,
+                total: 0.0,
+            };
+            let mut want = got.clone();
+            for seen in [0..32, 5..6, 31..32, 0..17, 9..30] {
+                // SAFETY: the table is that of this processor, the sizes are right.
+                unsafe { (isa().attend)(&mut got, &keys, &values, seen.clone()) };
+                // SAFETY: the portable table runs anywhere.
+                unsafe { (PORTABLE.attend)(&mut want, &keys, &values, seen) };
+                assert_eq!(got, want, "D = {dim}");
+            }
+        }
+    }
+}

@@ -214,3 +214,144 @@ fn rows(pool: &Pool, out: &mut [f32], width: usize, f: &(dyn Fn(usize, &mut [f32
         f(first, unsafe { shards.range(first, run.min(len - first)) });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<f32> {
+        (0..len)
+            .map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0)
+            .collect()
+    }
+
+    fn assert_close(got: &[f32], want: impl IntoIterator<Item = f64>) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            assert!(
+                (f64::from(*got) - want).abs() <= 1e-6 + 2e-6 * want.abs(),
+                "[{i}] {got} for {want}"
+            );
+        }
+    }
+
+    #[test]
+    fn rms_norm_agrees_with_f64_and_its_rows() {
+        let pool = Pool::new(2);
+        for (n, width) in [(1, 1), (1, 576), (3, 7), (40, 1025)] {
+            let (x, weight) = (noise(n * width), noise(width));
+            let mut out = vec![f32::NAN; n * width];
+            rms_norm(&pool, &x, &weight, 1e-5, &mut out);
+            for (x, out) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
+                let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
+                let scale = 1.0 / (mean + 1e-5).sqrt();
+                assert_close(
+                    out,
+                    x.iter()
+                        .zip(&weight)
+                        .map(|(x, w)| f64::from(*x) * scale * f64::from(*w)),
+                );
+                let mut single = vec![f32::NAN; width];
+                rms_norm(&pool, x, &weight, 1e-5, &mut single);
+                assert_eq!(single, out);
+            }
+        }
+    }
+
+    #[test]
+    fn rope_turns_pairs_half_a_head_apart() {
+        let (heads, half) = (3, 4);
+        let angle = |t: usize, i: usize| t as f64 / 10f64.powi(i as i32);
+        let table = |f: fn(f64) -> f64| -> Vec<f32> {
+            (0..20 * half)
+                .map(|i| f(angle(i / half, i % half)) as f32)
+                .collect()
+        };
+        let (cos, sin) = (table(f64::cos), table(f64::sin));
+        let positions = [0u32, 19, 7];
+        let x = noise(3 * heads * 2 * half);
+        let mut got = x.clone();
+        rope(&Pool::new(2), &mut got, &positions, half, &cos, &sin);
+        let want = x
+            .chunks_exact(2 * half)
+            .enumerate()
+            .flat_map(|(row, head)| {
+                let position = positions[row / heads] as usize;
+                (0..2 * half).map(move |i| {
+                    let (sin, cos) = angle(position, i % half).sin_cos();
+                    let (a, b) = (f64::from(head[i % half]), f64::from(head[i % half + half]));
+                    if i < half {
+                        a * cos - b * sin
+                    } else {
+                        b * cos + a * sin
+                    }
+                })
+            });
+        assert_close(&got, want);
+        assert_eq!(
+            got[..heads * 2 * half],
+            x[..heads * 2 * half],
+            "position 0 turns nothing"
+        );
+    }
+
+    #[test]
+    fn silu_mul_agrees_with_f64_for_large_inputs_too() {
+        let mut gate = noise(40_000);
+        gate[..4].copy_from_slice(&[100.0, -100.0, 0.0, -87.0]);
+        let up = noise(40_000);
+        let want: Vec<f64> = gate
+            .iter()
+            .zip(&up)
+            .map(|(&g, &u)| f64::from(g) / (1.0 + (-f64::from(g)).exp()) * f64::from(u))
+            .collect();
+        silu_mul(&Pool::new(2), &mut gate, &up);
+        assert_close(&gate, want);
+    }
+
+    #[test]
+    fn softmax_and_its_logarithm_agree_with_f64() {
+        for len in [1, 7, 8, 1000] {
+            let mut x = noise(len);
+            x[0] = 90.0;
+            let largest = x
+                .iter()
+                .fold(f64::NEG_INFINITY, |a, &b| a.max(f64::from(b)));
+            let total: f64 = x.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+            let mut logs = vec![f32::NAN; len];
+            log_softmax(&x, &mut logs);
+            assert_close(
+                &logs,
+                x.iter().map(|&x| f64::from(x) - largest - total.ln()),
+            );
+            let want: Vec<f64> = x
+                .iter()
+                .map(|&x| (f64::from(x) - largest).exp() / total)
+                .collect();
+            softmax(&mut x);
+            assert_close(&x, want);
+        }
+        let mut masked = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY];
+        softmax(&mut masked);
+        assert_eq!(masked, [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn additions_are_row_by_row() {
+        let mut x = noise(30);
+        let before = x.clone();
+        add_bias(&mut x, &noise(10));
+        assert!(
+            x.iter()
+                .zip(&before)
+                .enumerate()
+                .all(|(i, (x, b))| *x == b + noise(10)[i % 10])
+        );
+        add_assign(&mut x, &before);
+        assert!(
+            x.iter()
+                .zip(&before)
+                .enumerate()
+                .all(|(i, (x, b))| *x == b + noise(10)[i % 10] + b)
+        );
+    }
+}
