@@ -197,6 +197,8 @@ pub struct Pinned {
     pub grants: Arc<Grants>,
     pub mode: Mode,
     pub on_failure: OnFailure,
+    /// The text shown when this shield blocks; `None`: the shield's own.
+    pub refusal: Option<String>,
 }
 
 /// All bindings of a tenant as they were when its request came in.

@@ -25,13 +25,16 @@ const MAX_CONFIG_BYTES: usize = 64 << 10;
 pub struct BindingEntry {
     pub component: ComponentName,
     pub version: Version,
-    /// Handed to the component as JSON; `refusal` in it is the text shown when a shield blocks.
+    /// Handed to the component as JSON.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub config: Value,
     #[serde(default)]
     pub mode: Mode,
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// The text shown when this shield blocks; may stand in `config` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// Part of the interface, not served yet: present only to be refused in so many words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Value>,
@@ -259,22 +262,27 @@ impl Registry {
         role: &Role,
         entries: &[BindingEntry],
     ) -> Result<(), RegistryError> {
-        let max = if role.is_list() { MAX_ENTRIES } else { 1 };
-        if entries.is_empty() || entries.len() > max {
+        // A list role bound to nothing is a tenant's word that it wants no shield.
+        let (min, max) = if role.is_list() {
+            (0, MAX_ENTRIES)
+        } else {
+            (1, 1)
+        };
+        if entries.len() < min || entries.len() > max {
             return Err(RegistryError::invalid(
                 "entries",
-                format!("{role} takes 1 to {max}; DELETE unbinds it"),
+                format!("{role} takes {min} to {max}; DELETE unbinds it"),
             ));
         }
         for (i, entry) in entries.iter().enumerate() {
             if entry.canary.is_some() {
                 return Err(RegistryError::NotServed("a canary split"));
             }
-            let config = to_bytes(&entry.config)?;
-            if config.len() > MAX_CONFIG_BYTES {
+            let size = to_bytes(&entry.config)?.len() + entry.refusal.as_ref().map_or(0, String::len);
+            if size > MAX_CONFIG_BYTES {
                 return Err(RegistryError::TooLarge {
                     what: "binding configuration",
-                    size: config.len(),
+                    size,
                     limit: MAX_CONFIG_BYTES,
                 });
             }

@@ -6,7 +6,7 @@
 use super::{Registry, RegistryError, Versioned, keys, now, parse, to_bytes};
 use crate::id::{ComponentName, ComponentRef, TenantId, Version};
 use crate::plugin::Admitted;
-use crate::store::{Expect, StoreError};
+use crate::store::{Expect, Revision, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,22 @@ pub enum PutVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentSummary {
     pub name: ComponentName,
+    /// The one uploaded last.
+    pub latest: Version,
     pub versions: Vec<Version>,
+    /// Revision of the latest version's row.
+    #[serde(skip)]
+    newest: Revision,
+}
+
+impl ComponentSummary {
+    fn add(&mut self, version: Version, revision: Revision) {
+        if revision > self.newest {
+            self.newest = revision;
+            self.latest = version.clone();
+        }
+        self.versions.push(version);
+    }
 }
 
 impl Registry {
@@ -157,6 +172,34 @@ impl Registry {
         Ok(out)
     }
 
+    /// One component with all its versions.
+    pub fn component(
+        &self,
+        tenant: &TenantId,
+        name: &ComponentName,
+    ) -> Result<Option<ComponentSummary>, RegistryError> {
+        let prefix = keys::versions(tenant, name);
+        let mut found: Option<ComponentSummary> = None;
+        for row in self.store().scan(&prefix, None, MAX_VERSIONS)? {
+            let text = String::from_utf8_lossy(&row.key[prefix.len()..]);
+            let Ok(version) = Version::new(&text) else {
+                continue;
+            };
+            match &mut found {
+                Some(c) => c.add(version, row.revision),
+                None => {
+                    found = Some(ComponentSummary {
+                        name: name.clone(),
+                        latest: version.clone(),
+                        versions: vec![version],
+                        newest: row.revision,
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Components with their versions, in key order, at most `limit`, after the one named `after`.
     pub fn components(
         &self,
@@ -185,11 +228,13 @@ impl Registry {
                 };
                 let full = out.len() == limit;
                 match out.last_mut() {
-                    Some(c) if c.name == name => c.versions.push(version),
+                    Some(c) if c.name == name => c.add(version, row.revision),
                     _ if full => return Ok(out),
                     _ => out.push(ComponentSummary {
                         name,
+                        latest: version.clone(),
                         versions: vec![version],
+                        newest: row.revision,
                     }),
                 }
             }

@@ -2,10 +2,11 @@
 //!
 //! Resolved once per change and cached; on the hot path it costs one read of the tenant's `pins` row.
 
-use super::{Registry, RegistryError, keys};
+use super::{BindingEntry, Registry, RegistryError, keys};
 use crate::id::TenantId;
-use crate::plugin::{Pinned, Pins};
+use crate::plugin::{Pinned, Pins, Role};
 use crate::store::{Revision, StoreError};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -72,11 +73,12 @@ impl Registry {
         for bound in self.bindings(tenant)? {
             let role = bound.value.role;
             let mut pinned = Vec::with_capacity(bound.value.entries.len());
-            for entry in bound.value.entries {
+            for mut entry in bound.value.entries {
                 let version = self.version(tenant, &entry.component, &entry.version)?;
                 let version = version.ok_or_else(|| StoreError::Corrupt {
                     what: format!("binding of {role}"),
                 })?;
+                let refusal = take_refusal(&role, &mut entry);
                 pinned.push(Arc::new(Pinned {
                     role: role.clone(),
                     component: version.component(),
@@ -84,10 +86,26 @@ impl Registry {
                     grants: Arc::new(self.grants(tenant, &entry.component)?.value),
                     mode: entry.mode,
                     on_failure: entry.on_failure,
+                    refusal,
                 }));
             }
             entries.insert(role, pinned);
         }
         Ok(Pins { entries })
     }
+}
+
+/// A shield's refusal text is the host's to show: it is taken out of the configuration that the component sees.
+fn take_refusal(role: &Role, entry: &mut BindingEntry) -> Option<String> {
+    if !role.is_list() {
+        return None;
+    }
+    let in_config = match &mut entry.config {
+        Value::Object(config) if config.get("refusal").is_some_and(Value::is_string) => {
+            config.shift_remove("refusal")
+        }
+        _ => None,
+    };
+    let in_config = in_config.and_then(|v| v.as_str().map(String::from));
+    entry.refusal.take().or(in_config)
 }

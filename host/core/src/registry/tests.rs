@@ -67,6 +67,7 @@ fn entry(component: &str, v: &str) -> BindingEntry {
         config: json!({"a": 1}),
         mode: Mode::Enforce,
         on_failure: OnFailure::Block,
+        refusal: None,
         canary: None,
     }
 }
@@ -132,6 +133,8 @@ fn components_page_by_name_even_where_one_name_begins_another() {
             let page = r.components(&t, after.as_deref(), 1).unwrap();
             let Some(last) = page.last() else { break };
             assert_eq!(last.versions.len(), 2);
+            assert_eq!(last.latest.as_str(), "2");
+            assert_eq!(r.component(&t, &last.name).unwrap().as_ref(), Some(last));
             seen.push(last.name.to_string());
             after = seen.last().cloned();
         }
@@ -179,7 +182,7 @@ fn bindings_refuse_what_cannot_fill_the_role_and_what_is_not_served() {
         for (role, entries, what) in [
             (Role::Orchestrator, vec![entry("s", "1")], "wrong kind"),
             (tool, two, "two entries of a single role"),
-            (Role::ShieldInput, vec![], "no entries"),
+            (Role::PromptStore, vec![], "no entries"),
         ] {
             let refused = r.bind(&t, &role, entries, None).await;
             assert!(
@@ -189,6 +192,8 @@ fn bindings_refuse_what_cannot_fill_the_role_and_what_is_not_served() {
         }
         let refused = r.bind(&t, &Role::ShieldInput, vec![canary], None).await;
         assert!(matches!(refused, Err(RegistryError::NotServed(_))));
+        let none = r.bind(&t, &Role::ShieldInput, vec![], None).await.unwrap();
+        assert!(none.value.entries.is_empty());
     });
 }
 
@@ -248,6 +253,30 @@ fn pins_follow_every_change_and_old_ones_stay_as_they_were() {
         assert_eq!(new.all(&role)[0].component.digest, admitted(b"two").digest);
         assert_eq!(old.all(&role)[0].component.digest, admitted(b"one").digest);
         assert_eq!(*old.all(&role)[0].grants, Grants::default());
+    });
+}
+
+#[test]
+fn a_refusal_text_may_stand_beside_or_in_the_configuration_and_leaves_it() {
+    block_on(async {
+        let (r, t) = with_tenant("a").await;
+        put(&r, &t, "s", "1", b"one").await;
+        let beside = BindingEntry {
+            refusal: Some("beside".into()),
+            ..entry("s", "1")
+        };
+        let within = BindingEntry {
+            config: json!({"refusal": "within", "a": 1}),
+            ..entry("s", "1")
+        };
+        r.bind(&t, &Role::ShieldInput, vec![beside, within], None)
+            .await
+            .unwrap();
+        let pins = r.pins(&t).unwrap();
+        let pinned = pins.all(&Role::ShieldInput);
+        assert_eq!(pinned[0].refusal.as_deref(), Some("beside"));
+        assert_eq!(pinned[1].refusal.as_deref(), Some("within"));
+        assert_eq!(pinned[1].config, json!({"a": 1}));
     });
 }
 

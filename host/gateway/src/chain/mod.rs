@@ -110,9 +110,8 @@ fn refusal_end(text: String, usage: Usage) -> End {
 
 /// What a block shows: the binding's own text, else the shield's, else the host's.
 fn refusal_text(shield: &Pinned, violation: &Violation) -> String {
-    let own = shield.config.get("refusal").and_then(|v| v.as_str());
-    match own {
-        Some(text) => text.into(),
+    match &shield.refusal {
+        Some(text) => text.clone(),
         None if !violation.message.is_empty() => violation.message.clone(),
         None => "The request was blocked by a policy.".into(),
     }

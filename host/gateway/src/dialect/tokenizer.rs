@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 use stockade_core::infer::{ModelInfo, Prompt, TokenizeOptions};
+use stockade_core::plugin::Pins;
 use stockade_core::registry::Scope;
 
 pub async fn tokenize(
@@ -32,7 +33,7 @@ pub async fn tokenize(
         }
         None => {
             body["model"] = model.id.as_str().into();
-            let ask = chat_request::parse(&body)?.ask(&model)?;
+            let ask = chat_request::parse(&body)?.ask(&model, &Pins::default())?;
             match ask.prompt {
                 Prompt::Chat(chat) => app.inference.render(&model.id, &chat)?.tokens,
                 Prompt::Text(_) | Prompt::Tokens(_) => Vec::new(),

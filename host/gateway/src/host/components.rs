@@ -90,20 +90,23 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let name = component_name(&name)?;
+    let found = app.registry.component(&caller.tenant, &name)?;
+    let found = found.ok_or_else(|| ApiError::not_found("component", name.as_str()))?;
     let versions = app
         .registry
         .versions(&caller.tenant, &name, page.after(), page.limit)?;
-    if versions.is_empty() && page.after.is_none() {
-        return Err(ApiError::not_found("component", name.as_str()));
-    }
     let next = versions
         .last()
         .filter(|_| versions.len() == page.limit)
         .map(|v| v.version.clone());
     let versions: Vec<Value> = versions.iter().map(shown).collect();
-    Ok(reply::json(
-        &json!({"name": name, "versions": versions, "data": versions, "next": next}),
-    ))
+    Ok(reply::json(&json!({
+        "name": name,
+        "latest": found.latest,
+        "versions": found.versions,
+        "data": versions,
+        "next": next,
+    })))
 }
 
 pub async fn get_version(
@@ -135,8 +138,10 @@ pub async fn get_grants(
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let name = component_name(&name)?;
-    need_component(&app, &caller, &name)?;
     let grants = app.registry.grants(&caller.tenant, &name)?;
+    if grants.revision == 0 && app.registry.component(&caller.tenant, &name)?.is_none() {
+        return Err(ApiError::not_found("component", name.as_str()));
+    }
     Ok(reply::tagged(
         reply::json(&with_revision(json!(grants.value), grants.revision)),
         grants.revision,
@@ -152,7 +157,6 @@ pub async fn put_grants(
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let name = component_name(&name)?;
-    need_component(&app, &caller, &name)?;
     if let Value::Object(map) = &mut body {
         // What GET has shown may come back as it was.
         map.remove("revision");
@@ -209,6 +213,7 @@ pub async fn invoke(
             grants: Arc::new(grants),
             mode: Mode::Enforce,
             on_failure: OnFailure::Block,
+            refusal: None,
         })
     });
     let call = Call {
@@ -254,22 +259,6 @@ fn find(app: &App, caller: &Caller, name: &str, version: &str) -> Result<Version
     let (name, version) = (component_name(name)?, component_version(version)?);
     let found = app.registry.version(&caller.tenant, &name, &version)?;
     found.ok_or_else(|| ApiError::not_found("component version", &format!("{name}@{version}")))
-}
-
-/// Grants may be given once some version is there.
-fn need_component(
-    app: &App,
-    caller: &Caller,
-    name: &stockade_core::id::ComponentName,
-) -> Result<(), ApiError> {
-    match app
-        .registry
-        .versions(&caller.tenant, name, None, 1)?
-        .is_empty()
-    {
-        true => Err(ApiError::not_found("component", name.as_str())),
-        false => Ok(()),
-    }
 }
 
 /// The role that an unbound version would fill, for its trace.

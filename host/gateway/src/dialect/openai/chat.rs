@@ -28,7 +28,7 @@ pub async fn create(
         let fingerprint = format!("fp_{}", &model.digest.to_string()[..12]);
         let head = Head::new(&request.model, fingerprint);
         let (stream, n, include_usage) = (request.stream, request.n, request.include_usage);
-        let ask = request.ask(&model)?;
+        let ask = request.ask(&model, &run.pins)?;
         let logprobs = ask.sampling.logprobs.is_some();
         let choices = chain::start(&run, ask, n).await?;
         if stream {

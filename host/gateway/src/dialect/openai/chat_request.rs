@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use stockade_core::ModelId;
 use stockade_core::chat::{Image, Message, Part, Role, ToolCall, ToolChoice, ToolResult, ToolSpec};
 use stockade_core::infer::{ChatPrompt, Constraint, ModelInfo, Prompt, Sampling};
+use stockade_core::plugin::Pins;
 
 /// Most messages of a conversation and most tools offered.
 const MAX_MESSAGES: usize = 10_000;
@@ -40,8 +41,6 @@ pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
     let old = sampling::max_tokens(&f, "max_tokens", 1)?;
     sampling.max_tokens = sampling::max_tokens(&f, "max_completion_tokens", 1)?.or(old);
     sampling.logprobs = logprobs(&f)?;
-    let tools = tools(&f)?;
-    let tool_choice = tool_choice(&f, &tools)?;
     Ok(ChatRequest {
         model,
         stream,
@@ -49,8 +48,8 @@ pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
         n: sampling::choices(&f)?,
         chat: ChatPrompt {
             messages: messages(&f)?,
-            tools,
-            tool_choice,
+            tools: tools(&f)?,
+            tool_choice: tool_choice(&f)?,
             template_args: match f.object("chat_template_kwargs")? {
                 Some(args) => args.map().clone(),
                 None => serde_json::Map::new(),
@@ -64,8 +63,10 @@ pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
 
 impl ChatRequest {
     /// # Errors
-    /// `invalid_request` when the conversation holds pictures and the model reads none.
-    pub fn ask(self, model: &ModelInfo) -> Result<Ask, ApiError> {
+    /// `invalid_request` when the conversation holds pictures and the model reads none, or when the forced tool is
+    /// offered by nobody.
+    pub fn ask(self, model: &ModelInfo, pins: &Pins) -> Result<Ask, ApiError> {
+        check_choice(&self.chat, pins)?;
         let mut parts = self.chat.messages.iter().flat_map(|m| &m.parts);
         let pictures = parts.any(|p| matches!(p, Part::Image(_)));
         if pictures && !VISION.contains(&model.architecture.as_str()) {
@@ -165,30 +166,38 @@ fn function_name(f: &Fields) -> Result<String, ApiError> {
     Ok(name.into())
 }
 
-fn tool_choice(f: &Fields, tools: &[ToolSpec]) -> Result<ToolChoice, ApiError> {
-    let choice = match f.value("tool_choice") {
-        None => return Ok(ToolChoice::Auto),
+fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
+    match f.value("tool_choice") {
+        None => Ok(ToolChoice::Auto),
         Some(Value::String(s)) => match s.as_str() {
-            "none" => ToolChoice::None,
-            "auto" => ToolChoice::Auto,
-            "required" => ToolChoice::Required,
-            _ => return Err(f.wrong("tool_choice", "must be none, auto, required or a function")),
+            "none" => Ok(ToolChoice::None),
+            "auto" => Ok(ToolChoice::Auto),
+            "required" => Ok(ToolChoice::Required),
+            _ => Err(f.wrong("tool_choice", "must be none, auto, required or a function")),
         },
         Some(value) => {
             let named = Fields::of(value, "tool_choice")?;
             let function = named.object("function")?;
             let function = function.ok_or_else(|| named.wrong("function", "is required"))?;
-            let name = function.need_str("name")?;
-            if !tools.iter().any(|t| t.name == name) {
-                return Err(function.wrong("name", "names no tool of `tools`"));
-            }
-            ToolChoice::Named(name.into())
+            Ok(ToolChoice::Named(function.need_str("name")?.into()))
+        }
+    }
+}
+
+/// A forced call needs a tool to call: one of the client's, or one that the tenant has bound.
+fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
+    let mut bound = pins.tools().map(|(name, _)| name.as_str());
+    let known = match &chat.tool_choice {
+        ToolChoice::Auto | ToolChoice::None => true,
+        ToolChoice::Required => !chat.tools.is_empty() || bound.next().is_some(),
+        ToolChoice::Named(name) => {
+            chat.tools.iter().any(|t| t.name == *name) || bound.any(|b| b == name)
         }
     };
-    if choice == ToolChoice::Required && tools.is_empty() {
-        return Err(f.wrong("tool_choice", "needs `tools`"));
+    match known {
+        true => Ok(()),
+        false => Err(ApiError::invalid("tool_choice", "names no tool that is offered")),
     }
-    Ok(choice)
 }
 
 fn messages(f: &Fields) -> Result<Vec<Message>, ApiError> {
