@@ -4,30 +4,30 @@ use std::collections::HashMap;
 
 /// Control tokens by their text.
 #[derive(Debug, Default)]
-pub(super) struct AddedTokens {
+pub(crate) struct AddedTokens {
     tokens: Vec<AddedToken>,
     /// Indices into `tokens` by first byte, longest text first.
     by_first_byte: HashMap<u8, Vec<usize>>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct AddedToken {
-    pub(super) id: u32,
-    pub(super) text: String,
+pub(crate) struct AddedToken {
+    pub(crate) id: u32,
+    pub(crate) text: String,
     /// Takes the white space before it along.
-    pub(super) strip_left: bool,
-    pub(super) strip_right: bool,
+    pub(crate) strip_left: bool,
+    pub(crate) strip_right: bool,
     /// Matches only where no letter or digit is beside it.
-    pub(super) single_word: bool,
+    pub(crate) single_word: bool,
 }
 
-pub(super) enum Part<'t> {
+pub(crate) enum Part<'t> {
     Text(&'t str),
     Token(u32),
 }
 
 impl AddedTokens {
-    pub(super) fn new(tokens: impl IntoIterator<Item = AddedToken>) -> Self {
+    pub(crate) fn new(tokens: impl IntoIterator<Item = AddedToken>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().filter(|token| !token.text.is_empty()).collect();
         let mut by_first_byte: HashMap<u8, Vec<usize>> = HashMap::new();
         for (i, token) in tokens.iter().enumerate() {
@@ -39,16 +39,16 @@ impl AddedTokens {
         Self { tokens, by_first_byte }
     }
 
-    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.tokens.iter().map(|token| token.text.as_str())
     }
 
-    pub(super) fn id(&self, text: &str) -> Option<u32> {
+    pub(crate) fn id(&self, text: &str) -> Option<u32> {
         self.tokens.iter().find(|token| token.text == text).map(|token| token.id)
     }
 
     /// Text and control tokens in order, leftmost and longest first.
-    pub(super) fn split<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
+    pub(crate) fn split<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
         let mut parts = Vec::new();
         let mut done = 0;
         let mut at = 0;
@@ -75,20 +75,16 @@ impl AddedTokens {
         parts
     }
 
-    /// The text in pieces, cut after the first character of each control token that it spells.
-    pub(super) fn cut_inside_tokens<'t>(&self, text: &'t str) -> Vec<&'t str> {
-        let mut pieces = Vec::new();
-        let mut done = 0;
-        for at in 0..text.len() {
-            if self.candidates(text, at).next().is_some() {
-                let cut = at + text[at..].chars().next().map_or(1, char::len_utf8);
-                pieces.push(&text[done..cut]);
-                done = cut;
-            }
-        }
-        pieces.push(&text[done..]);
-        pieces.retain(|piece| !piece.is_empty());
-        pieces
+    /// Where to cut `text` so that no control token is whole in any piece: after the first character of each one it
+    /// spells, and of one that its end (white space aside) only begins, `<|eot` before somebody's `_id|>`.
+    pub(crate) fn cuts(&self, text: &str) -> Vec<usize> {
+        let end = text.trim_end().len();
+        let after_first = |at: usize| at + text[at..].chars().next().map_or(1, char::len_utf8);
+        let begins = |at: usize| {
+            let rest = text.as_bytes().get(at..end).unwrap_or_default();
+            !rest.is_empty() && self.starting_with(rest[0]).any(|token| token.text.as_bytes().starts_with(rest))
+        };
+        (0..text.len()).filter(|&at| self.candidates(text, at).next().is_some() || begins(at)).map(after_first).collect()
     }
 
     fn token_at<'s>(&'s self, text: &'s str, at: usize) -> Option<&'s AddedToken> {
@@ -104,7 +100,10 @@ impl AddedTokens {
     /// both texts are UTF-8.
     fn candidates<'s>(&'s self, text: &'s str, at: usize) -> impl Iterator<Item = &'s AddedToken> {
         let rest = &text.as_bytes()[at..];
-        let indices = self.by_first_byte.get(&rest[0]).map_or(&[][..], Vec::as_slice);
-        indices.iter().map(|&i| &self.tokens[i]).filter(move |token| rest.starts_with(token.text.as_bytes()))
+        self.starting_with(rest[0]).filter(move |token| rest.starts_with(token.text.as_bytes()))
+    }
+
+    fn starting_with(&self, byte: u8) -> impl Iterator<Item = &AddedToken> {
+        self.by_first_byte.get(&byte).map_or(&[][..], Vec::as_slice).iter().map(|&i| &self.tokens[i])
     }
 }

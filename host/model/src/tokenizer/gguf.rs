@@ -118,7 +118,7 @@ impl<'a> Vocabulary<'a> {
             .iter()
             .map(|merge| {
                 // A token may start with a space of its own.
-                let cut = merge.get(1..)?.find(' ')? + 1;
+                let (cut, _) = merge.char_indices().skip(1).find(|&(_, c)| c == ' ')?;
                 Some((merge[..cut].to_owned(), merge[cut + 1..].to_owned()))
             })
             .collect();

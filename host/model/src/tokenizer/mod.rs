@@ -3,7 +3,7 @@
 //! Invariant: text that is encoded without `parse_special` never yields a control token, whatever it says. Control
 //! tokens come from the template, from `add_special`, or from a caller who asked for them by `parse_special`.
 
-mod added;
+pub(crate) mod added;
 mod bytes;
 mod gguf;
 mod json;
@@ -218,8 +218,10 @@ impl Tokenizer {
         // Merges can spell a control token (Llama 2: `<s` + `>`): then each one's text is cut after its first
         // character and the pieces are encoded apart.
         ids.truncate(start);
-        for piece in self.added.cut_inside_tokens(text) {
-            self.coder.encode(piece, ids)?;
+        let mut done = 0;
+        for cut in self.added.cuts(text).into_iter().chain([text.len()]) {
+            self.coder.encode(&text[done..cut], ids)?;
+            done = cut;
         }
         match self.forged(&ids[start..]) {
             None => Ok(()),

@@ -215,24 +215,13 @@ fn metadata_of_ranks(file: &Path) -> Metadata {
     let rank: std::collections::HashMap<&[u8], usize> = tokens.iter().map(Vec::as_slice).zip(0..).collect();
     let mut texts: Vec<String> = tokens.iter().map(|token| to_byte_level(token)).collect();
     let mut merges = Vec::new();
-    for (i, token) in tokens.iter().enumerate().filter(|(_, token)| token.len() > 1) {
-        // Merge by rank as far as ranks below its own reach: the last two parts are its merge.
-        let mut parts: Vec<&[u8]> = token.chunks(1).collect();
-        let mut ends: Vec<usize> = (1..=token.len()).collect();
-        while parts.len() > 2 {
-            let start = |k: usize| if k == 0 { 0 } else { ends[k - 1] };
-            let best = (0..parts.len() - 1)
-                .filter_map(|k| rank.get(&token[start(k)..ends[k + 1]]).filter(|&&r| r < i).map(|&r| (r, k)))
-                .min();
-            let Some((_, k)) = best else { break };
-            let start = start(k);
-            ends.remove(k);
-            parts.remove(k + 1);
-            parts[k] = &token[start..ends[k]];
-        }
-        if let [left, right] = parts[..] {
-            merges.push(format!("{} {}", to_byte_level(left), to_byte_level(right)));
-        }
+    for token in &tokens {
+        // Every pair that makes the token: ranks alone say which pair is merged first.
+        let mut pairs: Vec<_> = (1..token.len())
+            .filter_map(|cut| Some((*rank.get(&token[..cut])?, *rank.get(&token[cut..])?)))
+            .collect();
+        pairs.sort_unstable();
+        merges.extend(pairs.into_iter().map(|(left, right)| format!("{} {}", texts[left], texts[right])));
     }
     let mut types = vec![1; texts.len()];
     let special = [
