@@ -293,8 +293,8 @@ unsafe fn add_values<const N: usize>(
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum = _mm256_mul_ps(_mm256_loadu_ps(out.add(8 * i)), shrink);
         }
-        for (t, &weight) in weights.iter().enumerate().take(seen.end).skip(seen.start) {
-            let weight = _mm256_set1_ps(weight);
+        for t in seen.clone() {
+            let weight = _mm256_set1_ps(weights[t]);
             let values = values.add(t * stride);
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = _mm256_fmadd_ps(weight, _mm256_loadu_ps(values.add(8 * i)), *sum);
