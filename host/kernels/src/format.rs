@@ -79,7 +79,7 @@ impl WeightType {
     }
 
     /// Weights in one block; 1 for the float types.
-    pub fn block_weights(self) -> usize {
+    pub const fn block_weights(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
@@ -113,7 +113,7 @@ impl WeightType {
     }
 
     /// Whether weights are plain floats, whose products are always computed in f32.
-    pub fn is_float(self) -> bool {
+    pub const fn is_float(self) -> bool {
         self.block_weights() == 1
     }
 }
