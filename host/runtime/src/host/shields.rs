@@ -1,0 +1,52 @@
+//! `shields`: the tenant's bound shields, within the grant.
+
+use super::{Answer, enter};
+use crate::bindings::shields::{Host, HostWithStore};
+use crate::bindings::types::{Direction, Message, Verdict};
+use crate::guest::Guest;
+use crate::{convert, judge};
+use stockade_core::plugin::{Mode, OnFailure, Role};
+use wasmtime::component::{Accessor, HasSelf};
+
+impl Host for Guest {}
+
+impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
+    async fn check(
+        a: &Accessor<T, Self>,
+        direction: Direction,
+        messages: Vec<Message>,
+    ) -> Answer<Verdict> {
+        let me = enter(a).await?;
+        let (role, name) = match direction {
+            Direction::Input => (Role::ShieldInput, "shield.input"),
+            Direction::Output => (Role::ShieldOutput, "shield.output"),
+        };
+        if let Err(e) = me.may_call(name) {
+            return Ok(Err(e));
+        }
+        let direction = convert::direction_in(direction);
+        let mut messages = messages;
+        let mut edited = false;
+        for shield in me.context.call.pins.all(&role) {
+            let context = me.context.child(shield);
+            let verdict = judge::check(&me.host, context, direction, messages.clone()).await;
+            match verdict {
+                Ok(_) if shield.mode == Mode::Observe => {}
+                Ok(Verdict::Pass) => {}
+                Ok(Verdict::Edit(changed)) => {
+                    messages = changed;
+                    edited = true;
+                }
+                Ok(Verdict::Block(violation)) => return Ok(Ok(Verdict::Block(violation))),
+                Err(_) if shield.mode == Mode::Observe || shield.on_failure == OnFailure::Allow => {
+                }
+                Err(stop) => return Ok(Err(stop.into_guest_error())),
+            }
+        }
+        Ok(Ok(if edited {
+            Verdict::Edit(messages)
+        } else {
+            Verdict::Pass
+        }))
+    }
+}

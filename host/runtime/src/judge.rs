@@ -1,0 +1,264 @@
+//! Shields: verdicts over whole messages, and streaming sessions over one reply.
+//!
+//! Invariant: a reply's sessions live in one instance, one session a channel, and are driven one call at a time. After
+//! any failure the instance is gone and every further call fails.
+
+use crate::bindings::{shield, types};
+use crate::call::{Live, Stop};
+use crate::convert;
+use crate::exports;
+use crate::guest::Context;
+use crate::meter::metered;
+use crate::runtime::Inner;
+use std::collections::HashMap;
+use std::sync::Arc;
+use stockade_core::BoxFuture;
+use stockade_core::limits::LimitKind;
+use stockade_core::plugin::{CallError, Channel, Direction, Ruling, ShieldStream};
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::ResourceAny;
+
+/// Most bytes that a shield may hold back on a channel.
+const MAX_HOLD_BACK: u32 = 65_536;
+/// Most channels of one reply.
+const MAX_CHANNELS: usize = 256;
+
+/// Judges whole messages.
+pub(crate) async fn check(
+    host: &Arc<Inner>,
+    context: Arc<Context>,
+    direction: Direction,
+    messages: Vec<types::Message>,
+) -> Result<types::Verdict, Stop> {
+    let direction = convert::direction_out(direction);
+    let run = host.run(context, "check".into(), None, move |live| {
+        Box::pin(async move {
+            live.report.scanned_bytes = Some(convert::messages_bytes(&messages) as u64);
+            type Answer = (Result<types::Verdict, types::Error>,);
+            let params = (direction, messages);
+            let (answer,) = live
+                .call::<_, Answer>(exports::SHIELD_CHECK, params)
+                .await?;
+            if let Ok(verdict) = &answer {
+                live.report.decision = Some(match verdict {
+                    types::Verdict::Pass => "pass",
+                    types::Verdict::Block(_) => "block",
+                    types::Verdict::Edit(messages) => {
+                        live.meter.output(convert::messages_bytes(messages))?;
+                        "edit"
+                    }
+                });
+            }
+            Ok(answer)
+        })
+    });
+    run.await
+}
+
+/// Opens the sessions of one reply.
+pub(crate) async fn open(
+    host: &Arc<Inner>,
+    context: Arc<Context>,
+) -> Result<Box<dyn ShieldStream>, CallError> {
+    let name = context.call.target.component.to_string();
+    let (orders, inbox) = mpsc::channel(1);
+    let (ready, opened) = oneshot::channel();
+    let (worker, component) = (host.clone(), name.clone());
+    let task = host.threads.spawn(async move {
+        match worker.open(context, "session".into(), None).await {
+            Ok(live) => Sessions::new(live).serve(ready, inbox).await,
+            Err(e) => {
+                // The caller may have gone away.
+                let _ = ready.send(Err(e));
+            }
+        }
+    });
+    let hold_back = opened.await.map_err(|_| gone(&component))??;
+    Ok(Box::new(Stream {
+        name,
+        hold_back,
+        orders,
+        _task: task,
+    }))
+}
+
+/// The caller's end.
+struct Stream {
+    name: String,
+    hold_back: u32,
+    orders: mpsc::Sender<Order>,
+    _task: crate::threads::Task<()>,
+}
+
+struct Order {
+    channel: Channel,
+    /// `None`: the channel is complete.
+    text: Option<String>,
+    answer: oneshot::Sender<Result<Ruling, CallError>>,
+}
+
+impl Stream {
+    async fn order(&self, channel: Channel, text: Option<String>) -> Result<Ruling, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order {
+            channel,
+            text,
+            answer,
+        };
+        let sent = self.orders.send(order).await;
+        sent.map_err(|_| gone(&self.name))?;
+        answered.await.map_err(|_| gone(&self.name))?
+    }
+}
+
+impl ShieldStream for Stream {
+    fn feed<'a>(
+        &'a mut self,
+        channel: Channel,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<Ruling, CallError>> {
+        Box::pin(self.order(channel, Some(text.to_string())))
+    }
+    fn finish(&mut self, channel: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
+        Box::pin(self.order(channel, None))
+    }
+    fn hold_back(&self) -> u32 {
+        self.hold_back
+    }
+}
+
+fn gone(component: &str) -> CallError {
+    CallError::Failed {
+        component: component.to_string(),
+        limit: LimitKind::Trap,
+        detail: "the shield has failed earlier in this reply".into(),
+    }
+}
+
+/// The instance's end.
+struct Sessions {
+    live: Live,
+    open: HashMap<Channel, ResourceAny>,
+}
+
+impl Sessions {
+    fn new(mut live: Live) -> Self {
+        live.report.scanned_bytes = Some(0);
+        Self {
+            live,
+            open: HashMap::new(),
+        }
+    }
+
+    async fn serve(
+        mut self,
+        ready: oneshot::Sender<Result<u32, CallError>>,
+        mut inbox: mpsc::Receiver<Order>,
+    ) {
+        let hold_back = self.hold_back().await;
+        let fine = hold_back.is_ok();
+        if ready.send(hold_back).is_err() || !fine {
+            return;
+        }
+        self.live.report.decision = Some("pass");
+        while let Some(order) = inbox.recv().await {
+            let ruling = self.rule(order.channel, order.text).await;
+            let fine = ruling.is_ok();
+            if order.answer.send(ruling).is_err() || !fine {
+                return;
+            }
+        }
+    }
+
+    async fn hold_back(&mut self) -> Result<u32, CallError> {
+        let meter = self.live.meter.clone();
+        let asked = self.live.call::<(), (u32,)>(exports::SHIELD_HOLD_BACK, ());
+        let given = metered(&meter, asked).await.map(|(bytes,)| Ok(bytes));
+        let bytes = self.end(given)?;
+        if bytes > MAX_HOLD_BACK {
+            return Err(CallError::Failed {
+                component: self.live.name(),
+                limit: LimitKind::Trap,
+                detail: format!("it holds back {bytes} bytes, {MAX_HOLD_BACK} are the most"),
+            });
+        }
+        Ok(bytes)
+    }
+
+    async fn rule(&mut self, channel: Channel, text: Option<String>) -> Result<Ruling, CallError> {
+        let meter = self.live.meter.clone();
+        // The reply may take as long as its model does; each piece of it is bounded.
+        meter.restart_deadline();
+        let scanned = text.as_ref().map_or(0, String::len) as u64;
+        if let Some(sum) = &mut self.live.report.scanned_bytes {
+            *sum = sum.saturating_add(scanned);
+        }
+        let decided = self.live.report.decision;
+        let given = metered(&meter, self.given(channel, text)).await;
+        let ruling = self.end(given)?;
+        // The gravest decision over the reply stands.
+        self.live.report.decision = if ruling.violation.is_some() {
+            Some("block")
+        } else if !ruling.edits.is_empty() && decided != Some("block") {
+            Some("edit")
+        } else {
+            decided
+        };
+        Ok(convert::ruling_in(ruling))
+    }
+
+    async fn given(
+        &mut self,
+        channel: Channel,
+        text: Option<String>,
+    ) -> crate::call::Given<shield::Ruling> {
+        type Answer = (Result<shield::Ruling, types::Error>,);
+        let session = self.session(channel).await?;
+        let (answer,) = match text {
+            Some(text) => {
+                let params = (session, text);
+                self.live
+                    .call::<_, Answer>(exports::SHIELD_FEED, params)
+                    .await?
+            }
+            None => {
+                let finished = self
+                    .live
+                    .call::<_, Answer>(exports::SHIELD_FINISH, (session,));
+                finished.await?
+            }
+        };
+        if let Ok(ruling) = &answer {
+            let bytes = ruling.edits.iter().map(|e| e.replacement.len()).sum();
+            self.live.meter.output(bytes)?;
+        }
+        Ok(answer)
+    }
+
+    async fn session(&mut self, channel: Channel) -> wasmtime::Result<ResourceAny> {
+        if let Some(session) = self.open.get(&channel) {
+            return Ok(*session);
+        }
+        if self.open.len() >= MAX_CHANNELS {
+            wasmtime::bail!("more than {MAX_CHANNELS} channels in one reply");
+        }
+        let kind = match channel {
+            Channel::Text => shield::Channel::Text,
+            Channel::Reasoning => shield::Channel::Reasoning,
+            Channel::ToolCall(_) => shield::Channel::ToolCall,
+        };
+        let made = self
+            .live
+            .call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (kind,));
+        let (session,) = made.await?;
+        self.open.insert(channel, session);
+        Ok(session)
+    }
+
+    fn end<R>(&mut self, given: crate::call::Given<R>) -> Result<R, CallError> {
+        let name = self.live.name();
+        self.live
+            .end(given)
+            .map_err(|stop| stop.into_call_error(&name))
+    }
+}
