@@ -14,7 +14,7 @@ pub struct MemoryPlan {
 }
 
 /// A model that does not fit, with the sum.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error(
     "needs {total} bytes of memory and {available} are left: {weights} weights + {rows} rows of a step + {logits} logits + \
      {kv} keys and values for {kv_tokens} tokens"

@@ -4,11 +4,14 @@ use crate::embedder::{Embedder, EmbedderParts};
 use crate::generator::{Generator, GeneratorParts};
 use crate::settings::Settings;
 use crate::text::ModelText;
-use parking_lot::RwLock;
-use std::sync::Arc;
+use crate::memory::machine_limit;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::ModelId;
+use stockade_kernels::Pool;
 use stockade_core::infer::{
     ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError,
     Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
@@ -18,6 +21,11 @@ use stockade_core::infer::{
 pub struct Engine {
     settings: Settings,
     models: RwLock<Vec<Arc<Served>>>,
+    /// The kernels' threads, shared by all models; started with the first.
+    pool: OnceLock<Arc<Pool>>,
+    memory_limit: u64,
+    /// Bytes that each loaded model takes.
+    reserved: Mutex<HashMap<ModelId, u64>>,
 }
 
 enum Served {
@@ -28,7 +36,8 @@ enum Served {
 impl Engine {
     /// An engine without models.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, models: RwLock::default() }
+        let memory_limit = settings.memory_bytes.unwrap_or_else(machine_limit);
+        Self { settings, models: RwLock::default(), pool: OnceLock::new(), memory_limit, reserved: Mutex::default() }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -57,7 +66,34 @@ impl Engine {
         let at = models.iter().position(|model| model.info().id == *id);
         let removed = at.map(|at| models.remove(at));
         drop(models);
+        self.release(id);
         removed.is_some()
+    }
+
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        let workers = || self.settings.threads.unwrap_or_else(Pool::default_workers);
+        Arc::clone(self.pool.get_or_init(|| Arc::new(Pool::new(workers()))))
+    }
+
+    /// Bytes that another model may take.
+    pub(crate) fn memory_left(&self) -> u64 {
+        self.memory_limit.saturating_sub(self.reserved.lock().values().sum())
+    }
+
+    /// Takes `bytes` for a model, in place of what it had; else tells what is left.
+    pub(crate) fn reserve(&self, id: &ModelId, bytes: u64) -> Result<(), u64> {
+        let mut reserved = self.reserved.lock();
+        let others: u64 = reserved.iter().filter(|(other, _)| *other != id).map(|(_, bytes)| bytes).sum();
+        let left = self.memory_limit.saturating_sub(others);
+        if bytes > left {
+            return Err(left);
+        }
+        reserved.insert(id.clone(), bytes);
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, id: &ModelId) {
+        self.reserved.lock().remove(id);
     }
 
     fn add(&self, served: Served) {

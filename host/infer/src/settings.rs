@@ -5,6 +5,11 @@ use std::time::Duration;
 /// Bounds and targets of one engine. The defaults suit a small CPU host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Bytes that all models together may take: weights, rows and KV pages. `None`: four fifths of this machine's or
+    /// control group's memory.
+    pub memory_bytes: Option<u64>,
+    /// Threads that compute, shared by all models. `None`: the physical cores.
+    pub threads: Option<usize>,
     /// Requests that may wait for a model; one more is refused as overloaded.
     pub max_waiting: usize,
     /// Of those, how many one tenant may hold, so that one tenant cannot fill the queue for all.
@@ -34,6 +39,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            memory_bytes: None,
+            threads: None,
             max_waiting: 256,
             max_waiting_per_tenant: 128,
             max_running: 32,

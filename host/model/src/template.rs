@@ -29,7 +29,7 @@ pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 /// Longest output in bytes.
 pub const MAX_RENDERED_BYTES: usize = crate::tokenizer::MAX_TEXT_BYTES;
 /// Steps of the template machine; a long conversation takes some hundred a message.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 4_000_000;
 const MAX_NESTING: usize = 64;
 /// Roles that templates put between their own tokens. No other: a role is data, and `<|` + role + `|>` is a token.
 const ROLES: [&str; 9] =
@@ -157,6 +157,12 @@ impl ChatTemplate {
     /// [`TemplateError::Failed`] with the place of a syntax error.
     pub fn new(source: &str, tokens: TemplateTokens) -> Result<Self, TemplateError> {
         Self::compile(Sources { default: source.to_owned(), tools: None }, tokens).map_err(TemplateError::Failed)
+    }
+
+    /// The template's text and, after it, that of its variant for tools: what it knows of tools and reasoning.
+    pub fn source(&self) -> String {
+        let names = ["default", "tools"];
+        names.iter().filter_map(|name| Some(self.environment.get_template(name).ok()?.source().to_owned())).collect()
     }
 
     /// Renders a conversation.

@@ -1,0 +1,161 @@
+//! Serving a model from a path: opens it, sees what it is, fits it into memory, loads it.
+//!
+//! Invariant: all models together stay within one memory limit; what does not fit is refused with the sum before its
+//! weights are read.
+
+use crate::embedder::EmbedderParts;
+use crate::generator::GeneratorParts;
+use crate::memory::{DoesNotFit, plan};
+use crate::model_text::LoadedText;
+use crate::service::Engine;
+use crate::vocabulary::Vocabulary;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use stockade_core::Fault;
+use stockade_core::id::ModelId;
+use stockade_core::infer::{InferError, ModelInfo, ModelKind};
+use stockade_kernels::{KvType, MatmulPrecision};
+use stockade_model::config::{Architecture, Head};
+use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer, bert, llama};
+
+/// Fewest tokens of keys and values that make serving worth while.
+const LEAST_KV_TOKENS: usize = 1024;
+/// Default tokens of keys and values: enough for a few conversations at once.
+const KV_TOKENS: usize = 16_384;
+/// Control tokens that end a turn in the families served, whatever the configuration lists.
+const END_OF_TURN: [&str; 7] =
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct ModelOptions {
+    /// Storage of keys and values.
+    pub kv_type: KvType,
+    /// Arithmetic of products with quantized weights.
+    pub precision: MatmulPrecision,
+    /// Tokens of keys and values over all sequences; `None`: 16,384, or twice the context where that is less.
+    pub kv_tokens: Option<usize>,
+}
+
+/// Why a model is not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("{}: {sum}", path.display())]
+    Memory { path: PathBuf, sum: DoesNotFit },
+    #[error("{}: a sequence classifier is not served", path.display())]
+    Classifier { path: PathBuf },
+    #[error(transparent)]
+    Start(#[from] InferError),
+}
+
+impl LoadError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Model(error) => error.fault(),
+            Self::Memory { .. } | Self::Classifier { .. } => Fault::Caller,
+            Self::Start(error) => error.fault(),
+        }
+    }
+}
+
+impl Engine {
+    /// Loads a model folder or file and serves it as `id` from now on. Blocks for seconds: call it from a thread that may
+    /// wait. `progress` gets the bytes of weights read so far and in all, from any thread.
+    pub fn load_model(
+        &self,
+        id: ModelId,
+        path: &Path,
+        options: &ModelOptions,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<ModelInfo, LoadError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let config = checkpoint.config()?;
+        if matches!(config.head, Head::Classifier { .. }) {
+            return Err(LoadError::Classifier { path: path.to_owned() });
+        }
+        let text = Arc::new(LoadedText::open(&checkpoint)?);
+        let mut info = describe(id, &checkpoint, &config)?;
+        if config.architecture == Architecture::Bert {
+            let network = bert::load(&checkpoint, &config, self.pool().workers())?;
+            info.context_tokens = network.max_tokens() as u32;
+            info.embedding_dimensions = Some(network.dimensions() as u32);
+            let bytes = network.weight_bytes() as u64;
+            self.reserve(&info.id, bytes).map_err(|available| {
+                let sum = DoesNotFit { available, total: bytes, weights: bytes, ..DoesNotFit::default() };
+                LoadError::Memory { path: path.to_owned(), sum }
+            })?;
+            return Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?);
+        }
+        let spec = llama::spec(&checkpoint, &config, options.kv_type)?;
+        let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
+        let memory = plan(&spec, self.settings(), want, LEAST_KV_TOKENS, self.memory_left())
+            .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
+        self.reserve(&info.id, memory.bytes).map_err(|available| {
+            let sum = DoesNotFit { available, total: memory.bytes, ..DoesNotFit::default() };
+            LoadError::Memory { path: path.to_owned(), sum }
+        })?;
+        let load = llama::LoadOptions { kv_type: options.kv_type, precision: options.precision, budget: None };
+        let served = llama::load(&checkpoint, &config, self.pool(), &load, progress)
+            .map_err(LoadError::from)
+            .and_then(|decoder| {
+                let tokenizer = text.tokenizer();
+                let parts = GeneratorParts {
+                    vocabulary: vocabulary(tokenizer, &config),
+                    decoder: Box::new(decoder),
+                    text: text.clone(),
+                    info: info.clone(),
+                    pages: memory.pages,
+                    kv_type: kv_name(options.kv_type),
+                };
+                Ok(self.add_generator(parts)?)
+            });
+        if served.is_err() {
+            self.release(&info.id);
+        }
+        served
+    }
+}
+
+fn kv_name(kv_type: KvType) -> &'static str {
+    match kv_type {
+        KvType::F16 => "f16",
+        KvType::F32 => "f32",
+    }
+}
+
+fn vocabulary(tokenizer: &Tokenizer, config: &ModelConfig) -> Vocabulary {
+    let mut ends = config.eos_ids.clone();
+    ends.extend(tokenizer.special().eos);
+    ends.extend(END_OF_TURN.iter().filter_map(|text| tokenizer.added_id(text)));
+    ends.sort_unstable();
+    ends.dedup();
+    let tokens = (0..tokenizer.vocab_size() as u32).map(|id| (tokenizer.token_bytes(id), tokenizer.is_control(id)));
+    Vocabulary::new(tokens, ends)
+}
+
+fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Result<ModelInfo, ModelError> {
+    let mut bytes: HashMap<String, usize> = HashMap::new();
+    let mut parameters = 0u64;
+    for tensor in checkpoint.tensors() {
+        *bytes.entry(format!("{:?}", tensor.ty)).or_default() += tensor.size_bytes();
+        parameters += tensor.rows as u64 * tensor.cols as u64;
+    }
+    let largest = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    Ok(ModelInfo {
+        id,
+        kind: if config.architecture == Architecture::Bert { ModelKind::Embedder } else { ModelKind::Generator },
+        digest: checkpoint.digest()?,
+        context_tokens: u32::try_from(config.context_tokens).unwrap_or(u32::MAX),
+        parameters,
+        embedding_dimensions: None,
+        architecture: format!("{:?}", config.architecture).to_lowercase(),
+        quantization: largest.map_or_else(String::new, |(ty, _)| ty),
+        created,
+    })
+}
