@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 mod error;
+pub mod hub;
 pub mod llama;
 #[cfg(test)]
 mod reference;
@@ -23,6 +24,6 @@ pub use checkpoint::{Checkpoint, Tensor};
 pub use config::ModelConfig;
 pub use decoder::{Decoder, DecoderSpec, LogitRows, PAGE_TOKENS, Segment};
 pub use error::ModelError;
-pub use tokenizer::Tokenizer;
 #[cfg(test)]
 use reference::{pulled_model, reference_file};
+pub use tokenizer::Tokenizer;

@@ -32,8 +32,17 @@ pub const MAX_RENDERED_BYTES: usize = crate::tokenizer::MAX_TEXT_BYTES;
 const FUEL: u64 = 4_000_000;
 const MAX_NESTING: usize = 64;
 /// Roles that templates put between their own tokens. No other: a role is data, and `<|` + role + `|>` is a token.
-const ROLES: [&str; 9] =
-    ["system", "developer", "user", "assistant", "tool", "function", "ipython", "model", "observation"];
+const ROLES: [&str; 9] = [
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+    "ipython",
+    "model",
+    "observation",
+];
 /// Noncharacters: valid in UTF-8, never assigned.
 const MARKS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
 
@@ -135,17 +144,24 @@ impl TemplateError {
 impl ChatTemplate {
     /// The template of a checkpoint, `None` if it has none: GGUF metadata, or `chat_template.jinja`,
     /// `chat_template.json` or `tokenizer_config.json` in its folder.
-    pub fn open(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
+    pub fn open(
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Self>, ModelError> {
         let path = checkpoint.path();
         let sources = match checkpoint.metadata() {
             Some(metadata) => {
                 let source = |key: &str| metadata.str(key).map(str::to_owned);
-                source("tokenizer.chat_template")
-                    .map(|default| Sources { default, tools: source("tokenizer.chat_template.tool_use") })
+                source("tokenizer.chat_template").map(|default| Sources {
+                    default,
+                    tools: source("tokenizer.chat_template.tool_use"),
+                })
             }
             None => Sources::of_folder(path)?,
         };
-        let Some(sources) = sources else { return Ok(None) };
+        let Some(sources) = sources else {
+            return Ok(None);
+        };
         Self::compile(sources, TemplateTokens::of(tokenizer))
             .map(Some)
             .map_err(|reason| ModelError::damaged(path, format!("chat template: {reason}")))
@@ -156,33 +172,62 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Failed`] with the place of a syntax error.
     pub fn new(source: &str, tokens: TemplateTokens) -> Result<Self, TemplateError> {
-        Self::compile(Sources { default: source.to_owned(), tools: None }, tokens).map_err(TemplateError::Failed)
+        Self::compile(
+            Sources {
+                default: source.to_owned(),
+                tools: None,
+            },
+            tokens,
+        )
+        .map_err(TemplateError::Failed)
     }
 
     /// The template's text and, after it, that of its variant for tools: what it knows of tools and reasoning.
     pub fn source(&self) -> String {
         let names = ["default", "tools"];
-        names.iter().filter_map(|name| Some(self.environment.get_template(name).ok()?.source().to_owned())).collect()
+        names
+            .iter()
+            .filter_map(|name| {
+                Some(
+                    self.environment
+                        .get_template(name)
+                        .ok()?
+                        .source()
+                        .to_owned(),
+                )
+            })
+            .collect()
     }
 
     /// Renders a conversation.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<Rendered, TemplateError> {
         for message in input.messages {
-            let role = message.get("role").and_then(Json::as_str).unwrap_or_default();
+            let role = message
+                .get("role")
+                .and_then(Json::as_str)
+                .unwrap_or_default();
             if !ROLES.contains(&role) {
                 return Err(TemplateError::Role(role.chars().take(64).collect()));
             }
         }
         let (context, mark) = self.context(input)?;
-        let name = if input.tools.is_some_and(|tools| !tools.is_empty()) { "tools" } else { "default" };
-        let template = self.environment.get_template(name).or_else(|_| self.environment.get_template("default"));
+        let name = if input.tools.is_some_and(|tools| !tools.is_empty()) {
+            "tools"
+        } else {
+            "default"
+        };
+        let template = self
+            .environment
+            .get_template(name)
+            .or_else(|_| self.environment.get_template("default"));
         let template = template.map_err(|e| TemplateError::Failed(e.to_string()))?;
         let mut output = Bounded(Vec::new());
         match template.render_captured_to(context, &mut output) {
             Ok(_) => {}
             Err(error) => return Err(explain(&error, output.0.len())),
         }
-        let marked = String::from_utf8(output.0).map_err(|e| TemplateError::Failed(e.to_string()))?;
+        let marked =
+            String::from_utf8(output.0).map_err(|e| TemplateError::Failed(e.to_string()))?;
         let mark = mark.filter(|&mark| marked.contains(mark));
         Ok(Rendered { marked, mark })
     }
@@ -195,16 +240,28 @@ impl ChatTemplate {
         environment.set_recursion_limit(MAX_NESTING);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         python::install(&mut environment);
-        for (name, source) in std::iter::once(("default", sources.default)).chain(sources.tools.map(|s| ("tools", s))) {
+        for (name, source) in
+            std::iter::once(("default", sources.default)).chain(sources.tools.map(|s| ("tools", s)))
+        {
             if source.len() > MAX_TEMPLATE_BYTES {
-                return Err(format!("{} bytes exceed the limit of {MAX_TEMPLATE_BYTES}", source.len()));
+                return Err(format!(
+                    "{} bytes exceed the limit of {MAX_TEMPLATE_BYTES}",
+                    source.len()
+                ));
             }
-            environment.add_template_owned(name, plain_blocks(&source)).map_err(|e| format!("{e:#}"))?;
+            environment
+                .add_template_owned(name, plain_blocks(&source))
+                .map_err(|e| format!("{e:#}"))?;
         }
-        let control = AddedTokens::new(
-            tokens.control.iter().map(|text| AddedToken { text: text.clone(), ..AddedToken::default() }),
-        );
-        Ok(Self { environment, tokens, control })
+        let control = AddedTokens::new(tokens.control.iter().map(|text| AddedToken {
+            text: text.clone(),
+            ..AddedToken::default()
+        }));
+        Ok(Self {
+            environment,
+            tokens,
+            control,
+        })
     }
 
     /// The template's variables, and the mark that was put into them.
@@ -220,7 +277,10 @@ impl ChatTemplate {
         } else {
             context.entry("tools").or_insert(Json::Null);
         }
-        context.insert("add_generation_prompt".into(), input.add_generation_prompt.into());
+        context.insert(
+            "add_generation_prompt".into(),
+            input.add_generation_prompt.into(),
+        );
         for (name, text) in [
             ("bos_token", &self.tokens.bos),
             ("eos_token", &self.tokens.eos),
@@ -231,12 +291,17 @@ impl ChatTemplate {
                 context.insert(name.into(), text.as_str().into());
             }
         }
-        let mut context: Vec<(String, Value)> =
-            context.into_iter().map(|(name, value)| (name, Value::from_serialize(value))).collect();
+        let mut context: Vec<(String, Value)> = context
+            .into_iter()
+            .map(|(name, value)| (name, Value::from_serialize(value)))
+            .collect();
         let now = input.now;
         let strftime = move |format: String| clock::format_utc(now, &format);
         context.push(("strftime_now".into(), Value::from_function(strftime)));
-        Ok((context.into_iter().collect(), marker.used.then_some(marker.mark)))
+        Ok((
+            context.into_iter().collect(),
+            marker.used.then_some(marker.mark),
+        ))
     }
 }
 
@@ -262,15 +327,26 @@ impl<'a> Marker<'a> {
                 seen |= 1 << (c as u32 - *MARKS.start() as u32);
             }
         };
-        for value in input.messages.iter().chain(input.tools.into_iter().flatten()) {
+        for value in input
+            .messages
+            .iter()
+            .chain(input.tools.into_iter().flatten())
+        {
             each_string(value, &mut note);
         }
         for (name, value) in input.variables.into_iter().flatten() {
             note(name);
             each_string(value, &mut note);
         }
-        let mark = MARKS.into_iter().nth(seen.trailing_ones() as usize).ok_or(TemplateError::Unmarkable)?;
-        Ok(Self { control, mark, used: false })
+        let mark = MARKS
+            .into_iter()
+            .nth(seen.trailing_ones() as usize)
+            .ok_or(TemplateError::Unmarkable)?;
+        Ok(Self {
+            control,
+            mark,
+            used: false,
+        })
     }
 
     fn list(&mut self, values: &[Json]) -> Json {
@@ -281,9 +357,11 @@ impl<'a> Marker<'a> {
         match value {
             Json::String(text) => self.text(text).into(),
             Json::Array(values) => self.list(values),
-            Json::Object(entries) => {
-                entries.iter().map(|(key, value)| (self.text(key), self.marked(value))).collect::<Map<_, _>>().into()
-            }
+            Json::Object(entries) => entries
+                .iter()
+                .map(|(key, value)| (self.text(key), self.marked(value)))
+                .collect::<Map<_, _>>()
+                .into(),
             other => other.clone(),
         }
     }
@@ -339,7 +417,9 @@ fn explain(error: &minijinja::Error, written: usize) -> TemplateError {
     }
     match error.kind() {
         minijinja::ErrorKind::OutOfFuel | minijinja::ErrorKind::WriteFailure => {
-            TemplateError::TooLarge { limit: MAX_RENDERED_BYTES }
+            TemplateError::TooLarge {
+                limit: MAX_RENDERED_BYTES,
+            }
         }
         _ => TemplateError::Failed(format!("{error:#} (after {written} bytes)")),
     }
@@ -355,27 +435,42 @@ impl Sources {
     fn of_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
         let file = folder.join("chat_template.jinja");
         if exists(&file) {
-            let default = String::from_utf8(read_small(&file)?).map_err(|_| ModelError::damaged(&file, "not UTF-8"))?;
-            return Ok(Some(Self { default, tools: None }));
+            let default = String::from_utf8(read_small(&file)?)
+                .map_err(|_| ModelError::damaged(&file, "not UTF-8"))?;
+            return Ok(Some(Self {
+                default,
+                tools: None,
+            }));
         }
         for name in ["chat_template.json", "tokenizer_config.json"] {
             let file = folder.join(name);
             if !exists(&file) {
                 continue;
             }
-            let json: Json =
-                serde_json::from_slice(&read_small(&file)?).map_err(|e| ModelError::damaged(&file, e.to_string()))?;
+            let json: Json = serde_json::from_slice(&read_small(&file)?)
+                .map_err(|e| ModelError::damaged(&file, e.to_string()))?;
             match json.get("chat_template") {
-                Some(Json::String(default)) => return Ok(Some(Self { default: default.clone(), tools: None })),
+                Some(Json::String(default)) => {
+                    return Ok(Some(Self {
+                        default: default.clone(),
+                        tools: None,
+                    }));
+                }
                 Some(Json::Array(named)) => {
                     let find = |name: &str| {
                         let entry = named.iter().find(|entry| entry["name"] == name)?;
                         entry["template"].as_str().map(str::to_owned)
                     };
                     let Some(default) = find("default") else {
-                        return Err(ModelError::damaged(&file, "no chat template is called `default`"));
+                        return Err(ModelError::damaged(
+                            &file,
+                            "no chat template is called `default`",
+                        ));
                     };
-                    return Ok(Some(Self { default, tools: find("tool_use") }));
+                    return Ok(Some(Self {
+                        default,
+                        tools: find("tool_use"),
+                    }));
                 }
                 _ => {}
             }
@@ -390,7 +485,10 @@ fn plain_blocks(source: &str) -> String {
     for (word, instead) in [("endgeneration", "endif"), ("generation", "if true")] {
         for open in ["{%", "{%-"] {
             for close in ["%}", "-%}"] {
-                plain = plain.replace(&format!("{open} {word} {close}"), &format!("{open} {instead} {close}"));
+                plain = plain.replace(
+                    &format!("{open} {word} {close}"),
+                    &format!("{open} {instead} {close}"),
+                );
             }
         }
     }

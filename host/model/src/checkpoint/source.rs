@@ -32,7 +32,12 @@ impl Source {
         }
         let file = File::open(path).map_err(io)?;
         let meta = file.metadata().map_err(io)?;
-        Ok(Self { path: path.to_owned(), file, len: meta.len(), modified: meta.modified().ok() })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            len: meta.len(),
+            modified: meta.modified().ok(),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -44,12 +49,17 @@ impl Source {
     }
 
     pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), ModelError> {
-        self.file.read_exact_at(out, offset).map_err(|e| ModelError::read(&self.path, e))
+        self.file
+            .read_exact_at(out, offset)
+            .map_err(|e| ModelError::read(&self.path, e))
     }
 
     /// Reads like a stream from `offset` to the end of the file, without moving a shared position.
     pub(crate) fn stream(&self, offset: u64) -> impl Read + '_ {
-        SourceStream { source: self, offset }
+        SourceStream {
+            source: self,
+            offset,
+        }
     }
 }
 
@@ -67,10 +77,13 @@ impl Read for SourceStream<'_> {
 }
 
 /// A whole side file, refused above [`MAX_SMALL_FILE_BYTES`] before memory is taken.
-pub fn read_small(path: &Path) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ModelError> {
     let source = Source::open(path)?;
     if source.len > MAX_SMALL_FILE_BYTES {
-        let reason = format!("{} bytes exceed the limit of {MAX_SMALL_FILE_BYTES} for this kind of file", source.len);
+        let reason = format!(
+            "{} bytes exceed the limit of {MAX_SMALL_FILE_BYTES} for this kind of file",
+            source.len
+        );
         return Err(ModelError::damaged(path, reason));
     }
     let mut bytes = vec![0; source.len as usize];
@@ -79,19 +92,26 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>, ModelError> {
 }
 
 /// Whether `path` is there at all (a broken link counts, so that it is reported rather than passed over).
-pub fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
 /// The one file of `folder` with this extension; `None` when there is none or more than one.
-pub(crate) fn only_file_with_extension(folder: &Path, extension: &str) -> Result<Option<PathBuf>, ModelError> {
+pub(crate) fn only_file_with_extension(
+    folder: &Path,
+    extension: &str,
+) -> Result<Option<PathBuf>, ModelError> {
     if !folder.is_dir() {
         return Ok(None);
     }
     let mut found = None;
     for entry in std::fs::read_dir(folder).map_err(|e| ModelError::read(folder, e))? {
         let path = entry.map_err(|e| ModelError::read(folder, e))?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) && path.is_file() {
+        if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(extension))
+            && path.is_file()
+        {
             if found.is_some() {
                 return Ok(None);
             }
@@ -123,10 +143,18 @@ impl Source {
         static KNOWN: Mutex<Option<HashMap<DigestKey, Digest>>> = Mutex::new(None);
         const MAX_KNOWN: usize = 4096;
 
-        let path = std::fs::canonicalize(&self.path).map_err(|e| ModelError::read(&self.path, e))?;
+        let path =
+            std::fs::canonicalize(&self.path).map_err(|e| ModelError::read(&self.path, e))?;
         let key = self.modified.map(|time| (path, self.len, time));
-        let known = || KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(digest) = key.as_ref().and_then(|key| known().as_ref()?.get(key).copied()) {
+        let known = || {
+            KNOWN
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+        };
+        if let Some(digest) = key
+            .as_ref()
+            .and_then(|key| known().as_ref()?.get(key).copied())
+        {
             return Ok(digest);
         }
         let digest = sha256_of(self.stream(0)).map_err(|e| ModelError::read(&self.path, e))?;
