@@ -19,7 +19,7 @@ pub mod host {
                 import stockade:plugin/output@0.1.0;
             }
         ",
-        path: "../../wit/v0.1",
+        path: "wit",
         world: "stockade:sdk/host",
         async: false,
         generate_all,
@@ -31,7 +31,7 @@ pub mod host {
 pub mod overlapping {
     wit_bindgen::generate!({
         inline: "package sdk:overlapping; world overlapping { import stockade:plugin/tools@0.1.0; }",
-        path: "../../wit/v0.1",
+        path: "wit",
         with: {
             "stockade:plugin/types@0.1.0": crate::bindings::host::stockade::plugin::types,
             "stockade:plugin/tools@0.1.0": generate,
@@ -45,7 +45,7 @@ macro_rules! export_world {
         pub mod $module {
             wit_bindgen::generate!({
                 inline: $inline,
-                path: "../../wit/v0.1",
+                path: "wit",
                 async: false,
                 pub_export_macro: true,
                 export_macro_name: $macro,

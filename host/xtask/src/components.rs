@@ -24,12 +24,16 @@ pub fn guest_workspace(command: &mut Command) -> &mut Command {
 }
 
 pub fn build() -> Result<()> {
-    let mut build = cargo();
-    build.args(["build", "--release", "--lib", "--examples", "--workspace"]);
-    guest_workspace(&mut build)
-        .args(["--target", TARGET])
-        .envs(environment()?);
-    run(&mut build)?;
+    let environment = environment()?;
+    // Two runs: asking for examples switches on the features that tests ask of the plugins' dependencies.
+    for what in [
+        &["--lib", "--workspace"][..],
+        &["--examples", "--package", "test-guests"],
+    ] {
+        let mut build = cargo();
+        build.args(["build", "--release", "--target", TARGET]).args(what);
+        run(guest_workspace(&mut build).envs(environment.clone()))?;
+    }
 
     let built = root().join("target/guests").join(TARGET).join("release");
     let out = root().join("target/components");

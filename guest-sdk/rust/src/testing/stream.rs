@@ -4,6 +4,7 @@ use crate::shield::{Channel, Edit, Ruling, Shield};
 use crate::types::Violation;
 use crate::{Result, testing};
 use serde_json::Value;
+use std::rc::Rc;
 
 /// What a reply became.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,7 +23,10 @@ const PAIRS_UP_TO: usize = 80;
 /// When the shield breaks its contract: `cleared` shrinks, passes what was fed or cuts a character, an edit lies
 /// outside of what this ruling clears, or more is held back than [`Shield::hold_back`] allows.
 pub fn stream<T: Shield>(config: Value, pieces: &[&str]) -> Result<Reply> {
-    let shield = testing::plugin::<T>(config)?;
+    feed(testing::plugin::<T>(config)?, pieces)
+}
+
+fn feed<T: Shield>(shield: Rc<T>, pieces: &[&str]) -> Result<Reply> {
     let hold_back = u64::from(shield.hold_back());
     let mut session = shield.session(Channel::Text)?;
     let mut host = Channelled::default();
@@ -48,7 +52,8 @@ pub fn stream<T: Shield>(config: Value, pieces: &[&str]) -> Result<Reply> {
 /// # Panics
 /// When two splits differ, the shield answers with an error, or it breaks its contract as [`stream`] says.
 pub fn every_split<T: Shield>(config: Value, text: &str) -> Reply {
-    let run = |pieces: &[&str]| match stream::<T>(config.clone(), pieces) {
+    let shield = testing::plugin::<T>(config).expect("the configuration fits");
+    let run = |pieces: &[&str]| match feed(shield.clone(), pieces) {
         Ok(reply) => reply,
         Err(e) => panic!("{pieces:?}: {e:?}"),
     };

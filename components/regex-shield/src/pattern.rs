@@ -1,0 +1,228 @@
+//! One pattern: a regular expression as an automaton, and what a match means.
+//!
+//! Syntax is the regex crate's with Unicode classes; `\b` and its relatives look at ASCII letters, digits and `_` only,
+//! since a decision may look no further than one byte past its window.
+
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson;
+use regex_automata::{Anchored, Input};
+use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
+use stockade_guest::prelude::Deserialize;
+use std::fmt;
+
+/// Longest match that a configured pattern may declare, in bytes.
+pub const MAX_WINDOW: usize = 4096;
+/// Bound of one compiled pattern, in bytes.
+const MAX_NFA_BYTES: usize = 2 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Mask,
+    Block,
+}
+
+/// A pattern as the binding configures it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The violation's category.
+    pub name: String,
+    pub regex: String,
+    #[serde(default = "block")]
+    pub action: Action,
+    /// What a match becomes; without it the name in brackets.
+    pub mask: Option<String>,
+    /// Longest match in bytes, for a pattern that has no bound of its own.
+    #[serde(default = "default_window")]
+    pub window: usize,
+    /// What the end user is told.
+    pub message: Option<String>,
+}
+
+fn block() -> Action {
+    Action::Block
+}
+fn default_window() -> usize {
+    256
+}
+
+/// A configuration that cannot be carried out, in words for the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Accepts a match or shortens it: `(text, start, end)` to the end, `None` when it is none after all. May look at the
+/// byte before `start`, and not past `end`.
+pub type Accept = fn(&[u8], usize, usize) -> Option<usize>;
+
+pub struct Pattern {
+    pub name: String,
+    pub action: Action,
+    pub mask: String,
+    pub message: String,
+    /// Most bytes of a match.
+    pub window: usize,
+    /// Which bytes a match can begin with.
+    pub first: [bool; 256],
+    accept: Accept,
+    dfa: DFA,
+    cache: Cache,
+}
+
+/// What is known of a start position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// A match ends here.
+    Match(usize),
+    NoMatch,
+    /// More text decides.
+    Open,
+}
+
+impl Pattern {
+    pub fn new(config: &Config) -> Result<Self, Refused> {
+        let refused = |why: &dyn fmt::Display| Refused(format!("pattern `{}`: {why}", config.name));
+        if !(1..=MAX_WINDOW).contains(&config.window) {
+            return Err(refused(&format_args!("window is 1 to {MAX_WINDOW} bytes")));
+        }
+        let hir = regex_syntax::parse(&config.regex).map_err(|e| refused(&e))?;
+        if hir.properties().minimum_len() == Some(0) {
+            return Err(refused(&"it matches the empty text"));
+        }
+        let hir = ascii_words(hir);
+        let bound = hir.properties().maximum_len();
+        let mut first = [false; 256];
+        first_bytes(&hir, &mut first);
+        let limits = thompson::Config::new().nfa_size_limit(Some(MAX_NFA_BYTES));
+        let nfa = thompson::Compiler::new()
+            .configure(limits)
+            .build_from_hir(&hir)
+            .map_err(|e| refused(&e))?;
+        let dfa = DFA::builder()
+            .configure(DFA::config().skip_cache_capacity_check(true))
+            .build_from_nfa(nfa)
+            .map_err(|e| refused(&e))?;
+        Ok(Self {
+            action: config.action,
+            mask: config.mask.clone().unwrap_or_else(|| format!("[{}]", config.name)),
+            message: config
+                .message
+                .clone()
+                .unwrap_or_else(|| format!("The text matches `{}`.", config.name)),
+            window: bound.map_or(config.window, |longest| longest.min(config.window)),
+            first,
+            accept: |_, _, end| Some(end),
+            cache: dfa.create_cache(),
+            dfa,
+            name: config.name.clone(),
+        })
+    }
+
+    pub fn accept(mut self, accept: Accept) -> Self {
+        self.accept = accept;
+        self
+    }
+
+    /// Whether a match begins at `start`: leftmost-first, at most `window` bytes long. `complete`: no text follows.
+    pub fn at(&mut self, text: &[u8], start: usize, complete: bool) -> At {
+        let Self { dfa, cache, window, accept, .. } = self;
+        let input = Input::new(text).range(start..).anchored(Anchored::Yes);
+        let mut end = None;
+        // The automaton fails only when its cache cannot hold a single step, or on bytes it was told to quit at:
+        // neither is configured. Should it yet, the shield takes the position for a match rather than let text out.
+        let Ok(mut state) = dfa.start_state_forward(cache, &input) else {
+            return At::Match(start + 1);
+        };
+        for at in start..=start + *window {
+            let next = match text.get(at) {
+                Some(&byte) => dfa.next_state(cache, state, byte),
+                None if complete => dfa.next_eoi_state(cache, state),
+                None => return At::Open,
+            };
+            let Ok(next) = next else {
+                return At::Match(start + 1);
+            };
+            state = next;
+            // A match shows one byte late: `at` is its end.
+            if state.is_match() {
+                end = Some(at);
+            } else if state.is_dead() || state.is_quit() {
+                break;
+            }
+            if at >= text.len() {
+                break;
+            }
+        }
+        match end.and_then(|end| accept(text, start, end)) {
+            Some(end) => At::Match(end),
+            None => At::NoMatch,
+        }
+    }
+}
+
+/// Turns Unicode word boundaries into ASCII ones, which a byte-wise automaton can decide.
+fn ascii_words(hir: Hir) -> Hir {
+    match hir.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Look(look) => Hir::look(match look {
+            Look::WordUnicode => Look::WordAscii,
+            Look::WordUnicodeNegate => Look::WordAsciiNegate,
+            Look::WordStartUnicode => Look::WordStartAscii,
+            Look::WordEndUnicode => Look::WordEndAscii,
+            Look::WordStartHalfUnicode => Look::WordStartHalfAscii,
+            Look::WordEndHalfUnicode => Look::WordEndHalfAscii,
+            other => other,
+        }),
+        HirKind::Repetition(repetition) => Hir::repetition(Repetition {
+            sub: Box::new(ascii_words(*repetition.sub)),
+            ..repetition
+        }),
+        HirKind::Capture(capture) => ascii_words(*capture.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(ascii_words).collect()),
+        HirKind::Alternation(parts) => {
+            Hir::alternation(parts.into_iter().map(ascii_words).collect())
+        }
+    }
+}
+
+/// Marks all bytes that a match can begin with; returns whether it can be empty.
+fn first_bytes(hir: &Hir, first: &mut [bool; 256]) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => {
+            first[usize::from(literal.0[0])] = true;
+            false
+        }
+        HirKind::Class(Class::Bytes(class)) => {
+            for range in class.ranges() {
+                first[usize::from(range.start())..=usize::from(range.end())].fill(true);
+            }
+            false
+        }
+        HirKind::Class(Class::Unicode(class)) => {
+            // Lead bytes grow with code points.
+            let lead = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
+            for range in class.ranges() {
+                first[lead(range.start())..=lead(range.end())].fill(true);
+            }
+            false
+        }
+        HirKind::Repetition(repetition) => {
+            first_bytes(&repetition.sub, first) || repetition.min == 0
+        }
+        HirKind::Capture(capture) => first_bytes(&capture.sub, first),
+        HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
+        // No short cut: every branch has to be marked.
+        HirKind::Alternation(parts) => parts
+            .iter()
+            .fold(false, |empty, part| first_bytes(part, first) || empty),
+    }
+}
