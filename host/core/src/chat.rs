@@ -162,7 +162,7 @@ pub mod base64_bytes {
 
     pub fn decode(text: &str) -> Option<Vec<u8>> {
         let body = text.trim_end_matches('=');
-        if text.len() % 4 != 0 || text.len() - body.len() > 2 {
+        if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
             return None;
         }
         let mut out = Vec::with_capacity(body.len() * 3 / 4);

@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 /// A generation's events in order. Dropping the receiver cancels: its KV pages are free again before the next step.
 pub type EventStream = tokio::sync::mpsc::Receiver<Result<Event, InferError>>;
 
+/// Probability by class name.
+pub type ClassScores = Vec<(String, f32)>;
+
 /// The models a host serves. Methods that return futures queue at once; dropping a future or stream cancels.
 pub trait Inference: Send + Sync + 'static {
     /// All served models, the default chat model first.
@@ -29,7 +32,7 @@ pub trait Inference: Send + Sync + 'static {
     fn classify(
         &self,
         request: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>>;
+    ) -> BoxFuture<'_, Result<Vec<ClassScores>, InferError>>;
 
     /// Log-probability of `continuation` after `context`, per token.
     fn log_likelihood(

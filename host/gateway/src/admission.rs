@@ -71,9 +71,7 @@ impl Admission {
         quotas: &Quotas,
     ) -> Result<Permit, ApiError> {
         let today = unix_seconds() / DAY_SECONDS;
-        if quotas.tokens_per_day.is_some() {
-            self.know_today(registry, tenant, today)?;
-        }
+        self.know_today(registry, tenant, today)?;
         let now = Instant::now();
         let mut load = self.load.lock();
         if load.running >= self.limits.total {
@@ -93,7 +91,7 @@ impl Admission {
         })
     }
 
-    /// Reads the tokens that were used today before this process began to count.
+    /// Reads, at a tenant's first request of a day, the tokens that were used before this process began to count.
     fn know_today(
         &self,
         registry: &Registry,
@@ -289,7 +287,7 @@ mod tests {
         permit.took(12);
         drop(permit);
         let e = admission.admit(&registry, &t, &quotas).unwrap_err();
-        assert_eq!(e.fields["quota"], "tokens_per_minute");
+        assert_eq!(e.field("quota").unwrap(), "tokens_per_minute");
         let daily = Quotas {
             tokens_per_day: Some(12),
             ..Quotas::default()

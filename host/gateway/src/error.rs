@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::error::Error;
 use std::sync::Arc;
 use stockade_core::error::Fault;
@@ -100,7 +100,7 @@ pub struct ApiError {
     /// The request's field at fault, where one is.
     pub param: Option<String>,
     /// Fields of the case, such as `component` and `limit`.
-    pub fields: Map<String, Value>,
+    pub fields: Vec<(&'static str, Value)>,
     /// Seconds after which the same request may succeed.
     pub retry_after: Option<u64>,
 }
@@ -111,7 +111,7 @@ impl ApiError {
             code,
             detail: detail.into(),
             param: None,
-            fields: Map::new(),
+            fields: Vec::new(),
             retry_after: match code {
                 Code::Overloaded | Code::RateLimited | Code::QuotaExceeded => Some(1),
                 _ => None,
@@ -139,9 +139,22 @@ impl ApiError {
         Self::new(Code::Internal, "the host failed")
     }
 
-    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
-        self.fields.insert(field.into(), value.into());
+    /// Sets a field of the case.
+    pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
+        self.fields.retain(|(name, _)| *name != field);
+        self.fields.push((field, value.into()));
         self
+    }
+
+    pub fn field(&self, field: &str) -> Option<&Value> {
+        let mut fields = self.fields.iter();
+        fields.find(|(name, _)| *name == field).map(|(_, v)| v)
+    }
+
+    fn add_fields(&self, body: &mut Value) {
+        for (name, value) in &self.fields {
+            body[*name] = value.clone();
+        }
     }
 
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -158,9 +171,7 @@ impl ApiError {
             "code": self.code.as_str(),
             "request_id": request,
         });
-        if let Value::Object(error) = &mut error {
-            error.extend(self.fields.clone());
-        }
+        self.add_fields(&mut error);
         json!({ "error": error })
     }
 
@@ -175,12 +186,10 @@ impl ApiError {
             "code": self.code.as_str(),
             "request_id": request,
         });
-        if let Value::Object(problem) = &mut problem {
-            if let Some(param) = &self.param {
-                problem.insert("param".into(), param.as_str().into());
-            }
-            problem.extend(self.fields.clone());
+        if let Some(param) = &self.param {
+            problem["param"] = param.as_str().into();
         }
+        self.add_fields(&mut problem);
         problem
     }
 

@@ -278,7 +278,8 @@ impl Registry {
             if entry.canary.is_some() {
                 return Err(RegistryError::NotServed("a canary split"));
             }
-            let size = to_bytes(&entry.config)?.len() + entry.refusal.as_ref().map_or(0, String::len);
+            let size =
+                to_bytes(&entry.config)?.len() + entry.refusal.as_ref().map_or(0, String::len);
             if size > MAX_CONFIG_BYTES {
                 return Err(RegistryError::TooLarge {
                     what: "binding configuration",

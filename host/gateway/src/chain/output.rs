@@ -217,7 +217,7 @@ pub fn shield_failed(shield: &Pinned, e: CallError) -> ApiError {
         retry_after: None,
         ..error
     };
-    if !failed.fields.contains_key("limit") {
+    if failed.field("limit").is_none() {
         failed = failed.with("limit", "trap");
     }
     failed

@@ -196,7 +196,10 @@ fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
     };
     match known {
         true => Ok(()),
-        false => Err(ApiError::invalid("tool_choice", "names no tool that is offered")),
+        false => Err(ApiError::invalid(
+            "tool_choice",
+            "names no tool that is offered",
+        )),
     }
 }
 
