@@ -11,11 +11,13 @@
 //! spells no token there are no marks, and the ids are those of the plain rendered text.
 
 mod clock;
+mod marker;
 mod python;
 
 use crate::checkpoint::{Checkpoint, exists, read_small};
 use crate::tokenizer::added::{AddedToken, AddedTokens};
 use crate::{ModelError, Tokenizer};
+use marker::Marker;
 use minijinja::{Environment, Value};
 use serde_json::{Map, Value as Json};
 use std::borrow::Cow;
@@ -43,8 +45,6 @@ const ROLES: [&str; 9] = [
     "model",
     "observation",
 ];
-/// Noncharacters: valid in UTF-8, never assigned.
-const MARKS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
 
 /// A model's chat template, compiled.
 pub struct ChatTemplate {
@@ -308,86 +308,6 @@ impl ChatTemplate {
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatTemplate").finish_non_exhaustive()
-    }
-}
-
-/// Puts the mark into content.
-struct Marker<'a> {
-    control: &'a AddedTokens,
-    mark: char,
-    used: bool,
-}
-
-impl<'a> Marker<'a> {
-    /// Chooses the first mark that the input does not hold.
-    fn new(control: &'a AddedTokens, input: &ChatInput<'_>) -> Result<Self, TemplateError> {
-        let mut seen = 0u64;
-        let mut note = |text: &str| {
-            for c in text.chars().filter(|c| MARKS.contains(c)) {
-                seen |= 1 << (c as u32 - *MARKS.start() as u32);
-            }
-        };
-        for value in input
-            .messages
-            .iter()
-            .chain(input.tools.into_iter().flatten())
-        {
-            each_string(value, &mut note);
-        }
-        for (name, value) in input.variables.into_iter().flatten() {
-            note(name);
-            each_string(value, &mut note);
-        }
-        let mark = MARKS
-            .into_iter()
-            .nth(seen.trailing_ones() as usize)
-            .ok_or(TemplateError::Unmarkable)?;
-        Ok(Self {
-            control,
-            mark,
-            used: false,
-        })
-    }
-
-    fn list(&mut self, values: &[Json]) -> Json {
-        values.iter().map(|value| self.marked(value)).collect()
-    }
-
-    fn marked(&mut self, value: &Json) -> Json {
-        match value {
-            Json::String(text) => self.text(text).into(),
-            Json::Array(values) => self.list(values),
-            Json::Object(entries) => entries
-                .iter()
-                .map(|(key, value)| (self.text(key), self.marked(value)))
-                .collect::<Map<_, _>>()
-                .into(),
-            other => other.clone(),
-        }
-    }
-
-    fn text(&mut self, text: &str) -> String {
-        let cuts = self.control.cuts(text);
-        self.used |= !cuts.is_empty();
-        let mut marked = text.to_owned();
-        for &cut in cuts.iter().rev() {
-            marked.insert(cut, self.mark);
-        }
-        marked
-    }
-}
-
-fn each_string(value: &Json, note: &mut impl FnMut(&str)) {
-    match value {
-        Json::String(text) => note(text),
-        Json::Array(values) => values.iter().for_each(|value| each_string(value, note)),
-        Json::Object(entries) => {
-            for (key, value) in entries {
-                note(key);
-                each_string(value, note);
-            }
-        }
-        _ => {}
     }
 }
 

@@ -366,7 +366,7 @@ impl Tensor {
         } else {
             self.rows
         };
-        if n == 0 || n % heads != 0 || (n / heads) % 2 != 0 {
+        if n == 0 || !n.is_multiple_of(heads) || !(n / heads).is_multiple_of(2) {
             let reason = format!("{n} rows do not divide into {heads} heads of an even width");
             return Err(ModelError::tensor(file, &self.name, reason));
         }

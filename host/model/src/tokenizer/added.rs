@@ -28,15 +28,24 @@ pub(crate) enum Part<'t> {
 
 impl AddedTokens {
     pub(crate) fn new(tokens: impl IntoIterator<Item = AddedToken>) -> Self {
-        let tokens: Vec<_> = tokens.into_iter().filter(|token| !token.text.is_empty()).collect();
+        let tokens: Vec<_> = tokens
+            .into_iter()
+            .filter(|token| !token.text.is_empty())
+            .collect();
         let mut by_first_byte: HashMap<u8, Vec<usize>> = HashMap::new();
         for (i, token) in tokens.iter().enumerate() {
-            by_first_byte.entry(token.text.as_bytes()[0]).or_default().push(i);
+            by_first_byte
+                .entry(token.text.as_bytes()[0])
+                .or_default()
+                .push(i);
         }
         for candidates in by_first_byte.values_mut() {
             candidates.sort_by_key(|&i| std::cmp::Reverse(tokens[i].text.len()));
         }
-        Self { tokens, by_first_byte }
+        Self {
+            tokens,
+            by_first_byte,
+        }
     }
 
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
@@ -44,7 +53,10 @@ impl AddedTokens {
     }
 
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
-        self.tokens.iter().find(|token| token.text == text).map(|token| token.id)
+        self.tokens
+            .iter()
+            .find(|token| token.text == text)
+            .map(|token| token.id)
     }
 
     /// Text and control tokens in order, leftmost and longest first.
@@ -58,7 +70,11 @@ impl AddedTokens {
                 continue;
             };
             let before = &text[done..at];
-            let before = if token.strip_left { before.trim_end() } else { before };
+            let before = if token.strip_left {
+                before.trim_end()
+            } else {
+                before
+            };
             if !before.is_empty() {
                 parts.push(Part::Text(before));
             }
@@ -82,16 +98,24 @@ impl AddedTokens {
         let after_first = |at: usize| at + text[at..].chars().next().map_or(1, char::len_utf8);
         let begins = |at: usize| {
             let rest = text.as_bytes().get(at..end).unwrap_or_default();
-            !rest.is_empty() && self.starting_with(rest[0]).any(|token| token.text.as_bytes().starts_with(rest))
+            !rest.is_empty()
+                && self
+                    .starting_with(rest[0])
+                    .any(|token| token.text.as_bytes().starts_with(rest))
         };
-        (0..text.len()).filter(|&at| self.candidates(text, at).next().is_some() || begins(at)).map(after_first).collect()
+        (0..text.len())
+            .filter(|&at| self.candidates(text, at).next().is_some() || begins(at))
+            .map(after_first)
+            .collect()
     }
 
     fn token_at<'s>(&'s self, text: &'s str, at: usize) -> Option<&'s AddedToken> {
         self.candidates(text, at).find(|token| {
             let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            let alone =
-                || !word(text[..at].chars().next_back()) && !word(text[at + token.text.len()..].chars().next());
+            let alone = || {
+                !word(text[..at].chars().next_back())
+                    && !word(text[at + token.text.len()..].chars().next())
+            };
             !token.single_word || alone()
         })
     }
@@ -100,10 +124,15 @@ impl AddedTokens {
     /// both texts are UTF-8.
     fn candidates<'s>(&'s self, text: &'s str, at: usize) -> impl Iterator<Item = &'s AddedToken> {
         let rest = &text.as_bytes()[at..];
-        self.starting_with(rest[0]).filter(move |token| rest.starts_with(token.text.as_bytes()))
+        self.starting_with(rest[0])
+            .filter(move |token| rest.starts_with(token.text.as_bytes()))
     }
 
     fn starting_with(&self, byte: u8) -> impl Iterator<Item = &AddedToken> {
-        self.by_first_byte.get(&byte).map_or(&[][..], Vec::as_slice).iter().map(|&i| &self.tokens[i])
+        self.by_first_byte
+            .get(&byte)
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(|&i| &self.tokens[i])
     }
 }

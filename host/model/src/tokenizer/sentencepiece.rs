@@ -20,7 +20,12 @@ impl SentencePiece {
         unknown: u32,
         add_prefix_space: bool,
     ) -> Self {
-        Self { vocabulary, byte_ids, unknown, add_prefix_space }
+        Self {
+            vocabulary,
+            byte_ids,
+            unknown,
+            add_prefix_space,
+        }
     }
 
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
@@ -54,7 +59,11 @@ impl SentencePiece {
             match self.vocabulary.get(piece) {
                 Some(&(id, _)) => ids.push(id),
                 None => {
-                    ids.extend(piece.bytes().map(|b| self.byte_ids[usize::from(b)].unwrap_or(self.unknown)));
+                    ids.extend(
+                        piece
+                            .bytes()
+                            .map(|b| self.byte_ids[usize::from(b)].unwrap_or(self.unknown)),
+                    );
                 }
             }
         }
@@ -64,7 +73,12 @@ impl SentencePiece {
         let (l, r) = (symbols.0[left], symbols.0[right]);
         let len = l.len + r.len;
         let &(_, score) = self.vocabulary.get(&text[l.start..l.start + len])?;
-        Some(Merge { score, left, right, len })
+        Some(Merge {
+            score,
+            left,
+            right,
+            len,
+        })
     }
 }
 
@@ -119,7 +133,9 @@ struct Merge {
 
 impl Ord for Merge {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then_with(|| other.left.cmp(&self.left))
+        self.score
+            .total_cmp(&other.score)
+            .then_with(|| other.left.cmp(&self.left))
     }
 }
 impl PartialOrd for Merge {
