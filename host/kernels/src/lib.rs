@@ -20,6 +20,7 @@ mod kv;
 mod layout;
 mod matmul;
 mod memory;
+mod outliers;
 mod packed;
 mod pool;
 mod portable;

@@ -9,7 +9,8 @@ use std::cell::Cell;
 use crate::activation::{Activation, FloatBlock, Int8Block, MAX_CHUNK, Prepared};
 use crate::format::WeightType;
 use crate::isa::{Isa, TileKernel, isa};
-use crate::layout::TILE;
+use crate::layout::{TILE, TileLayout};
+use crate::outliers::Outliers;
 use crate::packed::PackedMatrix;
 use crate::pool::{Pool, Shards};
 
@@ -84,6 +85,15 @@ pub(crate) fn matmul_with(
         float.fill(pool, x, n, cols);
     }
 
+    // Corrections for each length of a block that occurs: 1 unit, or 8 of the K-quants.
+    let outliers = [1, 8].map(|units| {
+        let asked = |ty: WeightType| by_int8(ty) && TileLayout::of(ty).units == units;
+        let any = outputs
+            .iter()
+            .any(|(matrix, _)| asked(matrix.weight_type()));
+        any.then(|| Outliers::find(isa, pool, x, cols, &int8, units))
+    });
+
     let products: Vec<_> = outputs
         .iter_mut()
         .map(|(matrix, out)| (&**matrix, Shards::new(out)))
@@ -100,9 +110,29 @@ pub(crate) fn matmul_with(
                 let ty = matrix.weight_type();
                 let run = first..first + count;
                 if by_int8(ty) {
-                    multiply_tiles((isa.int8)(ty), matrix, run, &int8, out);
+                    let [unit, block] = &outliers;
+                    let outliers = if TileLayout::of(ty).units == 1 {
+                        unit
+                    } else {
+                        block
+                    };
+                    multiply_tiles(
+                        (isa.int8)(ty),
+                        matrix,
+                        run,
+                        &int8,
+                        |chunk| outliers.iter().flat_map(move |o| o.of_chunk(chunk)),
+                        out,
+                    );
                 } else {
-                    multiply_tiles((isa.float)(ty), matrix, run, &float, out);
+                    multiply_tiles(
+                        (isa.float)(ty),
+                        matrix,
+                        run,
+                        &float,
+                        |_| std::iter::empty(),
+                        out,
+                    );
                 }
             }
             left -= count;
@@ -117,20 +147,34 @@ pub(crate) fn matmul_with(
     FLOAT.set(float);
 }
 
-fn multiply_tiles<A: Activation>(
+/// `corrections` gives, for a chunk, blocks of weights and further activations `[unit][row]` to multiply them with.
+fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = (usize, &'a [A])>>(
     kernel: TileKernel<A>,
     matrix: &PackedMatrix,
     tiles: std::ops::Range<usize>,
     x: &Prepared<A>,
+    corrections: impl Fn(usize) -> I,
     out: &Shards<'_, f32>,
 ) {
     let rows = matrix.rows();
+    let block_bytes = TileLayout::of(matrix.weight_type()).block_bytes();
     let mut sums = [[0.0; TILE]; MAX_CHUNK];
-    for (first, n, blocks) in x.chunks() {
+    let mut more = [[0.0; TILE]; MAX_CHUNK];
+    for (chunk, (first, n, blocks)) in x.chunks().enumerate() {
         for tile in tiles.clone() {
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
             unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
+            for (block, residuals) in corrections(chunk) {
+                let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
+                // SAFETY: as above; a block is a tile of so few columns.
+                unsafe { kernel(bytes, residuals, &mut more[..n]) };
+                for (sums, more) in sums[..n].iter_mut().zip(&more) {
+                    sums.iter_mut()
+                        .zip(more)
+                        .for_each(|(sum, more)| *sum += more);
+                }
+            }
             let present = TILE.min(rows - tile * TILE);
             for (m, sums) in sums[..n].iter().enumerate() {
                 // SAFETY: a tile belongs to one task, and so do its columns of the output.
