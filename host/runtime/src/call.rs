@@ -3,7 +3,7 @@
 //! Invariants:
 //! - limits are set before anything of the guest runs, `start` included
 //! - the store is dropped on a guest thread after the answer has left, and never used again, whatever happened in it
-//! - every call that got as far as its component is recorded, a dropped one as `cancelled`
+//! - every call that got as far as its component is recorded before its answer leaves, a dropped one as `cancelled`
 
 use crate::bindings::types;
 use crate::convert;
@@ -12,6 +12,7 @@ use crate::guest::{Context, Guest, TurnState};
 use crate::loaded::Loaded;
 use crate::meter::{Exceeded, Meter, metered};
 use crate::runtime::Inner;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use stockade_core::BoxFuture;
 use stockade_core::infer::InferError;
@@ -41,19 +42,25 @@ pub(crate) struct Live {
     pub instance: Instance,
     pub meter: Arc<Meter>,
     pub loaded: Arc<Loaded>,
-    pub report: Report,
+    pub report: Arc<Report>,
     _slot: OwnedSemaphorePermit,
 }
 
-/// The call's line in the trace, written when it is dropped.
+/// The call's line in the trace: written once, by whoever says so first, or when the last owner goes.
 pub(crate) struct Report {
     context: Arc<Context>,
     meter: Arc<Meter>,
     function: String,
     start_us: u64,
-    /// Set by a shield's verdict; else by the outcome.
-    pub decision: Option<&'static str>,
-    pub scanned_bytes: Option<u64>,
+    found: Mutex<Found>,
+}
+
+/// What is known of a call's outcome.
+#[derive(Default)]
+struct Found {
+    decision: Option<&'static str>,
+    scanned_bytes: Option<u64>,
+    written: bool,
 }
 
 impl Inner {
@@ -118,6 +125,7 @@ impl Inner {
             let meter = live.meter.clone();
             let given = metered(&meter, body(&mut live)).await;
             let ended = live.end(given);
+            live.report.write();
             // A caller that has gone away needs no answer.
             let _ = answer.send(ended);
         });
@@ -155,14 +163,13 @@ impl Inner {
         let slot = slot.map_err(|_| CallError::Overloaded)?;
 
         let meter = Meter::new(limits);
-        let mut report = Report {
+        let report = Arc::new(Report {
             start_us: context.call.trace.elapsed_us(),
             context: context.clone(),
             meter: meter.clone(),
             function,
-            decision: None,
-            scanned_bytes: None,
-        };
+            found: Mutex::default(),
+        });
         let made = async {
             let guest = Guest::new(self.clone(), context, meter.clone(), turn)?;
             let mut store = guest.into_store(&machine.engine)?;
@@ -182,7 +189,7 @@ impl Inner {
             }),
             Err(e) => {
                 let e = broken(&component.to_string(), &meter, e);
-                report.decision = Some(decision_of(&e));
+                report.decide(decision_of(&e));
                 Err(e)
             }
         }
@@ -218,11 +225,11 @@ impl Live {
         self.meter.note_fuel(&self.store);
         match given {
             Ok(Ok(value)) => {
-                self.report.decision.get_or_insert("ok");
+                self.report.found.lock().decision.get_or_insert("ok");
                 Ok(value)
             }
             Ok(Err(error)) => {
-                self.report.decision = Some(match error {
+                self.report.decide(match error {
                     types::Error::Denied(_) => "denied",
                     _ => "error",
                 });
@@ -232,24 +239,44 @@ impl Live {
             }
             Err(e) => {
                 let e = broken(&self.name(), &self.meter, e);
-                self.report.decision = Some(decision_of(&e));
+                self.report.decide(decision_of(&e));
                 Err(Stop::Broken(e))
             }
         }
     }
 }
 
-impl Drop for Report {
-    fn drop(&mut self) {
+impl Report {
+    pub fn decide(&self, decision: &'static str) {
+        self.found.lock().decision = Some(decision);
+    }
+
+    pub fn decision(&self) -> Option<&'static str> {
+        self.found.lock().decision
+    }
+
+    /// Counts bytes that a shield judges.
+    pub fn scan(&self, bytes: usize) {
+        let mut found = self.found.lock();
+        let sum = found.scanned_bytes.get_or_insert(0);
+        *sum = sum.saturating_add(bytes as u64);
+    }
+
+    /// Writes the line as things stand; later calls do nothing.
+    pub fn write(&self) {
+        let mut found = self.found.lock();
+        if std::mem::replace(&mut found.written, true) {
+            return;
+        }
         let target = &self.context.call.target;
         let call = ComponentCall {
             role: target.role.clone(),
             component: target.component.name.clone(),
             version: target.component.version.clone(),
             digest: target.component.digest,
-            function: std::mem::take(&mut self.function),
-            decision: self.decision.unwrap_or("cancelled").into(),
-            scanned_bytes: self.scanned_bytes,
+            function: self.function.clone(),
+            decision: found.decision.unwrap_or("cancelled").into(),
+            scanned_bytes: found.scanned_bytes,
             start_us: self.start_us,
             usage: self.meter.usage(),
             logs: self.meter.logs(),
@@ -266,6 +293,12 @@ impl Drop for Report {
             memory_bytes = call.usage.peak_memory_bytes,
         );
         self.context.call.trace.record(call);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.write();
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) async fn invoke(
             live.meter.note_fuel(&live.store);
             Ok(result.map(|result| Invocation {
                 result,
-                usage: live.meter.usage(),
+                usage: live.meter.usage_inside(),
             }))
         })
     });

@@ -4,7 +4,7 @@
 //! any failure the instance is gone and every further call fails.
 
 use crate::bindings::{shield, types};
-use crate::call::{Live, Stop};
+use crate::call::{Live, Report, Stop};
 use crate::convert;
 use crate::exports;
 use crate::guest::Context;
@@ -33,14 +33,14 @@ pub(crate) async fn check(
     let direction = convert::direction_out(direction);
     let run = host.run(context, "check".into(), None, move |live| {
         Box::pin(async move {
-            live.report.scanned_bytes = Some(convert::messages_bytes(&messages) as u64);
+            live.report.scan(convert::messages_bytes(&messages));
             type Answer = (Result<types::Verdict, types::Error>,);
             let params = (direction, messages);
             let (answer,) = live
                 .call::<_, Answer>(exports::SHIELD_CHECK, params)
                 .await?;
             if let Ok(verdict) = &answer {
-                live.report.decision = Some(match verdict {
+                live.report.decide(match verdict {
                     types::Verdict::Pass => "pass",
                     types::Verdict::Block(_) => "block",
                     types::Verdict::Edit(messages) => {
@@ -62,7 +62,7 @@ pub(crate) async fn open(
 ) -> Result<Box<dyn ShieldStream>, CallError> {
     let name = context.call.target.component.to_string();
     let (orders, inbox) = mpsc::channel(1);
-    let (ready, opened) = oneshot::channel();
+    let (ready, opened) = oneshot::channel::<Opened>();
     let (worker, component) = (host.clone(), name.clone());
     let task = host.threads.spawn(async move {
         match worker.open(context, "session".into(), None).await {
@@ -73,21 +73,33 @@ pub(crate) async fn open(
             }
         }
     });
-    let hold_back = opened.await.map_err(|_| gone(&component))??;
+    let (hold_back, report) = opened.await.map_err(|_| gone(&component))??;
     Ok(Box::new(Stream {
         name,
         hold_back,
         orders,
+        report,
         _task: task,
     }))
 }
+
+/// What an opened stream holds back, and its line in the trace.
+type Opened = Result<(u32, Arc<Report>), CallError>;
 
 /// The caller's end.
 struct Stream {
     name: String,
     hold_back: u32,
     orders: mpsc::Sender<Order>,
+    report: Arc<Report>,
     _task: crate::threads::Task<()>,
+}
+
+impl Drop for Stream {
+    /// The line is in the trace when the reply is over, not when its instance has been dropped.
+    fn drop(&mut self) {
+        self.report.write();
+    }
 }
 
 struct Order {
@@ -142,25 +154,26 @@ struct Sessions {
 }
 
 impl Sessions {
-    fn new(mut live: Live) -> Self {
-        live.report.scanned_bytes = Some(0);
+    fn new(live: Live) -> Self {
+        live.report.scan(0);
         Self {
             live,
             open: HashMap::new(),
         }
     }
 
-    async fn serve(
-        mut self,
-        ready: oneshot::Sender<Result<u32, CallError>>,
-        mut inbox: mpsc::Receiver<Order>,
-    ) {
-        let hold_back = self.hold_back().await;
-        let fine = hold_back.is_ok();
-        if ready.send(hold_back).is_err() || !fine {
+    async fn serve(mut self, ready: oneshot::Sender<Opened>, mut inbox: mpsc::Receiver<Order>) {
+        let opened = self.hold_back().await;
+        let fine = opened.is_ok();
+        if fine {
+            self.live.report.decide("pass");
+        } else {
+            self.live.report.write();
+        }
+        let opened = opened.map(|hold_back| (hold_back, self.live.report.clone()));
+        if ready.send(opened).is_err() || !fine {
             return;
         }
-        self.live.report.decision = Some("pass");
         while let Some(order) = inbox.recv().await {
             let ruling = self.rule(order.channel, order.text).await;
             let fine = ruling.is_ok();
@@ -189,21 +202,16 @@ impl Sessions {
         let meter = self.live.meter.clone();
         // The reply may take as long as its model does; each piece of it is bounded.
         meter.restart_deadline();
-        let scanned = text.as_ref().map_or(0, String::len) as u64;
-        if let Some(sum) = &mut self.live.report.scanned_bytes {
-            *sum = sum.saturating_add(scanned);
-        }
-        let decided = self.live.report.decision;
+        self.live.report.scan(text.as_ref().map_or(0, String::len));
+        let decided = self.live.report.decision();
         let given = metered(&meter, self.given(channel, text)).await;
         let ruling = self.end(given)?;
         // The gravest decision over the reply stands.
-        self.live.report.decision = if ruling.violation.is_some() {
-            Some("block")
+        if ruling.violation.is_some() {
+            self.live.report.decide("block");
         } else if !ruling.edits.is_empty() && decided != Some("block") {
-            Some("edit")
-        } else {
-            decided
-        };
+            self.live.report.decide("edit");
+        }
         Ok(convert::ruling_in(ruling))
     }
 

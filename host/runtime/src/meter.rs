@@ -200,11 +200,21 @@ impl Meter {
         *self.turn.lock() = turn;
     }
 
+    /// What has been used so far, but for the poll that may be running: for any thread.
     pub fn usage(&self) -> CallUsage {
+        self.usage_with(Duration::from_nanos(self.cpu_ns.load(Relaxed)))
+    }
+
+    /// What has been used so far, asked from within the call.
+    pub fn usage_inside(&self) -> CallUsage {
+        self.usage_with(self.cpu())
+    }
+
+    fn usage_with(&self, cpu: Duration) -> CallUsage {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         CallUsage {
             wall_us: micros(self.elapsed()),
-            cpu_us: micros(self.cpu()),
+            cpu_us: micros(cpu),
             fuel: (self.limits.fuel > 0).then(|| self.fuel_used.load(Relaxed)),
             peak_memory_bytes: self.peak_memory_bytes.load(Relaxed),
             host_calls: self.host_calls.load(Relaxed),

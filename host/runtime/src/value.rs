@@ -258,3 +258,67 @@ fn number(v: f64) -> Value {
         None => json!(v.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each value's JSON is what the table at the top says.
+    #[test]
+    fn values_have_the_json_of_the_table() {
+        let text = |s: &str| Val::String(s.into());
+        for (value, expected) in [
+            (Val::U64(u64::MAX), json!(u64::MAX)),
+            (Val::S64(i64::MIN), json!(i64::MIN)),
+            (Val::Float64(0.5), json!(0.5)),
+            (Val::Float32(f32::INFINITY), json!("inf")),
+            (Val::Char('é'), json!("é")),
+            (
+                Val::Tuple(vec![Val::Bool(true), text("a")]),
+                json!([true, "a"]),
+            ),
+            (Val::Record(vec![("x".into(), Val::U8(1))]), json!({"x": 1})),
+            (Val::Variant("a".into(), None), json!("a")),
+            (
+                Val::Variant("b".into(), Some(Box::new(Val::U8(2)))),
+                json!({"b": 2}),
+            ),
+            (Val::Option(None), Value::Null),
+            (Val::Option(Some(Box::new(text("s")))), json!("s")),
+            (Val::Result(Ok(None)), json!({"ok": null})),
+            (
+                Val::Result(Err(Some(Box::new(text("e"))))),
+                json!({"err": "e"}),
+            ),
+            (Val::Flags(vec!["f".into()]), json!(["f"])),
+        ] {
+            assert_eq!(to_json(&value).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_outside_of_their_type_are_refused_with_their_place() {
+        for (ty, bad) in [
+            (Type::U8, json!(256)),
+            (Type::U8, json!(-1)),
+            (Type::S8, json!(128)),
+            (Type::U32, json!(1.5)),
+            (Type::U64, json!(-1)),
+            (Type::Float32, json!("many")),
+            (Type::Char, json!("ab")),
+            (Type::Bool, json!(0)),
+            (Type::String, json!(null)),
+        ] {
+            let error = from_json(&ty, &bad, "args[0]").unwrap_err();
+            assert_eq!(error.at, "args[0]", "{ty:?} from {bad}");
+        }
+        assert_eq!(
+            from_json(&Type::U8, &json!(255), "a").unwrap(),
+            Val::U8(255)
+        );
+        assert_eq!(
+            from_json(&Type::S8, &json!(-128), "a").unwrap(),
+            Val::S8(-128)
+        );
+    }
+}
