@@ -18,11 +18,18 @@ pub(crate) struct PreparedChat {
     pub constraint: Option<Constraint>,
 }
 
-pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<PreparedChat, InferError> {
+pub(crate) fn prepare(
+    text: &dyn ModelText,
+    prompt: &ChatPrompt,
+) -> Result<PreparedChat, InferError> {
     let template = text
         .template()
         .ok_or_else(|| InferError::Template("the model has no chat template".into()))?;
-    let offered: &[ToolSpec] = if prompt.tool_choice == ToolChoice::None { &[] } else { &prompt.tools };
+    let offered: &[ToolSpec] = if prompt.tool_choice == ToolChoice::None {
+        &[]
+    } else {
+        &prompt.tools
+    };
     let constraint_tools = match &prompt.tool_choice {
         ToolChoice::Auto | ToolChoice::None => None,
         ToolChoice::Required => Some(offered.iter().collect::<Vec<_>>()),
@@ -30,13 +37,20 @@ pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<Prepa
     };
     if constraint_tools.as_ref().is_some_and(Vec::is_empty) {
         let reason = "the tool that must be called is not among the tools".into();
-        return Err(InferError::Invalid { field: "tool_choice", reason });
+        return Err(InferError::Invalid {
+            field: "tool_choice",
+            reason,
+        });
     }
     let native = CallFormat::of_template(template);
     let rendered = if native.is_some() {
         text.render(&prompt.messages, offered, &prompt.template_args)?
     } else {
-        text.render(&spelled_out(&prompt.messages, offered), &[], &prompt.template_args)?
+        text.render(
+            &spelled_out(&prompt.messages, offered),
+            &[],
+            &prompt.template_args,
+        )?
     };
     let calls = native.unwrap_or(CallFormat::Hermes);
     let reasoning = marks_reasoning(template);
@@ -46,8 +60,14 @@ pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<Prepa
         reasoning,
         starts_in_reasoning: reasoning && rendered.text.trim_end().ends_with("<think>"),
     };
-    let constraint = constraint_tools.map(|tools| call_grammar(calls, &tools)).transpose()?;
-    Ok(PreparedChat { rendered, format, constraint })
+    let constraint = constraint_tools
+        .map(|tools| call_grammar(calls, &tools))
+        .transpose()?;
+    Ok(PreparedChat {
+        rendered,
+        format,
+        constraint,
+    })
 }
 
 /// The conversation for a template that knows neither tools nor their results, in the words that Hermes, Qwen and
@@ -61,12 +81,17 @@ fn spelled_out(messages: &[Message], tools: &[ToolSpec]) -> Vec<Message> {
             parts.push(match part {
                 Part::ToolCall(call) => {
                     let name = Value::String(call.name);
-                    let text = format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>", call.arguments);
+                    let text = format!(
+                        "<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>",
+                        call.arguments
+                    );
                     Part::Text { text }
                 }
                 Part::ToolResult(result) => {
                     message.role = Role::User;
-                    Part::Text { text: format!("<tool_response>\n{}\n</tool_response>", result.content) }
+                    Part::Text {
+                        text: format!("<tool_response>\n{}\n</tool_response>", result.content),
+                    }
                 }
                 other => other,
             });
@@ -119,8 +144,14 @@ fn call_grammar(format: CallFormat, tools: &[&ToolSpec]) -> Result<Constraint, I
             Value::Object(map) if !map.is_empty() => Value::Object(map.clone()),
             Value::Object(_) | Value::Null => json!({"type": "object"}),
             _ => {
-                let reason = format!("the parameters of `{}` are not a JSON schema object", tool.name);
-                return Err(InferError::Invalid { field: "tools", reason });
+                let reason = format!(
+                    "the parameters of `{}` are not a JSON schema object",
+                    tool.name
+                );
+                return Err(InferError::Invalid {
+                    field: "tools",
+                    reason,
+                });
             }
         };
         // Without a type anything would do; arguments are an object.
@@ -183,22 +214,62 @@ mod tests {
         fn template(&self) -> Option<&str> {
             Some(self.0)
         }
-        fn render(&self, messages: &[Message], tools: &[ToolSpec], _: &Map<String, Value>) -> Result<Rendered, InferError> {
-            let mut text: String =
-                messages.iter().map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text())).collect();
+        fn render(
+            &self,
+            messages: &[Message],
+            tools: &[ToolSpec],
+            _: &Map<String, Value>,
+        ) -> Result<Rendered, InferError> {
+            let mut text: String = messages
+                .iter()
+                .map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text()))
+                .collect();
             text.push_str(&format!("[tools {}]", tools.len()));
-            Ok(Rendered { tokens: vec![], text })
+            Ok(Rendered {
+                tokens: vec![],
+                text,
+            })
         }
     }
 
     fn tool(name: &str) -> ToolSpec {
-        ToolSpec { name: name.into(), description: "d".into(), parameters: json!({"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "integer"}}}) }
+        ToolSpec {
+            name: name.into(),
+            description: "d".into(),
+            parameters: json!({"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "integer"}}}),
+        }
     }
 
     fn chat(choice: ToolChoice) -> ChatPrompt {
-        let call = Message { role: Role::Assistant, parts: vec![Part::ToolCall(ToolCall { id: "1".into(), name: "f".into(), arguments: "{\"a\":1}".into() })], name: None };
-        let result = Message { role: Role::Tool, parts: vec![Part::ToolResult(ToolResult { call_id: "1".into(), content: "42".into(), is_error: false })], name: None };
-        ChatPrompt { messages: vec![Message::text(Role::System, "Be brief."), Message::text(Role::User, "hi"), call, result], tools: vec![tool("f"), tool("g")], tool_choice: choice, template_args: Map::new() }
+        let call = Message {
+            role: Role::Assistant,
+            parts: vec![Part::ToolCall(ToolCall {
+                id: "1".into(),
+                name: "f".into(),
+                arguments: "{\"a\":1}".into(),
+            })],
+            name: None,
+        };
+        let result = Message {
+            role: Role::Tool,
+            parts: vec![Part::ToolResult(ToolResult {
+                call_id: "1".into(),
+                content: "42".into(),
+                is_error: false,
+            })],
+            name: None,
+        };
+        ChatPrompt {
+            messages: vec![
+                Message::text(Role::System, "Be brief."),
+                Message::text(Role::User, "hi"),
+                call,
+                result,
+            ],
+            tools: vec![tool("f"), tool("g")],
+            tool_choice: choice,
+            template_args: Map::new(),
+        }
     }
 
     #[test]
@@ -207,8 +278,16 @@ mod tests {
         let text = prepared.rendered.text;
         assert!(text.starts_with("[system]Be brief.\n\n# Tools"), "{text}");
         assert!(text.contains("<tools>\n{\"type\":\"function\""), "{text}");
-        assert!(text.contains("[assistant]<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":1}}\n</tool_call>"), "{text}");
-        assert!(text.contains("[user]<tool_response>\n42\n</tool_response>[tools 0]"), "{text}");
+        assert!(
+            text.contains(
+                "[assistant]<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":1}}\n</tool_call>"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("[user]<tool_response>\n42\n</tool_response>[tools 0]"),
+            "{text}"
+        );
         assert_eq!(prepared.format.calls, Some(CallFormat::Hermes));
         assert!(prepared.constraint.is_none());
     }
@@ -227,13 +306,28 @@ mod tests {
     #[test]
     fn an_enforced_call_names_only_tools_that_exist_and_relocates_their_references() {
         let text = Plain("x");
-        let Some(Constraint::Lark(grammar)) = prepare(&text, &chat(ToolChoice::Named("g".into()))).unwrap().constraint else {
+        let Some(Constraint::Lark(grammar)) = prepare(&text, &chat(ToolChoice::Named("g".into())))
+            .unwrap()
+            .constraint
+        else {
             panic!("a grammar")
         };
-        assert!(grammar.contains("\"const\":\"g\"") && !grammar.contains("\"const\":\"f\""), "{grammar}");
+        assert!(
+            grammar.contains("\"const\":\"g\"") && !grammar.contains("\"const\":\"f\""),
+            "{grammar}"
+        );
         assert!(grammar.contains("#/$defs/tool0/$defs/x"), "{grammar}");
-        for choice in [ToolChoice::Named("h".into()), ToolChoice::Named(String::new())] {
-            assert!(matches!(prepare(&text, &chat(choice)), Err(InferError::Invalid { field: "tool_choice", .. })));
+        for choice in [
+            ToolChoice::Named("h".into()),
+            ToolChoice::Named(String::new()),
+        ] {
+            assert!(matches!(
+                prepare(&text, &chat(choice)),
+                Err(InferError::Invalid {
+                    field: "tool_choice",
+                    ..
+                })
+            ));
         }
     }
 }

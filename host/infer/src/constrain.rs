@@ -25,7 +25,7 @@ const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,40}";
 const COMPILER_STACK_BYTES: usize = 16 << 20;
 
 /// A grammar at work in one sequence.
-pub struct Grammar(Matcher);
+pub struct Grammar(Box<Matcher>);
 
 impl std::fmt::Debug for Grammar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,12 +44,17 @@ impl Allowed for Mask {
 
 impl Grammar {
     pub fn mask(&mut self) -> Result<Mask, InferError> {
-        self.0.compute_mask_or_eos().map(Mask).map_err(|e| refused(&e.to_string()))
+        self.0
+            .compute_mask_or_eos()
+            .map(Mask)
+            .map_err(|e| refused(&e.to_string()))
     }
 
     /// Advances by a token that the mask allowed. True when nothing may follow.
     pub fn accept(&mut self, token: u32) -> Result<bool, InferError> {
-        self.0.consume_token(token).map_err(|e| refused(&e.to_string()))?;
+        self.0
+            .consume_token(token)
+            .map_err(|e| refused(&e.to_string()))?;
         Ok(self.0.is_stopped())
     }
 }
@@ -105,7 +110,8 @@ impl Grammars {
             None => None,
             Some(trie) => {
                 let env: TokEnv = Arc::new(Env(trie));
-                let mut factory = ParserFactory::new_simple(&env).map_err(|e| refused(&e.to_string()))?;
+                let mut factory =
+                    ParserFactory::new_simple(&env).map_err(|e| refused(&e.to_string()))?;
                 factory.quiet();
                 let limits = factory.limits_mut();
                 limits.max_lexer_states = settings.max_lexer_states;
@@ -118,8 +124,12 @@ impl Grammars {
             }
         };
         let threads = settings.compile_threads.max(1);
-        let shared =
-            Arc::new(Shared { settings, factory, state: Mutex::default(), wake: Condvar::new() });
+        let shared = Arc::new(Shared {
+            settings,
+            factory,
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        });
         let spawn = |id| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -128,13 +138,19 @@ impl Grammars {
                 .spawn(move || shared.compile_all())
         };
         let threads: Result<Vec<_>, _> = (0..threads).map(spawn).collect();
-        let threads =
-            threads.map_err(|e| InferError::Backend { stage: "starting threads", source: Box::new(e) })?;
+        let threads = threads.map_err(|e| InferError::Backend {
+            stage: "starting threads",
+            source: Box::new(e),
+        })?;
         Ok(Self { shared, threads })
     }
 
     /// Checks what can be checked at once. A kept grammar is there at once; another is compiled by [`Self::start`].
-    pub fn prepare(&self, tenant: &TenantId, constraint: &Constraint) -> Result<Prepared, InferError> {
+    pub fn prepare(
+        &self,
+        tenant: &TenantId,
+        constraint: &Constraint,
+    ) -> Result<Prepared, InferError> {
         if self.shared.factory.is_none() {
             return Err(refused("the model has no end token"));
         }
@@ -146,9 +162,13 @@ impl Grammars {
         Ok(match state.kept.get_mut(&key) {
             Some(kept) => {
                 kept.used = clock;
-                Prepared::Ready(Grammar(kept.prototype.deep_clone()))
+                Prepared::Ready(Grammar(Box::new(kept.prototype.deep_clone())))
             }
-            None => Prepared::Job(Box::new(Job { key, source, since: Instant::now() })),
+            None => Prepared::Job(Box::new(Job {
+                key,
+                source,
+                since: Instant::now(),
+            })),
         })
     }
 
@@ -191,12 +211,15 @@ impl Shared {
         while let Some((job, done)) = self.next() {
             let Job { key, source, since } = *job;
             let late = since.elapsed() > self.settings.compile_deadline;
-            let compiled =
-                if late { Err(refused("compiling took too long")) } else { self.compile_one(source) };
+            let compiled = if late {
+                Err(refused("compiling took too long"))
+            } else {
+                self.compile_one(source)
+            };
             let mut state = self.state.lock();
             state.busy.retain(|t| *t != key.0);
             let result = compiled.map(|prototype| {
-                let grammar = Grammar(prototype.deep_clone());
+                let grammar = Grammar(Box::new(prototype.deep_clone()));
                 self.keep(&mut state, key, prototype);
                 grammar
             });
@@ -241,15 +264,21 @@ impl Shared {
         state.kept.insert(key, Kept { prototype, used });
         let oldest = |kept: &HashMap<Key, Kept>, of: &dyn Fn(&Key) -> bool| {
             let candidates = kept.iter().filter(|(key, _)| of(key));
-            candidates.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone())
+            candidates
+                .min_by_key(|(_, kept)| kept.used)
+                .map(|(key, _)| key.clone())
         };
         let own = |key: &Key| key.0 == tenant;
         while state.kept.keys().filter(|k| own(k)).count() > self.settings.cached_per_tenant {
-            let Some(key) = oldest(&state.kept, &own) else { break };
+            let Some(key) = oldest(&state.kept, &own) else {
+                break;
+            };
             state.kept.remove(&key);
         }
         while state.kept.len() > self.settings.cached {
-            let Some(key) = oldest(&state.kept, &|_| true) else { break };
+            let Some(key) = oldest(&state.kept, &|_| true) else {
+                break;
+            };
             state.kept.remove(&key);
         }
     }
@@ -276,7 +305,10 @@ fn refused(reason: &str) -> InferError {
 }
 
 /// A constraint's digest and its form for the compiler.
-fn source(constraint: &Constraint, max_bytes: usize) -> Result<([u8; 32], TopLevelGrammar), InferError> {
+fn source(
+    constraint: &Constraint,
+    max_bytes: usize,
+) -> Result<([u8; 32], TopLevelGrammar), InferError> {
     let (kind, text) = match constraint {
         Constraint::JsonObject => ("json-object", String::new()),
         Constraint::JsonSchema(schema) => ("json-schema", schema.to_string()),
@@ -284,20 +316,30 @@ fn source(constraint: &Constraint, max_bytes: usize) -> Result<([u8; 32], TopLev
         Constraint::Lark(text) => ("lark", text.clone()),
     };
     if text.len() > max_bytes {
-        return Err(refused(&format!("{} bytes, more than {max_bytes}", text.len())));
+        return Err(refused(&format!(
+            "{} bytes, more than {max_bytes}",
+            text.len()
+        )));
     }
     let grammar = match constraint {
-        Constraint::JsonObject => GrammarWithLexer::from_json_schema(strict(&json!({"type": "object"}))?),
+        Constraint::JsonObject => {
+            GrammarWithLexer::from_json_schema(strict(&json!({"type": "object"}))?)
+        }
         Constraint::JsonSchema(schema) => GrammarWithLexer::from_json_schema(strict(schema)?),
         Constraint::Regex(regex) => GrammarWithLexer::from_regex(regex),
-        Constraint::Lark(text) if text.trim().is_empty() => return Err(refused("the grammar is empty")),
+        Constraint::Lark(text) if text.trim().is_empty() => {
+            return Err(refused("the grammar is empty"));
+        }
         Constraint::Lark(text) => GrammarWithLexer::from_lark(text.clone()),
     };
     let mut hash = Sha256::new();
     hash.update(kind);
     hash.update([0]);
     hash.update(text);
-    Ok((hash.finalize().into(), TopLevelGrammar::from_grammar(grammar)))
+    Ok((
+        hash.finalize().into(),
+        TopLevelGrammar::from_grammar(grammar),
+    ))
 }
 
 /// The schema with our options for the compiler in place of any of the caller's: `lenient` would drop what it cannot
@@ -309,6 +351,12 @@ pub(crate) fn strict(schema: &Value) -> Result<Value, InferError> {
         Value::Bool(false) => return Err(refused("nothing satisfies the schema `false`")),
         _ => return Err(refused("a schema is an object or a boolean")),
     };
-    schema.insert("x-guidance".into(), json!({"whitespace_pattern": JSON_SPACE}));
+    schema.insert(
+        "x-guidance".into(),
+        json!({"whitespace_pattern": JSON_SPACE}),
+    );
     Ok(Value::Object(schema))
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,9 @@ impl Detokenizer {
                     let (valid, after) = rest.split_at(error.valid_up_to());
                     out.push_str(std::str::from_utf8(valid).expect("the valid part is text"));
                     rest = after;
-                    let Some(broken) = error.error_len() else { break };
+                    let Some(broken) = error.error_len() else {
+                        break;
+                    };
                     out.push(char::REPLACEMENT_CHARACTER);
                     rest = &rest[broken..];
                 }

@@ -32,7 +32,7 @@ pub use generator::GeneratorParts;
 pub use load::{LoadError, ModelOptions};
 pub use memory::DoesNotFit;
 pub use service::Engine;
-pub use text::ModelText;
 pub use settings::{GrammarSettings, Settings};
 pub use stockade_kernels::{KvType, MatmulPrecision};
+pub use text::ModelText;
 pub use vocabulary::Vocabulary;

@@ -46,11 +46,23 @@ impl Sampler {
         let mut counts = HashMap::new();
         if sampling.repetition_penalty != 1.0 {
             for &token in prompt {
-                counts.insert(token, Count { prompt: true, completion: 0 });
+                counts.insert(
+                    token,
+                    Count {
+                        prompt: true,
+                        completion: 0,
+                    },
+                );
             }
         }
         let seed = sampling.seed.unwrap_or(seed);
-        Self { sampling, seed, counts, penalised, row: Vec::new() }
+        Self {
+            sampling,
+            seed,
+            counts,
+            penalised,
+            row: Vec::new(),
+        }
     }
 
     /// Draws the token for `position` (counted from the prompt's first token).
@@ -82,7 +94,9 @@ impl Sampler {
         if self.sampling.temperature <= 0.0 || self.sampling.top_k == 1 {
             return Ok(best);
         }
-        Ok(self.draw(self.row[best as usize], uniform(self.seed, position as u64)).unwrap_or(best))
+        Ok(self
+            .draw(self.row[best as usize], uniform(self.seed, position as u64))
+            .unwrap_or(best))
     }
 
     /// Counts a token that became part of the completion.
@@ -98,7 +112,9 @@ impl Sampler {
         }
         let s = &self.sampling;
         for (&token, count) in &self.counts {
-            let Some(logit) = self.row.get_mut(token as usize) else { continue };
+            let Some(logit) = self.row.get_mut(token as usize) else {
+                continue;
+            };
             if count.prompt || count.completion > 0 {
                 *logit = if *logit > 0.0 {
                     *logit / s.repetition_penalty
@@ -212,7 +228,11 @@ pub fn argmax(row: &[f32]) -> Option<u32> {
 }
 
 /// `(token, log-probability)` of `chosen` and of the `top` likeliest, from raw logits. `None` for broken rows.
-pub fn log_probabilities(logits: &[f32], chosen: u32, top: usize) -> Option<(f32, Vec<(u32, f32)>)> {
+pub fn log_probabilities(
+    logits: &[f32],
+    chosen: u32,
+    top: usize,
+) -> Option<(f32, Vec<(u32, f32)>)> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if !max.is_finite() || logits.iter().any(|x| x.is_nan()) {
         return None;
@@ -248,15 +268,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn sampler(change: impl FnOnce(&mut Sampling)) -> Sampler {
-        let mut sampling = Sampling { seed: Some(1), ..Sampling::default() };
+        let mut sampling = Sampling {
+            seed: Some(1),
+            ..Sampling::default()
+        };
         change(&mut sampling);
         Sampler::new(sampling, 0, &[])
     }
 
     /// Which tokens ever come out over many positions.
     fn support(mut s: Sampler, logits: &[f32]) -> Vec<u32> {
-        let drawn: std::collections::BTreeSet<u32> =
-            (0..4000).map(|p| s.sample(logits, None, p).unwrap()).collect();
+        let drawn: std::collections::BTreeSet<u32> = (0..4000)
+            .map(|p| s.sample(logits, None, p).unwrap())
+            .collect();
         drawn.into_iter().collect()
     }
 
@@ -267,15 +291,42 @@ mod tests {
         for (name, s, kept) in [
             ("everything", sampler(|_| ()), vec![0, 1, 2, 3]),
             ("top-k 2", sampler(|s| s.top_k = 2), vec![0, 1]),
-            ("top-k tie goes to the smaller id", sampler(|s| s.top_k = 3), vec![0, 1, 2]),
+            (
+                "top-k tie goes to the smaller id",
+                sampler(|s| s.top_k = 3),
+                vec![0, 1, 2],
+            ),
             ("top-p first is enough", sampler(|s| s.top_p = 0.4), vec![0]),
             ("top-p needs two", sampler(|s| s.top_p = 0.7), vec![0, 1]),
-            ("top-p tie goes to the smaller id", sampler(|s| s.top_p = 0.87), vec![0, 1, 2]),
+            (
+                "top-p tie goes to the smaller id",
+                sampler(|s| s.top_p = 0.87),
+                vec![0, 1, 2],
+            ),
             ("top-p 0 keeps one", sampler(|s| s.top_p = 0.0), vec![0]),
-            ("min-p half of the best", sampler(|s| s.min_p = 0.45), vec![0, 1]),
-            ("top-p counts mass after top-k", sampler(|s| { s.top_k = 2; s.top_p = 0.6 }), vec![0]),
-            ("temperature 0 is greedy", sampler(|s| s.temperature = 0.0), vec![0]),
-            ("bias removes", sampler(|s| s.logit_bias = vec![(0, -100.0), (9, 5.0)]), vec![1, 2, 3]),
+            (
+                "min-p half of the best",
+                sampler(|s| s.min_p = 0.45),
+                vec![0, 1],
+            ),
+            (
+                "top-p counts mass after top-k",
+                sampler(|s| {
+                    s.top_k = 2;
+                    s.top_p = 0.6
+                }),
+                vec![0],
+            ),
+            (
+                "temperature 0 is greedy",
+                sampler(|s| s.temperature = 0.0),
+                vec![0],
+            ),
+            (
+                "bias removes",
+                sampler(|s| s.logit_bias = vec![(0, -100.0), (9, 5.0)]),
+                vec![1, 2, 3],
+            ),
         ] {
             assert_eq!(support(s, &logits), kept, "{name}");
         }
@@ -291,7 +342,10 @@ mod tests {
                 counts[s.sample(&logits, None, position).unwrap() as usize] += 1;
             }
             for (count, p) in counts.iter().zip([0.5, 0.3, 0.2]) {
-                assert!((f64::from(*count) / 20_000.0 - p).abs() < 0.02, "{counts:?}");
+                assert!(
+                    (f64::from(*count) / 20_000.0 - p).abs() < 0.02,
+                    "{counts:?}"
+                );
             }
         }
     }
@@ -301,30 +355,56 @@ mod tests {
         let logits: Vec<f32> = (0..100).map(|i| (i % 7) as f32 * 0.1).collect();
         let run = |seed| {
             let mut s = sampler(|s| s.seed = Some(seed));
-            (0..50).map(|p| s.sample(&logits, None, p).unwrap()).collect::<Vec<_>>()
+            (0..50)
+                .map(|p| s.sample(&logits, None, p).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
         let mut s = sampler(|s| s.seed = Some(3));
-        assert_eq!(s.sample(&logits, None, 17).unwrap(), run(3)[17], "order of calls does not matter");
+        assert_eq!(
+            s.sample(&logits, None, 17).unwrap(),
+            run(3)[17],
+            "order of calls does not matter"
+        );
     }
 
     #[test]
     fn penalties_count_prompt_and_completion_as_documented() {
-        let greedy = |change: fn(&mut Sampling), prompt: &[u32], completion: &[u32], logits: &[f32]| {
-            let mut sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-            change(&mut sampling);
-            let mut s = Sampler::new(sampling, 0, prompt);
-            completion.iter().for_each(|&t| s.accept(t));
-            s.sample(logits, None, 0).unwrap()
-        };
+        let greedy =
+            |change: fn(&mut Sampling), prompt: &[u32], completion: &[u32], logits: &[f32]| {
+                let mut sampling = Sampling {
+                    temperature: 0.0,
+                    ..Sampling::default()
+                };
+                change(&mut sampling);
+                let mut s = Sampler::new(sampling, 0, prompt);
+                completion.iter().for_each(|&t| s.accept(t));
+                s.sample(logits, None, 0).unwrap()
+            };
         let repeat = |s: &mut Sampling| s.repetition_penalty = 2.0;
-        assert_eq!(greedy(repeat, &[0], &[], &[1.0, 0.9]), 1, "positive logits are divided");
-        assert_eq!(greedy(repeat, &[1], &[], &[-1.0, -0.6]), 0, "negative logits are multiplied");
+        assert_eq!(
+            greedy(repeat, &[0], &[], &[1.0, 0.9]),
+            1,
+            "positive logits are divided"
+        );
+        assert_eq!(
+            greedy(repeat, &[1], &[], &[-1.0, -0.6]),
+            0,
+            "negative logits are multiplied"
+        );
         let frequency = |s: &mut Sampling| s.frequency_penalty = 0.5;
-        assert_eq!(greedy(frequency, &[0, 0, 0], &[], &[1.0, 0.9]), 0, "the prompt does not count");
+        assert_eq!(
+            greedy(frequency, &[0, 0, 0], &[], &[1.0, 0.9]),
+            0,
+            "the prompt does not count"
+        );
         assert_eq!(greedy(frequency, &[], &[0], &[1.6, 1.0]), 0);
-        assert_eq!(greedy(frequency, &[], &[0, 0], &[1.6, 1.0]), 1, "once per occurrence");
+        assert_eq!(
+            greedy(frequency, &[], &[0, 0], &[1.6, 1.0]),
+            1,
+            "once per occurrence"
+        );
         let presence = |s: &mut Sampling| s.presence_penalty = 0.5;
         assert_eq!(greedy(presence, &[], &[0, 0], &[1.6, 1.0]), 0, "once");
     }
@@ -332,15 +412,24 @@ mod tests {
     #[test]
     fn a_broken_row_is_an_error_and_not_a_token() {
         let mut s = sampler(|_| ());
-        assert_eq!(s.sample(&[0.0, f32::NAN], None, 0), Err(SampleError::NotANumber));
-        assert_eq!(s.sample(&[f32::NEG_INFINITY; 2], None, 0), Err(SampleError::NothingAllowed));
+        assert_eq!(
+            s.sample(&[0.0, f32::NAN], None, 0),
+            Err(SampleError::NotANumber)
+        );
+        assert_eq!(
+            s.sample(&[f32::NEG_INFINITY; 2], None, 0),
+            Err(SampleError::NothingAllowed)
+        );
         struct Nothing;
         impl Allowed for Nothing {
             fn allows(&self, _: u32) -> bool {
                 false
             }
         }
-        assert_eq!(s.sample(&[0.0, 1.0], Some(&Nothing), 0), Err(SampleError::NothingAllowed));
+        assert_eq!(
+            s.sample(&[0.0, 1.0], Some(&Nothing), 0),
+            Err(SampleError::NothingAllowed)
+        );
         assert_eq!(log_probabilities(&[0.0, f32::NAN], 0, 1), None);
     }
 

@@ -7,7 +7,7 @@ use crate::constrain::{Grammar, Mask};
 use crate::pages::PageKey;
 use crate::queue::Ticket;
 use crate::reply::Reply;
-use crate::sampler::{Allowed, Sampler, log_probabilities};
+use crate::sampler::{Allowed, SampleError, Sampler, log_probabilities};
 use crate::vocabulary::Vocabulary;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub(crate) struct Sequence {
 pub(crate) enum Work {
     Generate(Box<Generation>),
     Score(Score),
+    Classify(Classify),
 }
 
 pub(crate) struct Generation {
@@ -63,7 +64,9 @@ pub(crate) struct Generation {
 pub(crate) enum Constraining {
     None,
     /// Still compiling; gives up at the deadline.
-    Pending { deadline: Instant },
+    Pending {
+        deadline: Instant,
+    },
     Ready(Grammar),
     /// Away while its mask is computed.
     Lent,
@@ -77,6 +80,11 @@ pub(crate) struct Score {
     pub done: Option<oneshot::Sender<Result<Vec<TokenLogprob>, InferError>>>,
 }
 
+/// Wants the last token's row, whose columns are labels.
+pub(crate) struct Classify {
+    pub done: Option<oneshot::Sender<Result<Vec<f32>, InferError>>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Times {
     pub queued: Instant,
@@ -85,10 +93,37 @@ pub(crate) struct Times {
 }
 
 impl Sequence {
-    pub fn new(id: u64, tenant: TenantId, tokens: Vec<u32>, root: PageKey, work: Work, ticket: Option<Ticket>, span: tracing::Span) -> Self {
+    pub fn new(
+        id: u64,
+        tenant: TenantId,
+        tokens: Vec<u32>,
+        root: PageKey,
+        work: Work,
+        ticket: Option<Ticket>,
+        span: tracing::Span,
+    ) -> Self {
         let prompt = tokens.len();
-        let times = Times { queued: Instant::now(), admitted: None, first_token: None };
-        Self { id, tenant, tokens, prompt, computed: 0, pages: Vec::new(), published: 0, keys: Vec::new(), root, work, ticket, cached: None, times, span }
+        let times = Times {
+            queued: Instant::now(),
+            admitted: None,
+            first_token: None,
+        };
+        Self {
+            id,
+            tenant,
+            tokens,
+            prompt,
+            computed: 0,
+            pages: Vec::new(),
+            published: 0,
+            keys: Vec::new(),
+            root,
+            work,
+            ticket,
+            cached: None,
+            times,
+            span,
+        }
     }
 
     /// Pages for all its tokens.
@@ -100,7 +135,7 @@ impl Sequence {
     /// always computed anew.
     pub fn reusable_keys(&mut self) -> &[PageKey] {
         let positions = match &self.work {
-            Work::Generate(_) => self.tokens.len().saturating_sub(1),
+            Work::Generate(_) | Work::Classify(_) => self.tokens.len().saturating_sub(1),
             Work::Score(score) => score.first_row,
         };
         let count = positions / PAGE_TOKENS;
@@ -118,31 +153,33 @@ impl Sequence {
         while self.keys.len() < count {
             let last = self.keys.last().copied().unwrap_or(self.root);
             let start = self.keys.len() * PAGE_TOKENS;
-            self.keys.push(last.next(&self.tokens[start..start + PAGE_TOKENS]));
+            self.keys
+                .push(last.next(&self.tokens[start..start + PAGE_TOKENS]));
         }
     }
 
     /// Positions still to run before the next decision.
     pub fn pending(&self) -> usize {
         match &self.work {
-            Work::Generate(_) => self.tokens.len() - self.computed,
+            Work::Generate(_) | Work::Classify(_) => self.tokens.len() - self.computed,
             Work::Score(_) => self.tokens.len() - 1 - self.computed,
         }
     }
 
     /// One token a step from here on.
     pub fn decodes(&self) -> bool {
-        matches!(self.work, Work::Generate(_)) && self.pending() == 1 && self.tokens.len() > self.prompt
+        matches!(self.work, Work::Generate(_))
+            && self.pending() == 1
+            && self.tokens.len() > self.prompt
     }
 
     /// What to run with up to `rows` rows, of which up to `score_rows` may be scored: a count above 0 and its logits.
     pub fn chunk(&self, rows: usize, score_rows: usize) -> Option<(usize, LogitRows)> {
         let (count, logits) = match &self.work {
-            Work::Generate(_) => {
-                let count = self.pending().min(rows);
-                let last = count == self.pending();
-                (count, if last { LogitRows::Last } else { LogitRows::None })
+            Work::Generate(_) | Work::Classify(_) if self.pending() <= rows => {
+                (self.pending(), LogitRows::Last)
             }
+            Work::Generate(_) | Work::Classify(_) => (rows, LogitRows::None),
             Work::Score(score) if self.computed < score.first_row => {
                 ((score.first_row - self.computed).min(rows), LogitRows::None)
             }
@@ -155,7 +192,8 @@ impl Sequence {
     pub fn is_cancelled(&self) -> bool {
         match &self.work {
             Work::Generate(generation) => generation.events.is_closed(),
-            Work::Score(score) => score.done.as_ref().is_none_or(oneshot::Sender::is_closed),
+            Work::Score(score) => is_gone(&score.done),
+            Work::Classify(classify) => is_gone(&classify.done),
         }
     }
 
@@ -175,11 +213,8 @@ impl Sequence {
         tracing::debug!(parent: &self.span, %error, "request failed");
         match &mut self.work {
             Work::Generate(generation) => generation.outbox.push_back(Err(error)),
-            Work::Score(score) => {
-                if let Some(done) = score.done.take() {
-                    done.send(Err(error)).ok();
-                }
-            }
+            Work::Score(score) => answer(&mut score.done, Err(error)),
+            Work::Classify(classify) => answer(&mut classify.done, Err(error)),
         }
         self.flush();
     }
@@ -191,14 +226,22 @@ impl Sequence {
             cached_tokens: self.cached.unwrap_or(0) as u32,
             completion_tokens: match &self.work {
                 Work::Generate(generation) => generation.completion as u32,
-                Work::Score(_) => 0,
+                Work::Score(_) | Work::Classify(_) => 0,
             },
         };
         if let Work::Generate(generation) = &mut self.work {
             let mut events = Vec::new();
             let calls = generation.reply.finish(&mut events);
-            let reason = if calls && reason == FinishReason::Stop { FinishReason::ToolCalls } else { reason };
-            events.push(Event::End(End { reason, usage, refusal: None }));
+            let reason = if calls && reason == FinishReason::Stop {
+                FinishReason::ToolCalls
+            } else {
+                reason
+            };
+            events.push(Event::End(End {
+                reason,
+                usage,
+                refusal: None,
+            }));
             generation.outbox.extend(events.into_iter().map(Ok));
         }
         self.record(usage);
@@ -212,7 +255,8 @@ impl Sequence {
         let first = self.times.first_token.unwrap_or(now);
         let decode = ms(first, now);
         let rate = f64::from(usage.completion_tokens.saturating_sub(1)) / (decode / 1e3).max(1e-9);
-        self.span.record("queue_ms", ms(self.times.queued, admitted));
+        self.span
+            .record("queue_ms", ms(self.times.queued, admitted));
         self.span.record("prefill_ms", ms(admitted, first));
         self.span.record("decode_ms", decode);
         self.span.record("tokens_per_second", rate);
@@ -220,7 +264,13 @@ impl Sequence {
     }
 
     /// Takes the logits of `count` computed rows. True when the sequence is done.
-    pub fn absorb(&mut self, count: usize, logits: &[f32], vocab: usize, mask: Option<Mask>) -> Result<bool, InferError> {
+    pub fn absorb(
+        &mut self,
+        count: usize,
+        logits: &[f32],
+        vocab: usize,
+        mask: Option<Mask>,
+    ) -> Result<bool, InferError> {
         let start = self.computed;
         self.computed += count;
         match &mut self.work {
@@ -232,19 +282,32 @@ impl Sequence {
                     score.results.push(entry(row, token, 1, &score.vocabulary)?);
                 }
                 let complete = self.computed + 1 == self.tokens.len();
-                if complete && let Some(done) = score.done.take() {
-                    done.send(Ok(std::mem::take(&mut score.results))).ok();
+                if complete {
+                    answer(&mut score.done, Ok(std::mem::take(&mut score.results)));
                 }
                 Ok(complete)
+            }
+            Work::Classify(_) if logits.is_empty() => Ok(false),
+            Work::Classify(_) if logits.iter().any(|x| !x.is_finite()) => {
+                Err(broken(SampleError::NotANumber))
+            }
+            Work::Classify(classify) => {
+                answer(&mut classify.done, Ok(logits.to_vec()));
+                Ok(true)
             }
         }
     }
 
     fn next_token(&mut self, logits: &[f32], mask: Option<Mask>) -> Result<bool, InferError> {
-        let Work::Generate(generation) = &mut self.work else { return Ok(true) };
+        let Work::Generate(generation) = &mut self.work else {
+            return Ok(true);
+        };
         let position = self.tokens.len();
         let allowed = mask.as_ref().map(|mask| mask as &dyn Allowed);
-        let token = generation.sampler.sample(logits, allowed, position).map_err(broken)?;
+        let token = generation
+            .sampler
+            .sample(logits, allowed, position)
+            .map_err(broken)?;
         self.times.first_token.get_or_insert_with(Instant::now);
         generation.completion += 1;
         let constrained = mask.is_some();
@@ -253,7 +316,12 @@ impl Sequence {
             return Ok(true);
         }
         let logprob = match generation.logprobs {
-            Some(top) => Some(entry(logits, token, usize::from(top), &generation.vocabulary)?),
+            Some(top) => Some(entry(
+                logits,
+                token,
+                usize::from(top),
+                &generation.vocabulary,
+            )?),
             None => None,
         };
         let complete = match &mut generation.grammar {
@@ -301,13 +369,40 @@ impl Generation {
     }
 }
 
-fn entry(logits: &[f32], token: u32, top: usize, vocabulary: &Vocabulary) -> Result<TokenLogprob, InferError> {
-    let (logprob, top) = log_probabilities(logits, token, top)
-        .ok_or_else(|| broken(crate::sampler::SampleError::NotANumber))?;
-    let top = top.into_iter().map(|(id, p)| (id, vocabulary.bytes(id).to_vec(), p)).collect();
-    Ok(TokenLogprob { id: token, bytes: vocabulary.bytes(token).to_vec(), logprob, top })
+fn is_gone<T>(done: &Option<oneshot::Sender<T>>) -> bool {
+    done.as_ref().is_none_or(oneshot::Sender::is_closed)
 }
 
-fn broken(error: crate::sampler::SampleError) -> InferError {
-    InferError::Backend { stage: "sampling", source: Box::new(error) }
+/// Hands a result to whoever still waits for it.
+fn answer<T>(done: &mut Option<oneshot::Sender<T>>, result: T) {
+    if let Some(done) = done.take() {
+        done.send(result).ok();
+    }
+}
+
+fn entry(
+    logits: &[f32],
+    token: u32,
+    top: usize,
+    vocabulary: &Vocabulary,
+) -> Result<TokenLogprob, InferError> {
+    let (logprob, top) =
+        log_probabilities(logits, token, top).ok_or_else(|| broken(SampleError::NotANumber))?;
+    let top = top
+        .into_iter()
+        .map(|(id, p)| (id, vocabulary.bytes(id).to_vec(), p))
+        .collect();
+    Ok(TokenLogprob {
+        id: token,
+        bytes: vocabulary.bytes(token).to_vec(),
+        logprob,
+        top,
+    })
+}
+
+fn broken(error: SampleError) -> InferError {
+    InferError::Backend {
+        stage: "sampling",
+        source: Box::new(error),
+    }
 }

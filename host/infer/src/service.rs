@@ -2,20 +2,21 @@
 
 use crate::embedder::{Embedder, EmbedderParts};
 use crate::generator::{Generator, GeneratorParts};
+use crate::memory::machine_limit;
 use crate::settings::Settings;
 use crate::text::ModelText;
-use crate::memory::machine_limit;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::ModelId;
-use stockade_kernels::Pool;
 use stockade_core::infer::{
-    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError,
-    Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
+    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream,
+    GenerateRequest, InferError, Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest,
+    TokenizeOptions,
 };
+use stockade_kernels::Pool;
 
 /// Serves models. Shared by reference; models come and go while requests run.
 pub struct Engine {
@@ -29,7 +30,7 @@ pub struct Engine {
 }
 
 enum Served {
-    Generator(Generator),
+    Generator(Box<Generator>),
     Embedder(Embedder),
 }
 
@@ -37,18 +38,24 @@ impl Engine {
     /// An engine without models.
     pub fn new(settings: Settings) -> Self {
         let memory_limit = settings.memory_bytes.unwrap_or_else(machine_limit);
-        Self { settings, models: RwLock::default(), pool: OnceLock::new(), memory_limit, reserved: Mutex::default() }
+        Self {
+            settings,
+            models: RwLock::default(),
+            pool: OnceLock::new(),
+            memory_limit,
+            reserved: Mutex::default(),
+        }
     }
 
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Serves a language model from now on. A model of the same name ends when its last caller lets go of it.
+    /// Serves a language model, or a classifier where [`ModelInfo::kind`] says so, from now on. A model of the same name ends when its last caller lets go of it.
     pub fn add_generator(&self, parts: GeneratorParts) -> Result<ModelInfo, InferError> {
         let generator = Generator::start(parts, self.settings.clone())?;
         let info = generator.info().clone();
-        self.add(Served::Generator(generator));
+        self.add(Served::Generator(Box::new(generator)));
         Ok(info)
     }
 
@@ -77,13 +84,18 @@ impl Engine {
 
     /// Bytes that another model may take.
     pub(crate) fn memory_left(&self) -> u64 {
-        self.memory_limit.saturating_sub(self.reserved.lock().values().sum())
+        self.memory_limit
+            .saturating_sub(self.reserved.lock().values().sum())
     }
 
     /// Takes `bytes` for a model, in place of what it had; else tells what is left.
     pub(crate) fn reserve(&self, id: &ModelId, bytes: u64) -> Result<(), u64> {
         let mut reserved = self.reserved.lock();
-        let others: u64 = reserved.iter().filter(|(other, _)| *other != id).map(|(_, bytes)| bytes).sum();
+        let others: u64 = reserved
+            .iter()
+            .filter(|(other, _)| *other != id)
+            .map(|(_, bytes)| bytes)
+            .sum();
         let left = self.memory_limit.saturating_sub(others);
         if bytes > left {
             return Err(left);
@@ -98,7 +110,9 @@ impl Engine {
 
     fn add(&self, served: Served) {
         let mut models = self.models.write();
-        let at = models.iter().position(|model| model.info().id == served.info().id);
+        let at = models
+            .iter()
+            .position(|model| model.info().id == served.info().id);
         let served = Arc::new(served);
         let replaced = match at {
             Some(at) => Some(std::mem::replace(&mut models[at], served)),
@@ -114,7 +128,9 @@ impl Engine {
     fn find(&self, id: &ModelId) -> Result<Arc<Served>, InferError> {
         let models = self.models.read();
         let found = models.iter().find(|model| model.info().id == *id);
-        found.cloned().ok_or_else(|| InferError::UnknownModel(id.to_string()))
+        found
+            .cloned()
+            .ok_or_else(|| InferError::UnknownModel(id.to_string()))
     }
 }
 
@@ -134,9 +150,14 @@ impl Served {
     }
 
     fn generator(&self) -> Result<&Generator, InferError> {
+        self.of_kind(ModelKind::Generator)
+    }
+
+    /// The engine thread of a language model or a classifier.
+    fn of_kind(&self, kind: ModelKind) -> Result<&Generator, InferError> {
         match self {
-            Self::Generator(generator) => Ok(generator),
-            Self::Embedder(_) => Err(self.wrong_kind(ModelKind::Generator)),
+            Self::Generator(generator) if generator.info().kind == kind => Ok(generator),
+            _ => Err(self.wrong_kind(kind)),
         }
     }
 
@@ -148,13 +169,22 @@ impl Served {
     }
 
     fn wrong_kind(&self, needs: ModelKind) -> InferError {
-        InferError::WrongKind { model: self.info().id.clone(), is: self.info().kind, needs }
+        InferError::WrongKind {
+            model: self.info().id.clone(),
+            is: self.info().kind,
+            needs,
+        }
     }
 }
 
 impl Inference for Engine {
     fn models(&self) -> Vec<ModelInfo> {
-        let mut models: Vec<ModelInfo> = self.models.read().iter().map(|model| model.info().clone()).collect();
+        let mut models: Vec<ModelInfo> = self
+            .models
+            .read()
+            .iter()
+            .map(|model| model.info().clone())
+            .collect();
         models.sort_by_key(|info| info.kind != ModelKind::Generator);
         models
     }
@@ -172,33 +202,70 @@ impl Inference for Engine {
                 return Err(invalid("dimensions", format!("not in 1 to {full}")));
             }
             if request.inputs.len() > self.settings.max_embed_inputs {
-                return Err(invalid("input", format!("more than {} inputs", self.settings.max_embed_inputs)));
+                return Err(invalid(
+                    "input",
+                    format!("more than {} inputs", self.settings.max_embed_inputs),
+                ));
             }
             let mut texts = Vec::with_capacity(request.inputs.len());
             for input in request.inputs {
                 texts.push(match input {
                     EmbedInput::Text(text) if text.len() > self.settings.max_text_bytes => {
-                        return Err(invalid("input", format!("{} bytes in one input", text.len())));
+                        return Err(invalid(
+                            "input",
+                            format!("{} bytes in one input", text.len()),
+                        ));
                     }
                     EmbedInput::Text(text) => embedder.encode(&text)?,
                     EmbedInput::Tokens(tokens) => tokens,
                 });
             }
-            let prompt_tokens = texts.iter().map(|text| text.len() as u32).fold(0, u32::saturating_add);
+            let prompt_tokens = texts
+                .iter()
+                .map(|text| text.len() as u32)
+                .fold(0, u32::saturating_add);
             let result = embedder.embed(&request.tenant, texts)?;
             let mut vectors = result.await.unwrap_or(Err(InferError::Cancelled))?;
             if let Some(n) = request.dimensions {
-                vectors.iter_mut().for_each(|vector| shorten(vector, n as usize));
+                vectors
+                    .iter_mut()
+                    .for_each(|vector| shorten(vector, n as usize));
             }
-            Ok(Embeddings { vectors, prompt_tokens })
+            Ok(Embeddings {
+                vectors,
+                prompt_tokens,
+            })
         })
     }
 
-    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
-        Box::pin(async move { Err(self.find(&request.model)?.wrong_kind(ModelKind::Classifier)) })
+    fn classify(
+        &self,
+        request: ClassifyRequest,
+    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+        Box::pin(async move {
+            let served = self.find(&request.model)?;
+            let classifier = served.of_kind(ModelKind::Classifier)?;
+            let most = self.settings.max_waiting_per_tenant;
+            if request.inputs.len() > most {
+                return Err(invalid("input", format!("more than {most} inputs")));
+            }
+            let mut results = Vec::with_capacity(request.inputs.len());
+            for input in &request.inputs {
+                results.push(classifier.scores(&request.tenant, input)?);
+            }
+            let mut classes = Vec::with_capacity(results.len());
+            for result in results {
+                let scores = result.await.unwrap_or(Err(InferError::Cancelled))?;
+                classes.push(classifier.probabilities(&scores));
+            }
+            Ok(classes)
+        })
     }
 
-    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+    fn log_likelihood(
+        &self,
+        request: ScoreRequest,
+    ) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
         Box::pin(async move {
             let served = self.find(&request.model)?;
             let result = served.generator()?.log_likelihood(request)?;
@@ -206,9 +273,21 @@ impl Inference for Engine {
         })
     }
 
-    fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
+    fn tokenize(
+        &self,
+        model: &ModelId,
+        text: &str,
+        options: TokenizeOptions,
+    ) -> Result<Vec<u32>, InferError> {
         if text.len() > self.settings.max_text_bytes {
-            return Err(invalid("prompt", format!("{} bytes, more than {}", text.len(), self.settings.max_text_bytes)));
+            return Err(invalid(
+                "prompt",
+                format!(
+                    "{} bytes, more than {}",
+                    text.len(),
+                    self.settings.max_text_bytes
+                ),
+            ));
         }
         self.find(model)?.text().encode(text, options)
     }
@@ -223,22 +302,32 @@ impl Inference for Engine {
 
     fn load(&self) -> Load {
         let models = self.models.read();
-        models.iter().filter_map(|model| model.generator().ok()).fold(Load::default(), |sum, generator| {
-            let load = generator.load();
-            Load {
-                sequences_running: sum.sequences_running + load.sequences_running,
-                sequences_waiting: sum.sequences_waiting + load.sequences_waiting,
-                kv_pages_used: sum.kv_pages_used + load.kv_pages_used,
-                kv_pages_total: sum.kv_pages_total + load.kv_pages_total,
-            }
-        })
+        models
+            .iter()
+            .filter_map(|model| match &**model {
+                Served::Generator(generator) => Some(generator),
+                Served::Embedder(_) => None,
+            })
+            .fold(Load::default(), |sum, generator| {
+                let load = generator.load();
+                Load {
+                    sequences_running: sum.sequences_running + load.sequences_running,
+                    sequences_waiting: sum.sequences_waiting + load.sequences_waiting,
+                    kv_pages_used: sum.kv_pages_used + load.kv_pages_used,
+                    kv_pages_total: sum.kv_pages_total + load.kv_pages_total,
+                }
+            })
     }
 }
 
 /// Keeps the leading dimensions and makes the length 1 again.
 fn shorten(vector: &mut Vec<f32>, dimensions: usize) {
     vector.truncate(dimensions);
-    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+    let norm = vector
+        .iter()
+        .map(|x| f64::from(*x).powi(2))
+        .sum::<f64>()
+        .sqrt() as f32;
     if norm > 0.0 {
         vector.iter_mut().for_each(|x| *x /= norm);
     }

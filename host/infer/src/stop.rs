@@ -13,7 +13,10 @@ impl StopMatcher {
     /// Empty stop strings are left out.
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self { stops, held: String::new() }
+        Self {
+            stops,
+            held: String::new(),
+        }
     }
 
     /// Appends `text`, moves what is certain to `out`, and tells whether a stop string is complete; nothing may be
@@ -24,10 +27,11 @@ impl StopMatcher {
             return false;
         }
         self.held.push_str(text);
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start)));
+        let found = self.stops.iter().filter_map(|stop| {
+            self.held
+                .find(stop.as_str())
+                .map(|start| (start + stop.len(), start))
+        });
         if let Some((_, start)) = found.min() {
             out.push_str(&self.held[..start]);
             self.held.clear();
@@ -83,7 +87,14 @@ mod tests {
     fn only_a_possible_stop_is_held() {
         let mut matcher = StopMatcher::new(&["\n\nUser:".into()]);
         let mut out = String::new();
-        for (piece, seen) in [("abc", "abc"), ("\n", "abc"), ("x", "abc\nx"), ("\n\nUs", "abc\nx"), ("e", "abc\nx"), (" ", "abc\nx\n\nUse ")] {
+        for (piece, seen) in [
+            ("abc", "abc"),
+            ("\n", "abc"),
+            ("x", "abc\nx"),
+            ("\n\nUs", "abc\nx"),
+            ("e", "abc\nx"),
+            (" ", "abc\nx\n\nUse "),
+        ] {
             assert!(!matcher.push(piece, &mut out));
             assert_eq!(out, seen);
         }

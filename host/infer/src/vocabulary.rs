@@ -14,8 +14,16 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     /// `tokens` in order of their ids: raw bytes, and whether it is a control token. `end_tokens` end a reply.
-    pub fn new<B: AsRef<[u8]>>(tokens: impl IntoIterator<Item = (B, bool)>, end_tokens: Vec<u32>) -> Self {
-        let mut vocabulary = Self { bytes: Vec::new(), ends: Vec::new(), special: Vec::new(), end_tokens };
+    pub fn new<B: AsRef<[u8]>>(
+        tokens: impl IntoIterator<Item = (B, bool)>,
+        end_tokens: Vec<u32>,
+    ) -> Self {
+        let mut vocabulary = Self {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            special: Vec::new(),
+            end_tokens,
+        };
         for (bytes, special) in tokens {
             vocabulary.bytes.extend_from_slice(bytes.as_ref());
             vocabulary.ends.push(vocabulary.bytes.len());
@@ -34,14 +42,20 @@ impl Vocabulary {
     /// A token's own bytes; empty for ids that are only rows of the embedding.
     pub fn bytes(&self, token: u32) -> &[u8] {
         let at = token as usize;
-        let Some(&end) = self.ends.get(at) else { return &[] };
+        let Some(&end) = self.ends.get(at) else {
+            return &[];
+        };
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
         &self.bytes[start..end]
     }
 
     /// What a token adds to the reply: its bytes, nothing for control tokens.
     pub fn text(&self, token: u32) -> &[u8] {
-        if self.is_special(token) { &[] } else { self.bytes(token) }
+        if self.is_special(token) {
+            &[]
+        } else {
+            self.bytes(token)
+        }
     }
 
     pub fn is_special(&self, token: u32) -> bool {
@@ -63,8 +77,12 @@ impl Vocabulary {
 
     /// The tokens as a trie, control tokens marked so that no text can match them. `None` without an end token.
     pub(crate) fn trie(&self) -> Option<toktrie::TokTrie> {
-        let ends: Vec<u32> =
-            self.end_tokens.iter().copied().filter(|&t| (t as usize) < self.len()).collect();
+        let ends: Vec<u32> = self
+            .end_tokens
+            .iter()
+            .copied()
+            .filter(|&t| (t as usize) < self.len())
+            .collect();
         let words: Vec<Vec<u8>> = (0..self.len() as u32)
             .map(|token| match self.bytes(token) {
                 bytes if bytes.len() > MAX_GRAMMAR_TOKEN_BYTES => Vec::new(),
