@@ -18,7 +18,7 @@ fn each_hostile_shield_fails_its_own_request_with_the_limit_it_met() -> Result<(
         ("storms-host-calls", &["host_calls", "cpu", "deadline"]),
     ] {
         let grants = json!({"limits": {"deadline_ms": 1500, "cpu_ms": 400, "memory_bytes": 33554432, "host_calls": 20000}});
-        client.push(name, "1.0.0", &component(name), &grants)?;
+        client.push(name, "1.0.0", &component(&name.replace("-", "_")), &grants)?;
         client.bind("shield.input", json!([{"component": name, "version": "1.0.0"}]))?;
         let started = Instant::now();
         let answer = client.post("/v1/chat/completions", &chat)?;

@@ -12,7 +12,7 @@ const FORBIDDEN: &str = "XK-4711-ZULU";
 
 fn prepared(server: &Server) -> Result<Client> {
     let client = server.admin();
-    client.push("emits-pieces", "1.0.0", &component("emits-pieces"), &json!({}))?;
+    client.push("emits-pieces", "1.0.0", &component("emits_pieces"), &json!({}))?;
     client.bind("orchestrator", json!([{"component": "emits-pieces", "version": "1.0.0"}]))?;
     client.bind("shield.input", json!([]))?;
     Ok(client)
@@ -28,8 +28,8 @@ fn a_forbidden_span_is_blocked_at_every_cut_and_never_sent_in_part() -> Result<(
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = prepared(&server)?;
-    let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?, "refusal": "No.",
-        "config": {"patterns": [{"name": "launch-code", "pattern": "XK-[0-9]{4}-[A-Z]{4}", "action": "block"}]}}]);
+    let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?, 
+        "config": {"refusal": "No.", "patterns": [{"name": "launch-code", "regex": "XK-[0-9]{4}-[A-Z]{4}", "action": "block"}]}}]);
     client.bind("shield.output", shield)?;
 
     let mut cuts: Vec<Vec<&str>> = (1..SECRET.len()).map(|i| vec![&SECRET[..i], &SECRET[i..]]).collect();
@@ -57,7 +57,7 @@ fn a_masked_span_is_replaced_at_every_cut() -> Result<()> {
     let server = Server::start(data.path(), &Options::default())?;
     let client = prepared(&server)?;
     let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?,
-        "config": {"patterns": [{"name": "launch-code", "pattern": "XK-[0-9]{4}-[A-Z]{4}", "action": "mask"}]}}]);
+        "config": {"patterns": [{"name": "launch-code", "regex": "XK-[0-9]{4}-[A-Z]{4}", "action": "mask"}]}}]);
     client.bind("shield.output", shield)?;
     let expected = client.chat_stream(&request(&[SECRET]))?.text;
     ensure!(!expected.contains("XK") && expected.ends_with(" and more"), "{expected}");
@@ -74,8 +74,8 @@ fn a_blocked_question_costs_no_model_token() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = server.admin();
-    let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?, "refusal": "We do not talk about that.",
-        "config": {"patterns": [{"name": "topic", "pattern": "(?i)forbidden topic", "action": "block"}]}}]);
+    let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?, 
+        "config": {"refusal": "We do not talk about that.", "patterns": [{"name": "topic", "regex": "(?i)forbidden topic", "action": "block"}]}}]);
     client.bind("shield.input", shield)?;
     let body = json!({"model": "smollm2", "messages": [{"role": "user", "content": "Tell me about the FORBIDDEN TOPIC"}]});
     let whole = client.post("/v1/chat/completions", &body)?.expect(200)?;

@@ -11,7 +11,7 @@ fn requests_in_flight_keep_their_version_and_new_ones_get_the_new_one() -> Resul
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = server.admin();
-    let wasm = component("emits-pieces");
+    let wasm = component("emits_pieces");
     client.push("emits-pieces", "1.0.0", &wasm, &json!({}))?;
     client.push("emits-pieces", "2.0.0", &wasm, &json!({}))?;
     let bind = |version: &str, tag: &str| {

@@ -6,7 +6,7 @@ use crate::sandbox::Sandbox;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use stockade_core::plugin::{Call, Channel, Edit, Plugins, Ruling, ShieldStream};
+use stockade_core::plugin::{Call, Channel, Edit, Plugins, Ruling};
 
 /// Most cases in a folder.
 const MAX_CASES: usize = 10_000;

@@ -94,7 +94,10 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Compile one component; the server starts this in a process with limits.
     #[command(hide = true)]
-    CompileComponent { args: Vec<String> },
+    CompileComponent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

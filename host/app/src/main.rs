@@ -5,11 +5,13 @@ mod cli;
 mod client;
 mod commands;
 mod credentials;
+mod digest;
 mod embedded;
 mod failure;
 mod folders;
 mod manifest;
 mod output;
+mod progress;
 mod sandbox;
 mod serve;
 mod settings;
@@ -65,7 +67,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "stockade", &mut std::io::stdout());
         }
-        Command::CompileComponent { args } => return Ok(stockade_runtime::compile::child_main(&args)),
+        Command::CompileComponent { args } => return Ok(stockade_runtime::compile::child_main(args)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -150,7 +150,7 @@ pub struct Values(BTreeMap<&'static str, (Known, Value, Origin)>);
 
 impl Values {
     fn defaults() -> Self {
-        Self(known().into_iter().map(|k| (k.key, (Known { ..k }, k.default.clone(), Origin::Default))).collect())
+        Self(known().into_iter().map(|k| (k.key, (k.default.clone(), Origin::Default, k))).map(|(key, (v, o, k))| (key, (k, v, o))).collect())
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), Failure> {

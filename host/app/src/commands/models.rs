@@ -1,0 +1,167 @@
+//! Models on this machine: the catalogue, what was pulled, what was imported into a data folder.
+
+use super::data::{failed, folder};
+use crate::cli::Models;
+use crate::failure::{Exit, Failure};
+use crate::folders;
+use crate::output::{Output, fields, listing};
+use crate::progress::Progress;
+use crate::serve::{Puller, imported};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use stockade_core::ModelId;
+use stockade_model::catalogue::{self, Entry};
+use stockade_model::hub::{self, Download};
+use stockade_model::{Checkpoint, ModelError};
+
+/// Largest model that is fetched by address: 1 TiB.
+const MAX_DOWNLOAD_BYTES: u64 = 1 << 40;
+
+pub fn run(command: Models, output: Output) -> Result<(), Failure> {
+    match command {
+        Models::Pull { name, offline } => {
+            let entry = catalogue::find(&name).ok_or_else(|| unknown(&name))?;
+            let endpoint = std::env::var("STOCKADE_MODELS__HUB_ENDPOINT").unwrap_or_default();
+            let path = Puller { offline, endpoint }.pull(entry)?;
+            output.document(&json!({"name": name, "path": path, "size_bytes": entry.size_bytes()}), fields);
+        }
+        Models::Add { name, source, data } => {
+            let path = add(&name, &source, &folder(&data))?;
+            output.document(&json!({"name": name, "path": path}), fields);
+        }
+        Models::List(data) => {
+            let mut rows: Vec<Value> = catalogue::entries().iter().map(describe_entry).collect();
+            for (name, path) in imports(&folder(&data)) {
+                rows.push(json!({"name": name, "licence": null, "size_bytes": null, "here": true, "path": path}));
+            }
+            output.document(&json!({"data": rows}), |v| listing(v, &["name", "licence", "size_bytes", "here", "path"]));
+        }
+        Models::Show { name, data } => output.document(&show(&name, &folder(&data))?, fields),
+        Models::Rm { name, data } => {
+            let removed = remove(&name, &folder(&data))?;
+            output.document(&json!({"name": name, "removed": removed}), fields);
+        }
+    }
+    Ok(())
+}
+
+fn describe_entry(entry: &Entry) -> Value {
+    let path = entry.installed(&folders::models());
+    json!({"name": entry.name, "description": entry.description, "licence": entry.licence,
+        "size_bytes": entry.size_bytes(), "here": path.is_some(), "path": path})
+}
+
+fn show(name: &str, data: &Path) -> Result<Value, Failure> {
+    let entry = catalogue::find(name);
+    let path = entry
+        .and_then(|e| e.installed(&folders::models()))
+        .or_else(|| imports(data).into_iter().find(|(n, _)| n == name).map(|(_, path)| path));
+    let mut shown = entry.map_or_else(|| json!({"name": name}), describe_entry);
+    match path {
+        Some(path) => {
+            let looked = look(&path).map_err(failed)?;
+            if let (Value::Object(shown), Value::Object(looked)) = (&mut shown, looked) {
+                shown.extend(looked);
+            }
+            Ok(shown)
+        }
+        None if entry.is_some() => Ok(shown),
+        None => Err(unknown(name)),
+    }
+}
+
+fn look(path: &Path) -> Result<Value, ModelError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let config = checkpoint.config()?;
+    let parameters: u64 = checkpoint.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
+    Ok(json!({"path": path, "architecture": format!("{:?}", config.architecture), "parameters": parameters,
+        "context_tokens": config.context_tokens, "digest": checkpoint.digest()?}))
+}
+
+/// Copies beside and renames, so that a broken-off import is never taken for a model.
+fn add(name: &str, source: &str, data: &Path) -> Result<PathBuf, Failure> {
+    ModelId::new(name).map_err(|e| Failure::usage(e.to_string()))?;
+    if name.starts_with('.') || name.contains(['/', '\\']) {
+        return Err(Failure::usage(format!("`{name}` cannot be the name of an import")));
+    }
+    let folder = imported(data);
+    std::fs::create_dir_all(&folder)?;
+    if imports(data).iter().any(|(n, _)| n == name) {
+        return Err(Failure::new(Exit::Refused, format!("there is a model `{name}` already")));
+    }
+    let beside = folder.join(format!(".{name}.partial"));
+    let from = if source.starts_with("http://") || source.starts_with("https://") {
+        let progress = Progress::new(format!("downloading {name}"));
+        hub::download(&Download {
+            url: source,
+            to: &beside,
+            bytes: None,
+            max_bytes: MAX_DOWNLOAD_BYTES,
+            token: None,
+            progress: &|done, total| progress.set(done, total),
+        })
+        .map_err(failed)?;
+        beside.clone()
+    } else {
+        hub::resolve(Path::new(source), &folders::models()).map_err(failed)?
+    };
+    // Opened before it is taken in: what cannot be a model is refused with file, tensor and reason.
+    Checkpoint::open(&from).and_then(|c| c.config()).map_err(failed)?;
+    let is_folder = from.is_dir();
+    if from != beside {
+        copy(&from, &beside)?;
+    }
+    let to = folder.join(if is_folder { name.to_string() } else { format!("{name}.gguf") });
+    std::fs::rename(&beside, &to)?;
+    Ok(to)
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if from.is_file() {
+        std::fs::copy(from, to)?;
+        return std::fs::File::open(to)?.sync_all();
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() || entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(name: &str, data: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut removed = Vec::new();
+    if let Some((_, path)) = imports(data).into_iter().find(|(n, _)| n == name) {
+        if path.is_dir() { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
+        removed.push(path);
+    } else if let Some(entry) = catalogue::find(name) {
+        for file in entry.files {
+            let path = folders::models().join(file.path);
+            if path.is_file() {
+                std::fs::remove_file(&path)?;
+                removed.push(path);
+            }
+        }
+    }
+    if removed.is_empty() { Err(Failure::not_found(format!("there is no `{name}` on this machine"))) } else { Ok(removed) }
+}
+
+/// Imported models of a data folder, by name.
+fn imports(data: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(imported(data)).into_iter().flatten().flatten();
+    let mut found: Vec<(String, PathBuf)> = entries
+        .filter_map(|e| {
+            let name = e.file_name().into_string().ok()?;
+            (!name.starts_with('.')).then(|| (name.strip_suffix(".gguf").unwrap_or(&name).to_string(), e.path()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn unknown(name: &str) -> Failure {
+    let known: Vec<&str> = catalogue::entries().iter().map(|e| e.name).collect();
+    Failure::not_found(format!("there is no model `{name}`; the catalogue has {}", known.join(", ")))
+}

@@ -1,0 +1,198 @@
+//! `stockade serve`: builds the parts, hands them to each other, shuts them down.
+
+mod keys;
+mod logging;
+mod models;
+mod shipped;
+
+use crate::cli::Serve;
+use crate::commands::data::failed;
+use crate::credentials::{self, Credentials};
+use crate::failure::{Exit, Failure};
+use crate::folders;
+use crate::output::print_line;
+use crate::settings::{Settings, Values};
+pub use models::Puller;
+use stockade_core::error::BoxFuture;
+use stockade_core::infer::Inference;
+use stockade_core::limits::Limits;
+use stockade_core::registry::Registry;
+use stockade_gateway::{Gateway, GatewayParts, Readiness};
+use stockade_infer::Engine;
+use stockade_runtime::{CompilerCommand, Runtime, Seams};
+use stockade_state::State;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+pub fn run(flags: &Serve) -> Result<(), Failure> {
+    let (settings, values) = Settings::load(flags)?;
+    if flags.print_config {
+        print_line(values.render().trim_end());
+        return Ok(());
+    }
+    let _: Values = values;
+    logging::start(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("gateway")
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve(flags, &settings));
+    // What is still blocking (a model that computes, a compiler) does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    served
+}
+
+async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
+    let started = Instant::now();
+    let data = flags.data.clone().unwrap_or_else(folders::data);
+    let listener = TcpListener::bind(&settings.server.listen)
+        .await
+        .map_err(|e| Failure::new(Exit::Failed, format!("{} cannot be listened on: {e}", settings.server.listen)))?;
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let state = open_state(&data).await?;
+    let registry = Registry::new(state.clone(), state.blobs());
+    let engine = Arc::new(Engine::new(models::engine_settings(settings)));
+    let components = Arc::new(Runtime::new(
+        runtime_settings(&data, settings),
+        Seams { inference: engine.clone(), registry: registry.clone() },
+        compiler()?,
+    ).map_err(failed)?);
+
+    let key = keys::seed(&registry).await?;
+    let loading = models::load(flags, settings, &data, engine.clone());
+    let shipping = async {
+        if settings.components.bind_shipped {
+            shipped::bind(&registry, &*components).await?;
+        }
+        shipped::warm(&registry, &*components).await
+    };
+    tokio::try_join!(loading, shipping)?;
+
+    let readiness = Readiness::starting();
+    let gateway = Gateway::new(GatewayParts {
+        registry,
+        inference: engine.clone(),
+        plugins: components,
+        settings: gateway_settings(settings),
+        readiness: readiness.clone(),
+    });
+    announce(&url, key, engine.as_ref(), started)?;
+    readiness.set_ready();
+    gateway.serve(listener, shutdown(readiness)?).await?;
+    match Arc::try_unwrap(state) {
+        Ok(state) => state.close().await,
+        // A task that outlived the drain still holds it; its queue is flushed when that ends.
+        Err(_) => tracing::warn!("state is closed by the last task that uses it"),
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn open_state(data: &Path) -> Result<Arc<State>, Failure> {
+    let folder = data.to_path_buf();
+    let opened = tokio::task::spawn_blocking(move || State::open(&folder, stockade_state::Config::default())).await;
+    let state = opened.map_err(|e| Failure::new(Exit::Failed, e.to_string()))?.map_err(failed)?;
+    let status = state.status();
+    tracing::info!(folder = %data.display(), commits = status.last_commit, rows = status.rows, "state is open");
+    Ok(Arc::new(state))
+}
+
+/// This very executable compiles components, in a process of its own.
+pub fn compiler() -> Result<CompilerCommand, Failure> {
+    Ok(CompilerCommand { program: std::env::current_exe()?, args: vec!["compile-component".into()] })
+}
+
+fn runtime_settings(data: &Path, settings: &Settings) -> stockade_runtime::Settings {
+    let s = &settings.components;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let defaults = stockade_runtime::Settings::new(data.join("components"), cores);
+    let number = |n: u64, default: usize| if n == 0 { default } else { usize::try_from(n).unwrap_or(usize::MAX) };
+    stockade_runtime::Settings {
+        instances: u32::try_from(s.max_instances).unwrap_or(u32::MAX),
+        threads: number(s.threads, defaults.threads),
+        default_limits: Limits {
+            deadline_ms: s.deadline_ms,
+            cpu_ms: s.cpu_ms,
+            memory_bytes: s.memory_bytes,
+            ..Limits::default()
+        },
+        compile: stockade_runtime::CompileSettings {
+            max_bytes: number(s.max_upload_bytes, usize::MAX),
+            cpu: Duration::from_secs(s.compile_cpu_seconds),
+            memory_bytes: s.compile_memory_bytes,
+            ..defaults.compile.clone()
+        },
+        ..defaults
+    }
+}
+
+fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
+    let s = &settings.server;
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    stockade_gateway::Settings {
+        max_body_bytes: size(s.max_body_bytes),
+        max_component_bytes: size(settings.components.max_upload_bytes),
+        max_requests: size(s.max_concurrent_requests),
+        request_timeout: Duration::from_secs(s.request_timeout_seconds),
+        write_timeout: Duration::from_secs(s.write_timeout_seconds),
+        drain: Duration::from_secs(s.drain_seconds),
+        keep_traces: size(settings.traces.keep),
+        ..stockade_gateway::Settings::default()
+    }
+}
+
+/// Says where the server is, and shows a new key this once.
+fn announce(url: &str, key: keys::AdminKey, inference: &dyn Inference, started: Instant) -> Result<(), Failure> {
+    match key {
+        keys::AdminKey::Fresh(key) => {
+            print_line(&format!("key {key}"));
+            let path = credentials::write(&Credentials { url: url.into(), key })?;
+            eprintln!("The admin key above is shown this once; client commands find it in {}.", path.display());
+        }
+        keys::AdminKey::Seeded(key) => {
+            credentials::write(&Credentials { url: url.into(), key })?;
+        }
+        keys::AdminKey::Kept => {
+            if let Some(known) = credentials::read() {
+                credentials::write(&Credentials { url: url.into(), ..known })?;
+            }
+        }
+    }
+    for model in inference.models() {
+        tracing::info!(model = %model.id, quantization = model.quantization, context = model.context_tokens, "serving");
+    }
+    tracing::info!(url, startup_ms = started.elapsed().as_millis() as u64, "ready");
+    print_line(&format!("ready {url}"));
+    Ok(())
+}
+
+/// Done at the first SIGTERM or SIGINT, which begins the drain; a second one ends the process at once.
+fn shutdown(readiness: Readiness) -> Result<BoxFuture<'static, ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(Box::pin(async move {
+        let interrupted = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => true,
+        };
+        readiness.set_draining();
+        tracing::info!("draining; a second signal ends at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(if interrupted { Exit::Interrupted as i32 } else { 1 });
+        });
+    }))
+}
+
+/// Where models imported into this data folder are.
+pub fn imported(data: &Path) -> PathBuf {
+    data.join("models")
+}

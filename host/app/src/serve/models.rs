@@ -1,0 +1,154 @@
+//! Which models a host serves, and loading them: the command line's, the data folder's, the catalogue's defaults.
+
+use super::imported;
+use crate::cli::Serve;
+use crate::commands::data::failed;
+use crate::failure::{Exit, Failure};
+use crate::folders;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use stockade_core::ModelId;
+use stockade_infer::{Engine, ModelOptions};
+use stockade_model::catalogue::{self, Entry};
+use stockade_model::hub::{self, PullOptions};
+
+pub fn engine_settings(settings: &Settings) -> stockade_infer::Settings {
+    let s = &settings.models;
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    stockade_infer::Settings {
+        max_waiting: number(s.max_queue),
+        max_running: number(s.max_sequences),
+        max_step_tokens: number(s.step_tokens),
+        threads: (s.threads != 0).then(|| number(s.threads)),
+        memory_bytes: (s.memory_bytes != 0).then_some(s.memory_bytes),
+        ..stockade_infer::Settings::default()
+    }
+}
+
+/// Loads every model in order, pulling what is missing; the first is the default. A missing embedder is pulled behind the
+/// start, so that a chat does not wait for it.
+pub async fn load(flags: &Serve, settings: &Settings, data: &Path, engine: Arc<Engine>) -> Result<(), Failure> {
+    let mut named = flags.models.iter().map(|text| Wanted::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if named.is_empty() {
+        named.push(Wanted::entry(catalogue::default_entry()));
+    }
+    named.extend(in_data_folder(data)?);
+    let embedder = catalogue::default_embedder();
+    let (mut now, mut later) = (named, None);
+    if !now.iter().any(|w| w.name == embedder.name) {
+        match embedder.installed(&folders::models()) {
+            Some(_) => now.push(Wanted::entry(embedder)),
+            None if !settings.models.offline => later = Some(Wanted::entry(embedder)),
+            None => {}
+        }
+    }
+    let puller = Puller { offline: settings.models.offline, endpoint: settings.models.hub_endpoint.clone() };
+    let loaded = {
+        let (engine, puller) = (engine.clone(), puller.clone());
+        tokio::task::spawn_blocking(move || now.iter().try_for_each(|wanted| wanted.load(&engine, &puller))).await
+    };
+    loaded.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??;
+    if let Some(wanted) = later {
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = wanted.load(&engine, &puller) {
+                tracing::warn!(model = wanted.name, error = %e, "is not served");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// How models are pulled.
+#[derive(Clone)]
+pub struct Puller {
+    pub offline: bool,
+    /// Empty: the default hub.
+    pub endpoint: String,
+}
+
+impl Puller {
+    /// Where the entry is, once it is here.
+    pub fn pull(&self, entry: &'static Entry) -> Result<PathBuf, Failure> {
+        let progress = Progress::new(format!("pulling {}", entry.name));
+        let models_dir = folders::models();
+        let options = PullOptions {
+            models_dir: &models_dir,
+            endpoint: &self.endpoint,
+            token: None,
+            offline: self.offline,
+            progress: &|p| progress.set(p.done_bytes, p.total_bytes),
+        };
+        hub::pull(entry, &options).map_err(failed)
+    }
+}
+
+/// A model to serve.
+struct Wanted {
+    name: String,
+    from: From,
+}
+
+enum From {
+    Catalogue(&'static Entry),
+    Path(PathBuf),
+}
+
+impl Wanted {
+    fn entry(entry: &'static Entry) -> Self {
+        Self { name: entry.name.into(), from: From::Catalogue(entry) }
+    }
+
+    /// `NAME=PATH`, or the name of a catalogue entry; a PATH that names an entry means that entry.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let (name, path) = text.split_once('=').unwrap_or((text, text));
+        ModelId::new(name).map_err(|e| Failure::usage(e.to_string()))?;
+        let on_disk = Path::new(path).exists();
+        match catalogue::find(path) {
+            Some(entry) if !on_disk => Ok(Self { name: name.into(), from: From::Catalogue(entry) }),
+            _ if text.contains('=') && on_disk => Ok(Self { name: name.into(), from: From::Path(path.into()) }),
+            _ if text.contains('=') => Err(Failure::not_found(format!("--model {text}: there is no {path}"))),
+            _ => Err(Failure::not_found(format!(
+                "--model {text}: not NAME=PATH, and the catalogue has {}",
+                catalogue::entries().iter().map(|e| e.name).collect::<Vec<_>>().join(", ")
+            ))),
+        }
+    }
+
+    /// Blocks for seconds, for a pull for minutes.
+    fn load(&self, engine: &Engine, puller: &Puller) -> Result<(), Failure> {
+        let path = match &self.from {
+            From::Catalogue(entry) => puller.pull(entry)?,
+            From::Path(path) => hub::resolve(path, &folders::models()).map_err(failed)?,
+        };
+        if path.join("adapter_config.json").is_file() {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{}: adapters are not served by this version; merge it into its base first", path.display()),
+            ));
+        }
+        let id = ModelId::new(&self.name).map_err(|e| Failure::usage(e.to_string()))?;
+        let progress = Progress::new(format!("loading {}", self.name));
+        let report = |done, total| progress.set(done, Some(total));
+        engine.load_model(id, &path, &ModelOptions::default(), &report).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// What was imported with `stockade models add`: a file or folder for each name.
+fn in_data_folder(data: &Path) -> Result<Vec<Wanted>, Failure> {
+    let mut found = Vec::new();
+    let Ok(entries) = std::fs::read_dir(imported(data)) else { return Ok(found) };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = name.strip_suffix(".gguf").unwrap_or(name);
+        // A dot at the beginning: an import that was not finished.
+        if !name.starts_with('.') && ModelId::new(name).is_ok() {
+            found.push(Wanted { name: name.into(), from: From::Path(path.clone()) });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

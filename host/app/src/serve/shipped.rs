@@ -1,0 +1,105 @@
+//! The shipped components of the default tenant: pushed through the same gate as any upload, and bound once.
+
+use crate::commands::data::failed;
+use crate::embedded;
+use crate::failure::{Exit, Failure};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use stockade_core::TenantId;
+use stockade_core::id::{ComponentName, Version};
+use stockade_core::plugin::{AdmitError, Grants, Plugins, Role};
+use stockade_core::registry::{BindingEntry, PutVersion, Registry, RegistryError};
+
+/// What the default tenant's roles are bound to at its first start.
+const BINDINGS: [(&str, &str); 4] = [
+    ("shield.input", "regex-shield"),
+    ("shield.output", "regex-shield"),
+    ("orchestrator", "chat"),
+    ("prompt-store", "prompt-store"),
+];
+
+/// Pushes what the default tenant does not have yet, and binds the roles that were never bound. What the tenant has
+/// changed stays as it is; a shipped version with other bytes than before comes beside the old one.
+pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Failure> {
+    let tenant = TenantId::default_tenant();
+    for (name, bytes) in embedded::SHIPPED {
+        let version = push(registry, plugins, &tenant, name, bytes).await?;
+        for (role, _) in BINDINGS.iter().filter(|(_, component)| component == name) {
+            let role: Role = role.parse().map_err(failed)?;
+            if registry.binding(&tenant, &role).map_err(failed)?.is_some() {
+                continue;
+            }
+            let entry: BindingEntry = serde_json::from_value(json!({
+                "component": name, "version": version, "config": default_config(name),
+            }))
+            .map_err(failed)?;
+            registry.bind(&tenant, &role, vec![entry], None).await.map_err(failed)?;
+            tracing::info!(%role, component = name, %version, "bound");
+        }
+    }
+    Ok(())
+}
+
+/// Loads the default tenant's bound components, so that the first request does not wait for them.
+pub async fn warm(registry: &Registry, plugins: &impl Plugins) -> Result<(), Failure> {
+    let pins = registry.pins(&TenantId::default_tenant()).map_err(failed)?;
+    for pinned in pins.entries.values().flatten() {
+        if let Err(e) = plugins.warm(&pinned.component).await {
+            tracing::warn!(component = %pinned.component, error = %e, "cannot be loaded");
+        }
+    }
+    Ok(())
+}
+
+async fn push(
+    registry: &Registry,
+    plugins: &impl Plugins,
+    tenant: &TenantId,
+    name: &str,
+    bytes: &'static [u8],
+) -> Result<Version, Failure> {
+    let component = ComponentName::new(name).map_err(failed)?;
+    let bytes = Bytes::from_static(bytes);
+    let digest = crate::digest::sha256(&bytes);
+    let plain = Version::new(env!("CARGO_PKG_VERSION")).map_err(failed)?;
+    // A development build changes bytes under one version; the digest tells them apart.
+    let marked = Version::new(&format!("{plain}-{}", &digest.to_string()[..8])).map_err(failed)?;
+    for version in [&plain, &marked] {
+        if let Some(known) = registry.version(tenant, &component, version).map_err(failed)? {
+            if known.admitted.digest == digest {
+                return Ok(version.clone());
+            }
+        }
+    }
+    let admitted = plugins.admit(tenant, bytes.clone()).await.map_err(|e| refused(name, &e))?;
+    let wanted = admitted.grants_wanted.clone();
+    let mut version = plain;
+    loop {
+        match registry.put_version(tenant, &component, &version, admitted.clone(), bytes.clone()).await {
+            Ok(PutVersion::Created(_) | PutVersion::Unchanged(_)) => break,
+            Err(RegistryError::VersionExists { .. }) if version != marked => version = marked.clone(),
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    if registry.grants(tenant, &component).map_err(failed)?.value == Grants::default() {
+        registry.set_grants(tenant, &component, &wanted, None).await.map_err(failed)?;
+    }
+    tracing::info!(component = name, %version, compile_ms = admitted.compile_ms, "shipped component is in");
+    Ok(version)
+}
+
+fn refused(name: &str, error: &AdmitError) -> Failure {
+    let reasons = match error {
+        AdmitError::Invalid { reasons } => serde_json::to_string(reasons).unwrap_or_default(),
+        _ => String::new(),
+    };
+    Failure::new(Exit::Failed, format!("the shipped component {name} was refused: {error} {reasons}"))
+}
+
+/// What is useful to everybody: numbers that identify a person or open an account do not go to or from a model.
+fn default_config(name: &str) -> Value {
+    match name {
+        "regex-shield" => json!({"pii": ["credit-card", "iban", "us-ssn", "api-key"]}),
+        _ => json!({}),
+    }
+}
