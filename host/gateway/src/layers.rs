@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::{ApiError, Code};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, request::Parts};
+use axum::http::{HeaderValue, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -63,11 +63,12 @@ pub async fn outermost(State(app): State<App>, mut request: Request, next: Next)
             ApiError::internal().into_response()
         }
     };
-    if let Some(error) = reply.extensions_mut().remove::<Arc<ApiError>>() {
+    let error = reply.extensions_mut().remove::<Arc<ApiError>>();
+    if let Some(error) = error.or_else(|| foreign(&reply)) {
         let headers = std::mem::take(reply.headers_mut());
         reply = error.reply(&path, &id.0);
         for (name, value) in &headers {
-            if !reply.headers().contains_key(name) && name != "content-length" {
+            if !reply.headers().contains_key(name) && name != header::CONTENT_LENGTH {
                 reply.headers_mut().insert(name, value.clone());
             }
         }
@@ -80,6 +81,20 @@ pub async fn outermost(State(app): State<App>, mut request: Request, next: Next)
         .request(method, &route, status, started.elapsed());
     tracing::debug!(request = %id, method, route, status, "answered");
     reply
+}
+
+/// A refusal that an extractor of the framework wrote as plain text, such as a path that is not UTF-8.
+fn foreign(reply: &Response) -> Option<Arc<ApiError>> {
+    let media = reply.headers().get(header::CONTENT_TYPE);
+    let plain = media.is_some_and(|m| m.as_bytes().starts_with(b"text/plain"));
+    let refused = plain && reply.status().is_client_error();
+    let error = || {
+        ApiError::new(
+            Code::InvalidRequest,
+            "the path or its parameters cannot be read",
+        )
+    };
+    refused.then(|| Arc::new(error()))
 }
 
 pub async fn not_found() -> ApiError {

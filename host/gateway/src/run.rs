@@ -1,6 +1,6 @@
 //! One inference request from its admission to its last byte: what it pinned, what it took, how it ended.
 //!
-//! Invariant: a run is recorded exactly once, when its last holder drops it, whatever ended it.
+//! Invariant: a run is recorded exactly once, after its last holder has dropped it, whatever ended it.
 
 use crate::admission::Permit;
 use crate::app::App;
@@ -8,7 +8,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stockade_core::event::Usage;
 use stockade_core::infer::ModelInfo;
 use stockade_core::plugin::{Call, Pinned, Pins, TraceLog};
@@ -26,6 +26,17 @@ pub enum Status {
     Ok,
     Blocked,
     Failed,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Ok => "ok",
+            Self::Blocked => "blocked",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 pub struct Run {
@@ -171,12 +182,6 @@ const ROOT: &str = "request";
 impl Drop for Run {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        let components = self.log.snapshot();
-        for call in &components {
-            self.app
-                .metrics
-                .component_call(call.component.as_str(), &call.decision);
-        }
         self.app.metrics.tokens(state.usage);
         let tokens =
             u64::from(state.usage.prompt_tokens) + u64::from(state.usage.completion_tokens);
@@ -187,48 +192,85 @@ impl Drop for Run {
             duration_us: self.log.elapsed_us(),
             parent: None,
         }];
-        for call in &components {
-            spans.push(Span {
+        spans.append(&mut state.spans);
+        let ending = Ending {
+            app: self.app.clone(),
+            log: self.log.clone(),
+            recording: Recording {
+                tenant: self.tenant.clone(),
+                usage: state.model.as_ref().map(|_| UsageDelta::of(state.usage)),
+                trace: TraceRecord {
+                    id: std::mem::take(&mut self.trace_id),
+                    request: self.request.clone(),
+                    route: self.route.into(),
+                    status: state.status.as_str().into(),
+                    model: state.model.take().unwrap_or_default(),
+                    tokens: state.usage,
+                    components: Vec::new(),
+                    spans,
+                    notes: std::mem::take(&mut state.notes),
+                    created_us: self.created_us,
+                },
+            },
+        };
+        // Two handles are this run's and its ending's own.
+        let settled = Arc::strong_count(&self.log) <= 2;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !settled => drop(runtime.spawn(ending.settle())),
+            _ => ending.finish(),
+        }
+    }
+}
+
+/// A request whose reply is over and whose components may still be reporting: a stream's shields end on threads of
+/// their own, a moment after it.
+struct Ending {
+    app: App,
+    log: Arc<TraceLog>,
+    recording: Recording,
+}
+
+/// How often, and how many times at most, it is looked whether all components have reported.
+const SETTLE_STEP: Duration = Duration::from_millis(5);
+const SETTLE_STEPS: usize = 100;
+
+impl Ending {
+    async fn settle(self) {
+        for _ in 0..SETTLE_STEPS {
+            // Every call holds the log until it has reported.
+            if Arc::strong_count(&self.log) == 1 {
+                break;
+            }
+            tokio::time::sleep(SETTLE_STEP).await;
+        }
+        self.finish();
+    }
+
+    fn finish(mut self) {
+        let trace = &mut self.recording.trace;
+        trace.components = self.log.snapshot();
+        for call in &trace.components {
+            let component = call.component.as_str();
+            self.app.metrics.component_call(component, &call.decision);
+            trace.spans.push(Span {
                 name: format!("{} {}@{}", call.role, call.component, call.version),
                 start_us: call.start_us,
                 duration_us: call.usage.wall_us,
                 parent: Some(ROOT.into()),
             });
         }
-        spans.append(&mut state.spans);
-        let status = match state.status {
-            Status::Cancelled => "cancelled",
-            Status::Ok => "ok",
-            Status::Blocked => "blocked",
-            Status::Failed => "failed",
-        };
         tracing::info!(
-            request = %self.request,
-            tenant = %self.tenant,
-            trace = %self.trace_id,
-            model = state.model.as_deref().unwrap_or_default(),
-            status,
-            prompt_tokens = state.usage.prompt_tokens,
-            completion_tokens = state.usage.completion_tokens,
-            duration_ms = self.log.elapsed_us() / 1000,
-            components = components.len(),
+            request = %trace.request,
+            tenant = %self.recording.tenant,
+            trace = %trace.id,
+            model = trace.model,
+            status = trace.status,
+            prompt_tokens = trace.tokens.prompt_tokens,
+            completion_tokens = trace.tokens.completion_tokens,
+            duration_ms = trace.spans.first().map_or(0, |s| s.duration_us / 1000),
+            components = trace.components.len(),
             "request ended"
         );
-        self.app.recorder.record(Recording {
-            tenant: self.tenant.clone(),
-            usage: state.model.as_ref().map(|_| UsageDelta::of(state.usage)),
-            trace: TraceRecord {
-                id: self.trace_id.clone(),
-                request: self.request.clone(),
-                route: self.route.into(),
-                status: status.into(),
-                model: state.model.take().unwrap_or_default(),
-                tokens: state.usage,
-                components,
-                spans,
-                notes: std::mem::take(&mut state.notes),
-                created_us: self.created_us,
-            },
-        });
+        self.app.recorder.record(self.recording);
     }
 }

@@ -26,6 +26,9 @@ async fn unknown_routes_and_methods_answer_in_the_shape_of_their_dialect() {
         host.delete("/stockade/v1/usage").await.expect(405)["code"],
         "method_not_allowed"
     );
+    let reply = host.get("/stockade/v1/traces/%ff").await;
+    assert_eq!(reply.header("content-type"), "application/problem+json");
+    assert_eq!(reply.expect(400)["code"], "invalid_request");
     host.post("/stockade/v1/bindings/orchestrator", Value::Null)
         .await
         .expect(405);
