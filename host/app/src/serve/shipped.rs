@@ -4,10 +4,11 @@ use crate::commands::data::failed;
 use crate::embedded;
 use crate::failure::{Exit, Failure};
 use bytes::Bytes;
+use std::sync::Arc;
 use serde_json::{Value, json};
 use stockade_core::TenantId;
-use stockade_core::id::{ComponentName, Version};
-use stockade_core::plugin::{AdmitError, Grants, Plugins, Role};
+use stockade_core::id::{ComponentName, RequestId, Version};
+use stockade_core::plugin::{AdmitError, Call, Grants, Plugins, Role};
 use stockade_core::registry::{BindingEntry, PutVersion, Registry, RegistryError};
 
 /// What the default tenant's roles are bound to at its first start.
@@ -17,6 +18,10 @@ const BINDINGS: [(&str, &str); 4] = [
     ("orchestrator", "chat"),
     ("prompt-store", "prompt-store"),
 ];
+
+/// The default tenant's system prompt: a name in its prompt store, and the text of version 1.
+const PROMPT: (&str, &str) = ("assistant", "You are a helpful AI assistant.");
+const PROMPT_LABEL: &str = "production";
 
 /// Pushes what the default tenant does not have yet, and binds the roles that were never bound. What the tenant has
 /// changed stays as it is; a shipped version with other bytes than before comes beside the old one.
@@ -35,8 +40,33 @@ pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Fai
             .map_err(failed)?;
             registry.bind(&tenant, &role, vec![entry], None).await.map_err(failed)?;
             tracing::info!(%role, component = name, %version, "bound");
+            if role == Role::PromptStore {
+                put_prompt(registry, plugins, &tenant).await?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Puts the system prompt into the freshly bound prompt store, as a tenant would.
+async fn put_prompt(registry: &Registry, plugins: &impl Plugins, tenant: &TenantId) -> Result<(), Failure> {
+    let pins = registry.pins(tenant).map_err(failed)?;
+    let Some(target) = pins.one(&Role::PromptStore) else { return Ok(()) };
+    let call = Call {
+        tenant: tenant.clone(),
+        request: RequestId("first-start".into()),
+        target: target.clone(),
+        pins: pins.clone(),
+        trace: Arc::default(),
+        depth: 0,
+    };
+    let (name, text) = PROMPT;
+    let definition = json!({"template": {"text": text}, "variables": [], "metadata": "{}",
+        "description": "The default system prompt of this host"});
+    let put = plugins.invoke(call.clone(), "put".into(), vec![json!(name), definition]).await.map_err(failed)?;
+    let version = put.result.get("ok").unwrap_or(&put.result).clone();
+    let label = vec![json!(name), json!(PROMPT_LABEL), version, Value::Null];
+    plugins.invoke(call, "set-label".into(), label).await.map_err(failed)?;
     Ok(())
 }
 
@@ -100,6 +130,7 @@ fn refused(name: &str, error: &AdmitError) -> Failure {
 fn default_config(name: &str) -> Value {
     match name {
         "regex-shield" => json!({"pii": ["credit-card", "iban", "us-ssn", "api-key"]}),
+        "chat" => json!({"prompt": {"name": PROMPT.0, "label": PROMPT_LABEL}}),
         _ => json!({}),
     }
 }
