@@ -69,6 +69,7 @@ fn operation(route: &Route) -> Value {
         "components",
         "bindings",
         "traces",
+        "secrets",
         "usage",
         "{bucket}",
     ];

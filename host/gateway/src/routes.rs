@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::tokenizer;
-use crate::host::{bindings, components, keys, prompts, state, tenants, traces};
+use crate::host::{bindings, components, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
 use axum::handler::Handler;
@@ -284,6 +284,13 @@ fn host(t: &mut Table) {
         "Tokens by day and model",
         traces::usage,
     );
+
+    let path = "/stockade/v1/secrets";
+    t.add(get.clone(), path, "Names of secrets", secrets::list);
+    let path = "/stockade/v1/secrets/{name}";
+    t.add(put.clone(), path, "Set a secret", secrets::put);
+    t.takes("Secret");
+    t.add(delete.clone(), path, "Delete a secret", secrets::delete);
 
     t.add(
         get.clone(),

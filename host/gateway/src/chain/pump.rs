@@ -7,8 +7,9 @@ use crate::error::{ApiError, Code};
 use crate::run::{Run, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use stockade_core::ModelId;
 use stockade_core::event::{Event, FinishReason, TextDelta, TokenLogprob, ToolCallDelta, Usage};
-use stockade_core::infer::{EventStream, Prompt, TokenizeOptions};
+use stockade_core::infer::{EventStream, Inference, Prompt, TokenizeOptions};
 use stockade_core::limits::LimitKind;
 use stockade_core::plugin::{CallError, Channel, TurnStream};
 use tokio::sync::mpsc;
@@ -80,9 +81,13 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         shields,
         calls: ToolCalls::default(),
         logprobs: Logprobs::default(),
-        text: String::new(),
+        spent: Spent {
+            model,
+            prompt,
+            written: String::new(),
+        },
+        counted: false,
         tx,
-        prompt: (model, prompt),
     };
     // The task ends with its source, with its receiver, or at the request's timeout.
     tokio::spawn(pump.drive(source));
@@ -94,10 +99,19 @@ struct Pump {
     shields: OutputShields,
     calls: ToolCalls,
     logprobs: Logprobs,
-    /// What the model wrote as text, kept only to count tokens when a shield ends the reply.
-    text: String,
+    spent: Spent,
+    /// The source has told its tokens, or they have been estimated.
+    counted: bool,
     tx: mpsc::Sender<Result<Event, ApiError>>,
-    prompt: (stockade_core::ModelId, Prompt),
+}
+
+/// What a choice took of its model, kept to count tokens when its source cannot tell them any more.
+#[derive(Clone)]
+struct Spent {
+    model: ModelId,
+    prompt: Prompt,
+    /// All that the source wrote, on whatever channel.
+    written: String,
 }
 
 impl Pump {
@@ -106,22 +120,24 @@ impl Pump {
         let _span = run.span("reply");
         let tx = self.tx.clone();
         let limit = run.app.settings.request_timeout;
-        let work = timeout(limit, self.work(source));
-        tokio::select! {
-            () = tx.closed() => {}
-            done = work => {
-                let error = match done {
-                    Ok(Ok(()) | Err(Stop::Over)) => return,
-                    Ok(Err(Stop::Failed(e))) => e,
-                    Err(_) => ApiError::new(
-                        Code::Overloaded,
-                        format!("the request took longer than {} s", limit.as_secs()),
-                    ),
-                };
-                run.ended(Status::Failed);
-                let wait = run.app.settings.write_timeout;
-                let _ = timeout(wait, tx.send(Err(error))).await;
-            }
+        let stop = tokio::select! {
+            () = tx.closed() => Stop::Over,
+            done = timeout(limit, self.work(source)) => match done {
+                Ok(Ok(())) => return,
+                Ok(Err(stop)) => stop,
+                Err(_) => Stop::Failed(ApiError::new(
+                    Code::Overloaded,
+                    format!("the request took longer than {} s", limit.as_secs()),
+                )),
+            },
+        };
+        // Whoever leaves early has still used what was written until then.
+        if !self.counted && !self.spent.written.is_empty() {
+            run.took(self.estimate().await);
+        }
+        if let Stop::Failed(error) = stop {
+            run.ended(Status::Failed);
+            let _ = timeout(run.app.settings.write_timeout, tx.send(Err(error))).await;
         }
     }
 
@@ -135,19 +151,20 @@ impl Pump {
             if !self.shields.is_empty() {
                 next = merge_ready(&mut event, &mut source)?;
             }
+            self.spent.note(&event);
             let refusal = match event {
                 Event::Text(delta) => self.text(delta).await?,
                 Event::Reasoning { text } => self.reasoning(text).await?,
                 Event::ToolCall(delta) => self.tool_call(delta).await?,
                 Event::End(end) => {
+                    self.run.took(end.usage);
+                    self.counted = true;
                     if end.reason == FinishReason::Cancelled {
-                        self.run.took(end.usage);
                         return Err(
                             ApiError::from(stockade_core::infer::InferError::Cancelled).into()
                         );
                     }
                     let refusal = self.finish().await?;
-                    self.run.took(end.usage);
                     let end = match refusal {
                         Some(text) => refusal_end(text, end.usage),
                         None => end,
@@ -159,7 +176,7 @@ impl Pump {
             if let Some(text) = refusal {
                 // The model stops before anything else happens.
                 drop(source);
-                let usage = self.estimate();
+                let usage = self.estimate().await;
                 self.run.took(usage);
                 self.end(refusal_end(text, usage)).await?;
                 return Ok(());
@@ -172,7 +189,6 @@ impl Pump {
             self.send(Event::Text(delta)).await?;
             return Ok(None);
         }
-        self.text.push_str(&delta.text);
         self.logprobs.push(delta.logprobs);
         let judged = self.shields.feed(Channel::Text, &delta.text).await?;
         self.send_text(judged, false).await
@@ -264,21 +280,46 @@ impl Pump {
     }
 
     /// Tokens of a reply that was ended before its source told them.
-    fn estimate(&self) -> Usage {
-        let (model, prompt) = &self.prompt;
-        let inference = &self.run.app.inference;
-        let count = |text: &str| inference.tokenize(model, text, TokenizeOptions::default());
-        let prompt = match prompt {
-            Prompt::Chat(chat) => inference.render(model, chat).map(|r| r.tokens.len()),
-            Prompt::Text(text) => count(text).map(|t| t.len()),
+    async fn estimate(&mut self) -> Usage {
+        self.counted = true;
+        let (spent, inference) = (self.spent.clone(), self.run.app.inference.clone());
+        // Tokenizing a long prompt is work, and async code only waits.
+        let count = tokio::task::spawn_blocking(move || spent.usage(&*inference));
+        count.await.unwrap_or_default()
+    }
+}
+
+impl Spent {
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Text(delta) => self.written.push_str(&delta.text),
+            Event::Reasoning { text } => self.written.push_str(text),
+            Event::ToolCall(delta) => {
+                self.written
+                    .push_str(delta.name.as_deref().unwrap_or_default());
+                self.written.push_str(&delta.arguments);
+            }
+            Event::End(_) => {}
+        }
+    }
+
+    fn usage(&self, inference: &dyn Inference) -> Usage {
+        let options = TokenizeOptions::default();
+        let count = |text: &str| {
+            inference
+                .tokenize(&self.model, text, options)
+                .map(|t| t.len())
+        };
+        let prompt = match &self.prompt {
+            Prompt::Chat(chat) => inference.render(&self.model, chat).map(|r| r.tokens.len()),
+            Prompt::Text(text) => count(text),
             Prompt::Tokens(tokens) => Ok(tokens.len()),
         };
-        let completion = count(&self.text).map(|t| t.len());
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Usage {
             prompt_tokens: small(prompt.unwrap_or_default()),
             cached_tokens: 0,
-            completion_tokens: small(completion.unwrap_or_default()),
+            completion_tokens: small(count(&self.written).unwrap_or_default()),
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod bindings;
 pub mod components;
 pub mod keys;
 pub mod prompts;
+pub mod secrets;
 pub mod state;
 pub mod tenants;
 pub mod traces;

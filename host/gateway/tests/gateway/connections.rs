@@ -58,10 +58,10 @@ impl Served {
         }
     }
 
-    fn newest_status(&self) -> Option<String> {
+    fn newest_trace(&self) -> stockade_core::registry::TraceRecord {
         let tenant = stockade_core::TenantId::default_tenant();
         let traces = self.registry.traces(&tenant, None, 1).unwrap();
-        traces.first().map(|t| t.status.clone())
+        traces.into_iter().next().expect("a trace")
     }
 }
 
@@ -89,7 +89,13 @@ async fn a_client_that_leaves_cancels_the_generation_streamed_or_not() {
     drop(stream);
     host.cancelled(2).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(host.newest_status().as_deref(), Some("cancelled"));
+    let newest = host.newest_trace();
+    assert_eq!(newest.status, "cancelled");
+    // `hang` in the prompt, `so ` in the completion, a byte a token.
+    assert_eq!(
+        (newest.tokens.prompt_tokens, newest.tokens.completion_tokens),
+        (4, 3)
+    );
 }
 
 #[tokio::test]

@@ -626,3 +626,20 @@ async fn a_stored_prompt_is_rendered_by_the_bound_store() {
         .expect(200);
     assert_eq!(done, json!({"version": 2, "text": "greet"}));
 }
+
+#[tokio::test]
+async fn a_secret_goes_in_and_is_never_shown() {
+    let host = Host::new().await;
+    let path = "/stockade/v1/secrets/API_TOKEN";
+    host.put(path, json!({"value": "hush"})).await.expect(204);
+    let list = host.get("/stockade/v1/secrets").await.expect(200);
+    assert_eq!(list, json!({"data": [{"name": "API_TOKEN"}], "next": null}));
+    host.get(path).await.expect(405);
+    let error = host.put(path, json!({"value": 5})).await.expect(400);
+    assert_eq!(error["param"], "value");
+    host.put("/stockade/v1/secrets/a%2Fb", json!({"value": "x"}))
+        .await
+        .expect(400);
+    host.delete(path).await.expect(204);
+    host.delete(path).await.expect(404);
+}
