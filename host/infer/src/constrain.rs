@@ -37,8 +37,28 @@ impl std::fmt::Debug for Grammar {
 pub struct Mask(SimpleVob);
 
 impl Allowed for Mask {
+    fn restrict(&self, row: &mut [f32]) {
+        let (known, beyond) = row.split_at_mut(row.len().min(self.0.len()));
+        for (word, logits) in self
+            .0
+            .as_slice()
+            .iter()
+            .zip(known.chunks_mut(u32::BITS as usize))
+        {
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                if word >> bit & 1 == 0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        beyond.fill(f32::NEG_INFINITY);
+    }
+}
+
+#[cfg(test)]
+impl Mask {
     fn allows(&self, token: u32) -> bool {
-        (token as usize) < self.0.len() && self.0.is_allowed(token)
+        self.0.is_allowed(token)
     }
 }
 

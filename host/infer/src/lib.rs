@@ -22,6 +22,7 @@ mod scheduler;
 mod sequence;
 mod service;
 mod settings;
+mod softmax;
 mod stop;
 mod text;
 mod tool_calls;

@@ -3,8 +3,12 @@
 //! Order: mask, logit bias, penalties, temperature, min-p, top-k, top-p, draw (as vLLM does). Invariant: a draw depends on
 //! the row, the request and (seed, position) alone, so a seeded run is the same whatever shares its batch.
 
+use crate::softmax::{exponentials, largest, sum, sum_of_exponentials};
 use std::collections::HashMap;
 use stockade_core::infer::Sampling;
+
+/// Temperatures below take the likeliest token: dividing by them overflows.
+const GREEDY_BELOW: f32 = 1e-5;
 
 /// Why a row cannot be sampled. Ends that request only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +21,8 @@ pub enum SampleError {
 
 /// A set of token ids, as the grammar hands it out.
 pub trait Allowed {
-    fn allows(&self, token: u32) -> bool;
+    /// Sets the logits of all other tokens to negative infinity.
+    fn restrict(&self, row: &mut [f32]);
 }
 
 /// One request's sampler: its parameters and the counts that penalties need.
@@ -72,17 +77,11 @@ impl Sampler {
         allowed: Option<&dyn Allowed>,
         position: usize,
     ) -> Result<u32, SampleError> {
+        largest(logits).ok_or(SampleError::NotANumber)?;
         self.row.clear();
         self.row.extend_from_slice(logits);
-        if self.row.iter().any(|x| x.is_nan()) {
-            return Err(SampleError::NotANumber);
-        }
         if let Some(allowed) = allowed {
-            for (token, logit) in self.row.iter_mut().enumerate() {
-                if !allowed.allows(token as u32) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
+            allowed.restrict(&mut self.row);
         }
         for &(token, bias) in &self.sampling.logit_bias {
             if let Some(logit) = self.row.get_mut(token as usize) {
@@ -90,13 +89,15 @@ impl Sampler {
             }
         }
         self.penalise();
-        let best = argmax(&self.row).ok_or(SampleError::NothingAllowed)?;
-        if self.sampling.temperature <= 0.0 || self.sampling.top_k == 1 {
-            return Ok(best);
+        let max = largest(&self.row).ok_or(SampleError::NotANumber)?;
+        if max == f32::NEG_INFINITY {
+            return Err(SampleError::NothingAllowed);
         }
-        Ok(self
-            .draw(self.row[best as usize], uniform(self.seed, position as u64))
-            .unwrap_or(best))
+        if self.sampling.temperature < GREEDY_BELOW || self.sampling.top_k == 1 {
+            return argmax(&self.row).ok_or(SampleError::NothingAllowed);
+        }
+        let u = uniform(self.seed, position as u64);
+        self.draw(max, u).ok_or(SampleError::NothingAllowed)
     }
 
     /// Counts a token that became part of the completion.
@@ -128,43 +129,50 @@ impl Sampler {
         }
     }
 
-    /// Draws by `u` in 0..1 from the filtered distribution; `max` is the largest logit.
-    fn draw(&self, max: f32, u: f64) -> Option<u32> {
+    /// Draws by `u` in 0..1 from the filtered distribution; `max` is the largest logit. Turns the row into masses
+    /// relative to the likeliest token, which has 1.
+    fn draw(&mut self, max: f32, u: f64) -> Option<u32> {
         let s = &self.sampling;
-        let scale = 1.0 / s.temperature;
-        // The mass of a token relative to the likeliest, which has 1.
-        let mass = |logit: f32| ((logit - max) * scale).exp();
-        let floor = if s.min_p > 0.0 { s.min_p } else { 0.0 };
-        let keeps = |logit: f32| {
-            let m = mass(logit);
-            m > 0.0 && m >= floor
-        };
+        exponentials(&mut self.row, max, 1.0 / s.temperature);
+        if s.min_p > 0.0 {
+            for mass in &mut self.row {
+                *mass = if *mass < s.min_p { 0.0 } else { *mass };
+            }
+        }
         if s.top_k == 0 && s.top_p >= 1.0 {
-            let weights = self.row.iter().enumerate().filter(|&(_, &x)| keeps(x));
-            let total: f64 = weights.clone().map(|(_, &x)| f64::from(mass(x))).sum();
-            return pick(weights.map(|(i, &x)| (i as u32, mass(x))), u * total);
+            let target = u * sum(&self.row);
+            return pick((0u32..).zip(self.row.iter().copied()), target);
         }
-        let mut candidates: Vec<(u32, f32)> = (0u32..)
-            .zip(&self.row)
-            .filter(|&(_, &x)| keeps(x))
-            .map(|(i, &x)| (i, mass(x)))
-            .collect();
-        if s.top_k > 0 {
-            keep_likeliest(&mut candidates, s.top_k as usize);
-        }
+        let mut candidates = if s.top_k > 0 {
+            likeliest(&self.row, s.top_k as usize)
+        } else {
+            // Tokens that are together lighter than what top-p leaves out cannot be in the nucleus.
+            let total = sum(&self.row);
+            let least = ((1.0 - f64::from(s.top_p)) * total / self.row.len() as f64 * 0.5) as f32;
+            (0u32..)
+                .zip(self.row.iter().copied())
+                .filter(|c| c.1 > least)
+                .collect()
+        };
+        candidates.retain(|c| c.1 > 0.0);
         if s.top_p < 1.0 {
-            keep_nucleus(&mut candidates, s.top_p);
+            let total = if s.top_k > 0 {
+                candidates.iter().map(|c| f64::from(c.1)).sum()
+            } else {
+                sum(&self.row)
+            };
+            keep_nucleus(&mut candidates, f64::from(s.top_p) * total);
         }
         let total: f64 = candidates.iter().map(|c| f64::from(c.1)).sum();
         pick(candidates.into_iter(), u * total)
     }
 }
 
-/// The first token whose cumulated weight exceeds `target`.
+/// The first token whose cumulated weight exceeds `target`; rounding may leave the last one that has weight.
 fn pick(weights: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<u32> {
     let mut sum = 0.0;
     let mut last = None;
-    for (token, weight) in weights {
+    for (token, weight) in weights.filter(|w| w.1 > 0.0) {
         sum += f64::from(weight);
         last = Some(token);
         if sum > target {
@@ -178,19 +186,33 @@ fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// Cuts to the `k` likeliest in falling order; of equals the smaller id comes first.
-fn keep_likeliest(candidates: &mut Vec<(u32, f32)>, k: usize) {
-    if k < candidates.len() {
-        candidates.select_nth_unstable_by(k, likelier);
-        candidates.truncate(k);
+/// The `k` likeliest in falling order; of equals the smaller id comes first.
+fn likeliest(row: &[f32], k: usize) -> Vec<(u32, f32)> {
+    let mut best: Vec<(u32, f32)> = Vec::new();
+    let cut = |best: &mut Vec<(u32, f32)>| {
+        if k < best.len() {
+            best.select_nth_unstable_by(k, likelier);
+            best.truncate(k);
+        }
+    };
+    // Ids only grow, so an equal of the k-th comes too late.
+    let mut floor = f32::NEG_INFINITY;
+    for (token, &x) in (0u32..).zip(row) {
+        if x > floor {
+            best.push((token, x));
+            if best.len() >= 2 * k + 256 {
+                cut(&mut best);
+                floor = best.iter().map(|b| b.1).fold(f32::INFINITY, f32::min);
+            }
+        }
     }
-    candidates.sort_unstable_by(likelier);
+    cut(&mut best);
+    best.sort_unstable_by(likelier);
+    best
 }
 
-/// Cuts to the shortest run of likeliest tokens that holds `p` of the mass, at least one.
-fn keep_nucleus(candidates: &mut Vec<(u32, f32)>, p: f32) {
-    let total: f64 = candidates.iter().map(|c| f64::from(c.1)).sum();
-    let goal = f64::from(p) * total;
+/// Cuts to the shortest run of likeliest tokens that reaches `goal`, at least one.
+fn keep_nucleus(candidates: &mut Vec<(u32, f32)>, goal: f64) {
     // Most nuclei are short: order a few hundred first and only what is needed after that.
     let mut ordered = 0;
     let mut window = 256;
@@ -233,19 +255,15 @@ pub fn log_probabilities(
     chosen: u32,
     top: usize,
 ) -> Option<(f32, Vec<(u32, f32)>)> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !max.is_finite() || logits.iter().any(|x| x.is_nan()) {
-        return None;
-    }
-    let sum: f64 = logits.iter().map(|&x| f64::from((x - max).exp())).sum();
-    let normaliser = f64::from(max) + sum.ln();
+    let max = largest(logits).filter(|max| max.is_finite())?;
+    let normaliser = f64::from(max) + sum_of_exponentials(logits, max).ln();
     let of = |logit: f32| (f64::from(logit) - normaliser) as f32;
-    let mut best: Vec<(u32, f32)> = Vec::new();
-    if top > 0 {
-        best = (0u32..).zip(logits.iter().copied()).collect();
-        keep_likeliest(&mut best, top);
-        best.iter_mut().for_each(|b| b.1 = of(b.1));
-    }
+    let mut best = if top > 0 {
+        likeliest(logits, top)
+    } else {
+        Vec::new()
+    };
+    best.iter_mut().for_each(|b| b.1 = of(b.1));
     Some((of(*logits.get(chosen as usize)?), best))
 }
 
@@ -422,8 +440,8 @@ mod tests {
         );
         struct Nothing;
         impl Allowed for Nothing {
-            fn allows(&self, _: u32) -> bool {
-                false
+            fn restrict(&self, row: &mut [f32]) {
+                row.fill(f32::NEG_INFINITY);
             }
         }
         assert_eq!(
@@ -444,25 +462,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn windowed_nucleus_equals_a_full_sort(weights in proptest::collection::vec(0.001f32..1.0, 1..2000), p in 0.0f32..1.0) {
-            let candidates: Vec<(u32, f32)> = (0u32..).zip(weights).collect();
-            let mut windowed = candidates.clone();
-            keep_nucleus(&mut windowed, p);
-            let mut full = candidates;
-            full.sort_unstable_by(likelier);
-            let total: f64 = {
-                // The same order of additions as the code under test, so that the goal is the same number.
-                let by_id = {
-                    let mut c = full.clone();
-                    c.sort_unstable_by_key(|c| c.0);
-                    c
-                };
-                by_id.iter().map(|c| f64::from(c.1)).sum()
-            };
-            let mut sum = 0.0;
-            let n = full.iter().position(|c| { sum += f64::from(c.1); sum >= f64::from(p) * total }).map_or(full.len(), |i| i + 1);
-            full.truncate(n);
-            prop_assert_eq!(windowed, full);
+        fn windowed_nucleus_and_top_k_equal_a_full_sort(weights in proptest::collection::vec(0u8..40, 1..3000), p in 0.0f64..1.0, k in 1usize..50) {
+            // Few distinct weights, so that ties are common.
+            let row: Vec<f32> = weights.into_iter().map(|w| f32::from(w) / 64.0).collect();
+            let mut sorted: Vec<(u32, f32)> = (0u32..).zip(row.iter().copied()).collect();
+            let mut windowed = sorted.clone();
+            sorted.sort_unstable_by(likelier);
+            prop_assert_eq!(likeliest(&row, k), &sorted[..k.min(row.len())]);
+            let goal = p * sum(&row);
+            keep_nucleus(&mut windowed, goal);
+            let mut reached = 0.0;
+            let n = sorted.iter().position(|c| { reached += f64::from(c.1); reached >= goal });
+            sorted.truncate(n.map_or(sorted.len(), |n| n + 1));
+            prop_assert_eq!(windowed, sorted);
+        }
+
+        #[test]
+        fn the_shortcut_before_top_p_leaves_the_draw_alone(logits in proptest::collection::vec(-8.0f32..8.0, 2..600), p in 0.05f32..0.999, position in 0usize..1000) {
+            let mut s = sampler(|s| s.top_p = p);
+            let drawn = s.sample(&logits, None, position).unwrap();
+            let mut row = logits.clone();
+            exponentials(&mut row, largest(&logits).unwrap(), 1.0);
+            let mut all: Vec<(u32, f32)> = (0u32..).zip(row.iter().copied()).collect();
+            keep_nucleus(&mut all, f64::from(p) * sum(&row));
+            let total: f64 = all.iter().map(|c| f64::from(c.1)).sum();
+            prop_assert_eq!(Some(drawn), pick(all.into_iter(), uniform(1, position as u64) * total));
         }
     }
 }
