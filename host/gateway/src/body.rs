@@ -32,6 +32,24 @@ impl FromRequest<App> for JsonBody {
     }
 }
 
+/// A body that is read only once its request is admitted: what a tenant can make the host hold is bounded by the number
+/// of its requests.
+#[derive(Debug)]
+pub struct LateBody(Request);
+
+impl LateBody {
+    pub async fn read(self, app: &App) -> Result<serde_json::Value, ApiError> {
+        JsonBody::from_request(self.0, app).await.map(|body| body.0)
+    }
+}
+
+impl FromRequest<App> for LateBody {
+    type Rejection = std::convert::Infallible;
+    async fn from_request(request: Request, _: &App) -> Result<Self, Self::Rejection> {
+        Ok(Self(request))
+    }
+}
+
 /// The whole body, at most `limit` bytes, within `timeout`.
 pub async fn collect(request: Request, limit: usize, timeout: Duration) -> Result<Bytes, ApiError> {
     let too_large = || {

@@ -4,7 +4,7 @@ use super::chat_reply::{ChatChunks, Gathered, Head, whole};
 use super::chat_request;
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::JsonBody;
+use crate::body::LateBody;
 use crate::chain;
 use crate::error::ApiError;
 use crate::inference::{self, gather};
@@ -18,11 +18,11 @@ pub async fn create(
     State(app): State<App>,
     caller: Caller,
     info: RequestInfo,
-    body: Result<JsonBody, ApiError>,
+    body: LateBody,
 ) -> Result<Response, ApiError> {
     let route = "POST /v1/chat/completions";
     inference::run(&app, &caller, info, route, async |run| {
-        let request = chat_request::parse(&body?.0)?;
+        let request = chat_request::parse(&body.read(&app).await?)?;
         let model = app.model_of(&caller.tenant, &request.model, ModelKind::Generator)?;
         run.uses(&model);
         let fingerprint = format!("fp_{}", &model.digest.to_string()[..12]);

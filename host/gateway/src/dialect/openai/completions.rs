@@ -4,7 +4,7 @@ use super::chat_reply::Gathered;
 use super::{add_choice, finish_reason, finite, now, reply_id, sampling, token_text, usage};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::JsonBody;
+use crate::body::LateBody;
 use crate::chain::{self, Ask, Choice, InputVerdict};
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
@@ -42,11 +42,11 @@ pub async fn create(
     State(app): State<App>,
     caller: Caller,
     info: RequestInfo,
-    body: Result<JsonBody, ApiError>,
+    body: LateBody,
 ) -> Result<Response, ApiError> {
     let route = "POST /v1/completions";
     inference::run(&app, &caller, info, route, async |run| {
-        let body = body?.0;
+        let body = body.read(&app).await?;
         let f = Fields::root(&body)?;
         let name = f.need_str("model")?;
         let request = parse(&f)?;

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::JsonBody;
+use crate::body::LateBody;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::layers::RequestInfo;
@@ -25,11 +25,11 @@ pub async fn create(
     State(app): State<App>,
     caller: Caller,
     info: RequestInfo,
-    body: Result<JsonBody, ApiError>,
+    body: LateBody,
 ) -> Result<Response, ApiError> {
     let route = "POST /v1/embeddings";
     inference::run(&app, &caller, info, route, async |run| {
-        let body = body?.0;
+        let body = body.read(&app).await?;
         let f = Fields::root(&body)?;
         let model = app.model_of(&caller.tenant, f.need_str("model")?, ModelKind::Embedder)?;
         run.uses(&model);
