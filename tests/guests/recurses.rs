@@ -1,8 +1,5 @@
 //! Calls itself without end.
-#![allow(
-    unconditional_recursion,
-    reason = "that is what this guest is for"
-)]
+#![allow(unconditional_recursion, reason = "that is what this guest is for")]
 
 fn recurse() -> stockade_guest::Result<()> {
     fn deeper(n: u64) -> u64 {

@@ -67,7 +67,10 @@ impl Assistant {
             let (ours, clients) = split(&completion.tool_calls, &toolbox);
             if !clients.is_empty() {
                 if !ours.is_empty() {
-                    warn!("{} calls to own tools dropped: the application's go first", ours.len());
+                    warn!(
+                        "{} calls to own tools dropped: the application's go first",
+                        ours.len()
+                    );
                 }
                 output::emit(&toolbox::events(clients))?;
                 return Ok(FinishReason::ToolCalls);

@@ -22,7 +22,9 @@ pub struct Prompt {
 impl Prompt {
     fn render(&self) -> Result<Content> {
         let selector = match (&self.label, self.version) {
-            (Some(_), Some(_)) => return Err(Error::Invalid("prompt: label or version, not both".into())),
+            (Some(_), Some(_)) => {
+                return Err(Error::Invalid("prompt: label or version, not both".into()));
+            }
             (None, Some(version)) => Selector::Version(version),
             (label, None) => Selector::Label(label.clone().unwrap_or("production".into())),
         };

@@ -7,8 +7,8 @@ use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
-use stockade_guest::prelude::Deserialize;
 use std::fmt;
+use stockade_guest::prelude::Deserialize;
 
 /// Longest match that a configured pattern may declare, in bytes.
 pub const MAX_WINDOW: usize = 4096;
@@ -110,7 +110,10 @@ impl Pattern {
             .map_err(|e| refused(&e))?;
         Ok(Self {
             action: config.action,
-            mask: config.mask.clone().unwrap_or_else(|| format!("[{}]", config.name)),
+            mask: config
+                .mask
+                .clone()
+                .unwrap_or_else(|| format!("[{}]", config.name)),
             message: config
                 .message
                 .clone()
@@ -131,7 +134,13 @@ impl Pattern {
 
     /// Whether a match begins at `start`: leftmost-first, at most `window` bytes long. `complete`: no text follows.
     pub fn at(&mut self, text: &[u8], start: usize, complete: bool) -> At {
-        let Self { dfa, cache, window, accept, .. } = self;
+        let Self {
+            dfa,
+            cache,
+            window,
+            accept,
+            ..
+        } = self;
         let input = Input::new(text).range(start..).anchored(Anchored::Yes);
         let mut end = None;
         // The automaton fails only when its cache cannot hold a single step, or on bytes it was told to quit at:
@@ -220,9 +229,13 @@ fn first_bytes(hir: &Hir, first: &mut [bool; 256]) -> bool {
         }
         HirKind::Capture(capture) => first_bytes(&capture.sub, first),
         HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
-        // No short cut: every branch has to be marked.
-        HirKind::Alternation(parts) => parts
-            .iter()
-            .fold(false, |empty, part| first_bytes(part, first) || empty),
+        HirKind::Alternation(parts) => {
+            // No short cut: every branch has to be marked.
+            let mut empty = false;
+            for part in parts {
+                empty |= first_bytes(part, first);
+            }
+            empty
+        }
     }
 }

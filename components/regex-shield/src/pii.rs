@@ -1,8 +1,8 @@
 //! Built-in kinds of personal data. Each is a pattern for the shape and, where the data has one, a check of its digits.
 
 use crate::pattern::{Accept, Action, Config, Pattern, Refused};
-use stockade_guest::prelude::Deserialize;
 use std::net::Ipv4Addr;
+use stockade_guest::prelude::Deserialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -129,7 +129,11 @@ fn card(text: &[u8], start: usize, end: usize) -> Option<usize> {
 fn iban(text: &[u8], start: usize, end: usize) -> Option<usize> {
     const SHORTEST: usize = 15;
     let valid = |end: usize| {
-        let symbols: Vec<u8> = text[start..end].iter().copied().filter(|&b| b != b' ').collect();
+        let symbols: Vec<u8> = text[start..end]
+            .iter()
+            .copied()
+            .filter(|&b| b != b' ')
+            .collect();
         if symbols.len() < SHORTEST {
             return false;
         }
@@ -166,11 +170,15 @@ fn ipv4(text: &[u8], start: usize, end: usize) -> Option<usize> {
 /// IP address.
 fn phone(text: &[u8], start: usize, end: usize) -> Option<usize> {
     let number = &text[start..end];
-    if start > 0 && (text[start - 1].is_ascii_alphanumeric() || b"_+.-".contains(&text[start - 1])) {
+    if start > 0 && (text[start - 1].is_ascii_alphanumeric() || b"_+.-".contains(&text[start - 1]))
+    {
         return None;
     }
     let international = number[0] == b'+';
-    let groups = number.split(|b| !b.is_ascii_digit()).filter(|g| !g.is_empty()).count();
+    let groups = number
+        .split(|b| !b.is_ascii_digit())
+        .filter(|g| !g.is_empty())
+        .count();
     let count = digits(number).count();
     let least = if international { 8 } else { 10 };
     let written = international || number[0] == b'(' || groups > 1;

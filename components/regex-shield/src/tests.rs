@@ -23,9 +23,15 @@ fn personal_data_is_masked_and_what_only_looks_like_it_stays() {
         ("256.1.1.1", "256.1.1.1"),
         ("key sk-abcdefghijklmnop1234 ok", "key [API KEY] ok"),
         ("AKIAIOSFODNN7EXAMPLE", "[API KEY]"),
-        ("call +49 30 1234567 or (415) 555-2671", "call [PHONE] or [PHONE]"),
+        (
+            "call +49 30 1234567 or (415) 555-2671",
+            "call [PHONE] or [PHONE]",
+        ),
         ("415-555-2671", "[PHONE]"),
-        ("on 2024-01-15, 1234567890 of them", "on 2024-01-15, 1234567890 of them"),
+        (
+            "on 2024-01-15, 1234567890 of them",
+            "on 2024-01-15, 1234567890 of them",
+        ),
         ("héé 12 ünï 😀", "héé 12 ünï 😀"),
     ] {
         assert_eq!(sent(json!({}), text), want);
@@ -62,7 +68,10 @@ fn a_blocked_span_never_leaves_in_part() {
     assert_eq!(violation.category, "plan");
     assert!(!violation.metadata.contains("Project"));
     let reply = every_split::<RegexShield>(config, "about project xy today");
-    assert_eq!((reply.sent.as_str(), reply.violation), ("about project xy today", None));
+    assert_eq!(
+        (reply.sent.as_str(), reply.violation),
+        ("about project xy today", None)
+    );
 }
 
 #[test]
@@ -102,7 +111,10 @@ fn text_anchors_hold_at_the_ends_of_the_whole_text_only() {
 fn messages_are_edited_or_blocked_as_a_whole() {
     let verdict = check::<RegexShield>(json!({}), "I am a@b.com").unwrap();
     assert_eq!(verdict, Verdict::Edit(vec![Message::user("I am [EMAIL]")]));
-    assert_eq!(check::<RegexShield>(json!({}), "hello").unwrap(), Verdict::Pass);
+    assert_eq!(
+        check::<RegexShield>(json!({}), "hello").unwrap(),
+        Verdict::Pass
+    );
     let verdict = check::<RegexShield>(json!({"pii_action": "block"}), "I am a@b.com").unwrap();
     assert!(matches!(verdict, Verdict::Block(v) if v.category == "pii.email"));
 }
@@ -127,9 +139,33 @@ fn a_configuration_that_cannot_work_is_refused_with_the_patterns_name() {
 /// Fragments that begin, continue and end matches, so that random texts are full of near misses.
 fn text() -> impl Strategy<Value = String> {
     let fragment = prop::sample::select(vec![
-        "4111 1111 1111 1111", "4111", "1111", "-", " ", ".", "a@b.com", "@", "ann", "x.y", "123-45-6789", "12",
-        "192.168.0.1", "+49 30", "1234567", "(415)", "DE89 3704 0044 0532 0130 00", "AB", "sk-", "abcdefghijklmnop",
-        "ab", "abab", "foo", "bar", "é", "😀", "\n",
+        "4111 1111 1111 1111",
+        "4111",
+        "1111",
+        "-",
+        " ",
+        ".",
+        "a@b.com",
+        "@",
+        "ann",
+        "x.y",
+        "123-45-6789",
+        "12",
+        "192.168.0.1",
+        "+49 30",
+        "1234567",
+        "(415)",
+        "DE89 3704 0044 0532 0130 00",
+        "AB",
+        "sk-",
+        "abcdefghijklmnop",
+        "ab",
+        "abab",
+        "foo",
+        "bar",
+        "é",
+        "😀",
+        "\n",
     ]);
     prop::collection::vec(fragment, 0..12).prop_map(|f| f.concat())
 }

@@ -18,13 +18,13 @@ pub mod secrets {
 
 /// Models that the host serves. Grant: `models`.
 pub mod inference {
+    use crate::Result;
     pub use crate::bindings::host::stockade::plugin::inference::{
         ChatRequest, CompleteRequest, LabelScore, ModelInfo, ModelKind, TokenScore,
     };
     pub use crate::sys::inference::{
         Generation, chat, classify, complete, detokenize, embed, log_likelihood, models, tokenize,
     };
-    use crate::Result;
     use crate::types::{Completion, Constraint, Message, Sampling, ToolChoice, ToolSpec};
 
     /// Builds a chat request: `Chat::new("").user("Hello").ask()?`.
@@ -95,8 +95,8 @@ pub mod inference {
 
 /// The reply of the turn that an orchestrator runs.
 pub mod output {
-    pub use crate::sys::output::{emit, forward};
     use crate::Result;
+    pub use crate::sys::output::{emit, forward};
     use crate::types::Event;
 
     /// Sends one text.
@@ -126,7 +126,12 @@ pub mod state {
         }
 
         /// Writes a JSON value and returns the new revision.
-        pub fn set_json(&self, key: &str, value: &impl Serialize, expect: Expectation) -> Result<u64> {
+        pub fn set_json(
+            &self,
+            key: &str,
+            value: &impl Serialize,
+            expect: Expectation,
+        ) -> Result<u64> {
             self.set(key, &serde_json::to_vec(value)?, expect)
         }
 
@@ -147,8 +152,8 @@ pub mod state {
 
 /// Tools that the tenant has bound. Grant: `components`, `tool/NAME` or `tool/*`.
 pub mod tools {
-    pub use crate::sys::tools::{available, call};
     use crate::Result;
+    pub use crate::sys::tools::{available, call};
     use crate::types::ToolOutput;
 
     /// Runs all calls (name, arguments) at once and returns the answers in order.
@@ -156,7 +161,10 @@ pub mod tools {
         #[cfg(target_arch = "wasm32")]
         return wit_bindgen::block_on(overlapped(calls));
         #[cfg(not(target_arch = "wasm32"))]
-        calls.iter().map(|(name, arguments)| call(name, arguments)).collect()
+        calls
+            .iter()
+            .map(|(name, arguments)| call(name, arguments))
+            .collect()
     }
 
     #[cfg(target_arch = "wasm32")]
@@ -165,13 +173,17 @@ pub mod tools {
         use std::task::Poll;
         type Running = std::pin::Pin<Box<dyn Future<Output = Result<ToolOutput>>>>;
         let start = |(name, arguments)| -> Running {
-            Box::pin(crate::bindings::overlapping::stockade::plugin::tools::call(name, arguments))
+            Box::pin(crate::bindings::overlapping::stockade::plugin::tools::call(
+                name, arguments,
+            ))
         };
         let mut running: Vec<Running> = calls.into_iter().map(start).collect();
         let mut answers: Vec<Option<Result<ToolOutput>>> = running.iter().map(|_| None).collect();
         poll_fn(move |context| {
             for (call, answer) in running.iter_mut().zip(&mut answers) {
-                if answer.is_none() && let Poll::Ready(done) = call.as_mut().poll(context) {
+                if answer.is_none()
+                    && let Poll::Ready(done) = call.as_mut().poll(context)
+                {
                     *answer = Some(done);
                 }
             }
@@ -193,7 +205,8 @@ pub mod shields {
 /// The bound prompt store. Grant: `components`, `prompt-store`.
 pub mod prompts {
     pub use crate::bindings::host::stockade::plugin::prompt_store::{
-        Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable, VariableKind,
+        Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable,
+        VariableKind,
     };
     pub use crate::sys::prompt_store::{delete_label, get, names, put, render, set_label};
 }

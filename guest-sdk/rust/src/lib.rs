@@ -64,9 +64,12 @@ pub(crate) use bindings::host::stockade::plugin as sys;
 
 pub use bindings::host::stockade::plugin::types;
 pub use calls::{
-    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools,
+    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system,
+    telemetry, tools,
 };
-pub use kinds::{evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool};
+pub use kinds::{
+    evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool,
+};
 pub use types::Error;
 
 /// The result of everything here.
@@ -80,19 +83,17 @@ pub mod prelude {
     pub use crate::orchestrator::{Orchestrator, Turn};
     pub use crate::prompt_store::PromptStore;
     pub use crate::reward_scorer::RewardScorer;
-    pub use crate::shield::{
-        Action, Channel, Edit, Finder, Finding, Ruling, Session, Shield,
-    };
+    pub use crate::shield::{Action, Channel, Edit, Finder, Finding, Ruling, Session, Shield};
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testing;
     pub use crate::tool::Tool;
     pub use crate::types::{
-        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolOutput,
-        ToolResult, ToolSpec, Usage, Verdict, Violation,
+        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling,
+        ToolCall, ToolChoice, ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
     };
     pub use crate::{Error, Result, inference, output, state, tools};
     pub use serde::{Deserialize, Serialize};
-    pub use serde_json::{Value, json};
+    pub use serde_json::{self, Value, json};
 }
 
 #[doc(hidden)]
@@ -105,14 +106,30 @@ pub mod __private {
 /// `memory`, `evaluator`, `reward_scorer`, `generator`, `tool`.
 #[macro_export]
 macro_rules! export {
-    ($plugin:ty as shield) => { $crate::__export_kind!($plugin, shield, Shield, __export_shield); };
-    ($plugin:ty as orchestrator) => { $crate::__export_kind!($plugin, orchestrator, Orchestrator, __export_orchestrator); };
-    ($plugin:ty as prompt_store) => { $crate::__export_kind!($plugin, prompt_store, PromptStore, __export_prompt_store); };
-    ($plugin:ty as memory) => { $crate::__export_kind!($plugin, memory, Memory, __export_memory); };
-    ($plugin:ty as evaluator) => { $crate::__export_kind!($plugin, evaluator, Evaluator, __export_evaluator); };
-    ($plugin:ty as reward_scorer) => { $crate::__export_kind!($plugin, reward_scorer, RewardScorer, __export_reward_scorer); };
-    ($plugin:ty as generator) => { $crate::__export_kind!($plugin, generator, Generator, __export_generator); };
-    ($plugin:ty as tool) => { $crate::__export_kind!($plugin, tool, Tool, __export_tool); };
+    ($plugin:ty as shield) => {
+        $crate::__export_kind!($plugin, shield, Shield, __export_shield);
+    };
+    ($plugin:ty as orchestrator) => {
+        $crate::__export_kind!($plugin, orchestrator, Orchestrator, __export_orchestrator);
+    };
+    ($plugin:ty as prompt_store) => {
+        $crate::__export_kind!($plugin, prompt_store, PromptStore, __export_prompt_store);
+    };
+    ($plugin:ty as memory) => {
+        $crate::__export_kind!($plugin, memory, Memory, __export_memory);
+    };
+    ($plugin:ty as evaluator) => {
+        $crate::__export_kind!($plugin, evaluator, Evaluator, __export_evaluator);
+    };
+    ($plugin:ty as reward_scorer) => {
+        $crate::__export_kind!($plugin, reward_scorer, RewardScorer, __export_reward_scorer);
+    };
+    ($plugin:ty as generator) => {
+        $crate::__export_kind!($plugin, generator, Generator, __export_generator);
+    };
+    ($plugin:ty as tool) => {
+        $crate::__export_kind!($plugin, tool, Tool, __export_tool);
+    };
 }
 
 #[doc(hidden)]
@@ -127,7 +144,11 @@ macro_rules! __export_kind {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::__private::glue::$kind<$plugin>;
-            $crate::bindings::$module::$export!(Exported with_types_in $crate::bindings::$module);
+    $crate::bindings::$module::$export!(Exported with_types_in $crate::bindings::$module);
         };
     };
 }
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

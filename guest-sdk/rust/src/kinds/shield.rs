@@ -38,13 +38,14 @@ pub trait Session {
 /// Every text of a conversation that a shield judges: texts, reasoning, tool names, arguments and results.
 pub fn texts_mut(messages: &mut [Message]) -> impl Iterator<Item = &mut String> {
     let parts = messages.iter_mut().flat_map(|m| m.parts.iter_mut());
-    parts.flat_map(|part| match part {
-        Part::Text(text) | Part::Reasoning(text) => [Some(text), None],
-        Part::ToolCall(call) => [Some(&mut call.name), Some(&mut call.arguments)],
-        Part::ToolResult(result) => [Some(&mut result.content), None],
-        Part::Image(_) => [None, None],
-    })
-    .flatten()
+    parts
+        .flat_map(|part| match part {
+            Part::Text(text) | Part::Reasoning(text) => [Some(text), None],
+            Part::ToolCall(call) => [Some(&mut call.name), Some(&mut call.arguments)],
+            Part::ToolResult(result) => [Some(&mut result.content), None],
+            Part::Image(_) => [None, None],
+        })
+        .flatten()
 }
 
 impl<T: Shield> raw::Guest for glue::Shield<T> {
@@ -72,12 +73,23 @@ impl<T: Shield> raw::GuestSession for SessionGlue<T> {
     fn new(channel: Channel) -> Self {
         panic::install();
         let session = config::load::<T>().and_then(|shield| shield.session(channel));
-        Self { session: RefCell::new(session), shield: std::marker::PhantomData }
+        Self {
+            session: RefCell::new(session),
+            shield: std::marker::PhantomData,
+        }
     }
     fn feed(&self, text: String) -> Result<Ruling> {
-        self.session.borrow_mut().as_mut().map_err(|e| Error::clone(e))?.feed(&text)
+        self.session
+            .borrow_mut()
+            .as_mut()
+            .map_err(|e| Error::clone(e))?
+            .feed(&text)
     }
     fn finish(&self) -> Result<Ruling> {
-        self.session.borrow_mut().as_mut().map_err(|e| Error::clone(e))?.finish()
+        self.session
+            .borrow_mut()
+            .as_mut()
+            .map_err(|e| Error::clone(e))?
+            .finish()
     }
 }
