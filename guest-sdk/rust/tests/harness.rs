@@ -1,0 +1,167 @@
+//! The finder's promises, and that the harness notices who breaks the streaming contract.
+
+use std::rc::Rc;
+use stockade_guest::prelude::*;
+use stockade_guest::state::Expectation;
+
+/// Blocks `bad`, masks digits, and claims as a span's bound what it is told.
+#[derive(Deserialize)]
+struct Sample {
+    longest: usize,
+}
+
+impl Finder for Sample {
+    fn longest(&self) -> usize {
+        self.longest
+    }
+    fn find(&self, text: &str) -> Result<Vec<Finding>> {
+        let mut found: Vec<Finding> = text
+            .match_indices("bad")
+            .map(|(at, _)| Finding::block(at..at + 3, Violation::new("bad", "no")))
+            .collect();
+        let digits = text
+            .char_indices()
+            .filter(|(_, c)| c.is_ascii_digit())
+            .map(|(at, _)| Finding::mask(at..at + 1, "#"));
+        found.extend(digits);
+        Ok(found)
+    }
+}
+
+#[test]
+fn what_is_blocked_never_leaves_and_masks_before_it_do() {
+    let reply = testing::every_split::<Sample>(json!({"longest": 3}), "é1 ba bad 2");
+    assert_eq!(reply.sent, "é# ba ");
+    assert_eq!(reply.violation.unwrap().category, "bad");
+}
+
+#[test]
+fn check_and_stream_agree() {
+    let verdict = testing::check::<Sample>(json!({"longest": 3}), "1é2").unwrap();
+    assert_eq!(verdict, Verdict::Edit(vec![Message::user("#é#")]));
+    assert_eq!(
+        testing::every_split::<Sample>(json!({"longest": 3}), "1é2").sent,
+        "#é#"
+    );
+    let verdict = testing::check::<Sample>(json!({"longest": 3}), "1 bad").unwrap();
+    assert!(matches!(verdict, Verdict::Block(_)));
+}
+
+#[test]
+fn every_text_of_a_message_is_judged() {
+    let call = ToolCall {
+        id: "1".into(),
+        name: "t".into(),
+        arguments: r#"{"x":7}"#.into(),
+    };
+    let mut message = Message::from(Completion {
+        text: "5".into(),
+        reasoning: "6".into(),
+        tool_calls: vec![call.clone()],
+        reason: FinishReason::ToolCalls,
+        usage: Usage {
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            completion_tokens: 0,
+        },
+    });
+    message
+        .parts
+        .extend(Message::tool_result(&call, "8", false).parts);
+    let verdict =
+        testing::check_messages::<Sample>(json!({"longest": 3}), Direction::Input, vec![message]);
+    let Ok(Verdict::Edit(edited)) = verdict else {
+        panic!("{verdict:?}")
+    };
+    let shown = format!("{:?}", edited[0].parts);
+    assert_eq!(shown.matches('#').count(), 4, "{shown}");
+}
+
+#[test]
+fn a_finding_beyond_its_bound_is_an_error() {
+    let answer = testing::check::<Sample>(json!({"longest": 2}), "bad");
+    assert!(matches!(answer, Err(Error::Other(_))));
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_is_invalid() {
+    let answer = testing::check::<Sample>(json!({"longest": "x"}), "");
+    assert!(matches!(answer, Err(Error::Invalid(why)) if why.starts_with("config")));
+}
+
+/// Clears as many bytes a feed as it is told, whatever came.
+#[derive(Deserialize)]
+struct Careless {
+    a_feed: u64,
+}
+
+struct Clears(u64, u64);
+
+impl Shield for Careless {
+    fn hold_back(&self) -> u32 {
+        1
+    }
+    fn check(&self, _: Direction, _: Vec<Message>) -> Result<Verdict> {
+        Ok(Verdict::Pass)
+    }
+    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+        Ok(Box::new(Clears(self.a_feed, 0)))
+    }
+}
+
+impl Session for Clears {
+    fn feed(&mut self, _: &str) -> Result<Ruling> {
+        self.1 += self.0;
+        self.finish()
+    }
+    fn finish(&mut self) -> Result<Ruling> {
+        Ok(Ruling {
+            cleared: self.1,
+            edits: Vec::new(),
+            violation: None,
+        })
+    }
+}
+
+#[test]
+#[should_panic(expected = "beyond")]
+fn clearing_more_than_was_fed_is_noticed() {
+    let _ = testing::stream::<Careless>(json!({"a_feed": 9}), &["abc"]);
+}
+
+#[test]
+#[should_panic(expected = "holds back 3 bytes")]
+fn holding_back_more_than_was_declared_is_noticed() {
+    let _ = testing::stream::<Careless>(json!({"a_feed": 0}), &["abc"]);
+}
+
+#[test]
+#[should_panic(expected = "finish cleared 2 of 3")]
+fn text_that_is_never_cleared_is_noticed() {
+    let _ = testing::stream::<Careless>(json!({"a_feed": 2}), &["abc"]);
+}
+
+#[test]
+fn state_compares_and_sets_and_scans_in_order() {
+    let _host = testing::Host::new().buckets(&["b"]);
+    let bucket = state::open("b").unwrap();
+    let first = bucket.set_json("k/1", &1, Expectation::Absent).unwrap();
+    assert!(matches!(
+        bucket.set_json("k/1", &2, Expectation::Absent),
+        Err(Error::Conflict(_))
+    ));
+    bucket
+        .set_json("k/1", &2, Expectation::Revision(first))
+        .unwrap();
+    assert!(matches!(
+        bucket.delete("k/1", Expectation::Revision(first)),
+        Err(Error::Conflict(_))
+    ));
+    bucket.set_json("k/2", &3, Expectation::Anything).unwrap();
+    bucket.set_json("other", &4, Expectation::Anything).unwrap();
+    let keys = |entries: Vec<state::Entry>| entries.into_iter().map(|e| e.key).collect::<Vec<_>>();
+    assert_eq!(keys(bucket.scan_all("k/").unwrap()), ["k/1", "k/2"]);
+    assert_eq!(keys(bucket.scan("k/", Some("k/1"), 5).unwrap()), ["k/2"]);
+    assert_eq!(bucket.get_json::<u32>("k/1").unwrap().unwrap().0, 2);
+    assert!(matches!(state::open("c"), Err(Error::Denied(_))));
+}
