@@ -230,3 +230,90 @@ fn run(network: &dyn TextEmbedder, requests: Vec<Request>, batch_tokens: usize) 
         request.done.send(result).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    /// Answers a text's first token; fails a batch that holds a 13, panics at a 14.
+    #[derive(Default)]
+    struct Echo(Mutex<Vec<Vec<usize>>>);
+
+    impl TextEmbedder for Echo {
+        fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
+            self.0.lock().push(texts.iter().map(Vec::len).collect());
+            assert!(texts.iter().all(|text| text[0] != 14), "asked to panic");
+            if texts.iter().any(|text| text[0] == 13) {
+                return Err(ModelError::Input("13".into()));
+            }
+            Ok(texts.iter().map(|text| vec![text[0] as f32]).collect())
+        }
+    }
+
+    fn requests(texts: &[&[(u32, usize)]]) -> (Vec<Request>, Vec<oneshot::Receiver<Vectors>>) {
+        let queue = Queue::new(100, 100);
+        let tenant = TenantId::new("a").unwrap();
+        let one = |texts: &&[(u32, usize)]| {
+            let (done, result) = oneshot::channel();
+            let texts = texts
+                .iter()
+                .map(|&(token, length)| vec![token; length])
+                .collect();
+            (
+                Request {
+                    texts,
+                    done,
+                    ticket: queue.enter(&tenant).unwrap(),
+                },
+                result,
+            )
+        };
+        texts.iter().map(one).unzip()
+    }
+
+    #[test]
+    fn texts_are_batched_by_length_over_requests_and_come_back_in_order() {
+        let network = Echo::default();
+        let (requests, results) = requests(&[&[(1, 9), (2, 3)], &[(3, 4), (4, 30), (5, 3)]]);
+        run(&network, requests, 12);
+        let vectors: Vec<_> = results
+            .into_iter()
+            .map(|r| r.blocking_recv().unwrap().unwrap())
+            .collect();
+        assert_eq!(
+            vectors,
+            [
+                vec![vec![1.0], vec![2.0]],
+                vec![vec![3.0], vec![4.0], vec![5.0]]
+            ]
+        );
+        assert_eq!(*network.0.lock(), [vec![3, 3, 4], vec![9], vec![30]]);
+    }
+
+    #[test]
+    fn an_error_ends_the_requests_of_its_batch_and_a_request_without_a_caller_is_skipped() {
+        for bad in [13, 14] {
+            let network = Echo::default();
+            let (requests, mut results) =
+                requests(&[&[(1, 2)], &[(bad, 9), (2, 20)], &[(3, 40)], &[(4, 50)]]);
+            drop(results.pop());
+            run(&network, requests, 9);
+            let mut outcomes = results.into_iter().map(|r| r.blocking_recv().unwrap());
+            assert_eq!(outcomes.next().unwrap().unwrap(), [[1.0]]);
+            assert!(matches!(
+                outcomes.next().unwrap(),
+                Err(InferError::Backend {
+                    stage: "embedding",
+                    ..
+                })
+            ));
+            assert_eq!(outcomes.next().unwrap().unwrap(), [[3.0]]);
+            assert_eq!(
+                *network.0.lock(),
+                [vec![2], vec![9], vec![40]],
+                "the rest of the failed one never ran"
+            );
+        }
+    }
+}

@@ -120,7 +120,7 @@ impl Engine {
             path: path.to_owned(),
             sum,
         })?;
-        self.reserve(&info.id, memory.bytes).map_err(|available| {
+        let before = self.reserve(&info.id, memory.bytes).map_err(|available| {
             let sum = DoesNotFit {
                 available,
                 total: memory.bytes,
@@ -155,7 +155,7 @@ impl Engine {
                 Ok(self.add_generator(parts)?)
             });
         if served.is_err() {
-            self.release(&info.id);
+            self.restore(&info.id, before);
         }
         served
     }

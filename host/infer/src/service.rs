@@ -73,7 +73,7 @@ impl Engine {
         let at = models.iter().position(|model| model.info().id == *id);
         let removed = at.map(|at| models.remove(at));
         drop(models);
-        self.release(id);
+        self.restore(id, None);
         removed.is_some()
     }
 
@@ -88,24 +88,23 @@ impl Engine {
             .saturating_sub(self.reserved.lock().values().sum())
     }
 
-    /// Takes `bytes` for a model, in place of what it had; else tells what is left.
-    pub(crate) fn reserve(&self, id: &ModelId, bytes: u64) -> Result<(), u64> {
+    /// Takes `bytes` for a model and returns what a model of that name had; else tells what is left.
+    pub(crate) fn reserve(&self, id: &ModelId, bytes: u64) -> Result<Option<u64>, u64> {
         let mut reserved = self.reserved.lock();
-        let others: u64 = reserved
-            .iter()
-            .filter(|(other, _)| *other != id)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        let left = self.memory_limit.saturating_sub(others);
+        let left = self.memory_limit.saturating_sub(reserved.values().sum());
         if bytes > left {
             return Err(left);
         }
-        reserved.insert(id.clone(), bytes);
-        Ok(())
+        Ok(reserved.insert(id.clone(), bytes))
     }
 
-    pub(crate) fn release(&self, id: &ModelId) {
-        self.reserved.lock().remove(id);
+    /// Undoes [`Self::reserve`], given what it returned.
+    pub(crate) fn restore(&self, id: &ModelId, before: Option<u64>) {
+        let mut reserved = self.reserved.lock();
+        match before {
+            Some(bytes) => reserved.insert(id.clone(), bytes),
+            None => reserved.remove(id),
+        };
     }
 
     fn add(&self, served: Served) {

@@ -325,4 +325,15 @@ proptest! {
             prop_assert!(satisfies(&schema, &value), "{} for {}", value, schema);
         }
     }
+
+    #[test]
+    fn a_stop_string_cuts_a_constrained_reply_and_changes_nothing_before_it(schema in schemas(), seed in 0u64..1000, stop in "[a-z0-9\",:]{1,2}") {
+        let (engine, _) = tiny::engine(64, Settings::default());
+        let whole = generate(&engine, constrained(seed, Constraint::JsonSchema(schema.clone())));
+        let mut ask = constrained(seed, Constraint::JsonSchema(schema));
+        ask.sampling.stop = vec![stop.clone()];
+        let cut = generate(&engine, ask);
+        prop_assert_eq!(&cut.text, whole.text.split(&stop).next().unwrap());
+        prop_assert_eq!(&cut.logprobs[..], &whole.logprobs[..cut.logprobs.len()]);
+    }
 }
