@@ -255,6 +255,14 @@ impl Checkpoint {
             .filter(|entry| wanted(&entry.name))
         {
             match entry.ty {
+                // Allowed by the format, of no use to any network.
+                Some(_) if entry.shape.contains(&0) => {
+                    self.skip(
+                        source.path(),
+                        entry.name,
+                        format!("{} without elements", entry.dtype),
+                    )?;
+                }
                 Some(ty) => {
                     let mut tensor = Tensor::checked(source.path(), &entry.name, ty, entry.shape)?;
                     tensor.source = self.sources.len();

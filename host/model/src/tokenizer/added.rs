@@ -1,13 +1,14 @@
 //! Control tokens in text: where they are, by their exact spelling.
-
-use std::collections::HashMap;
+//!
+//! A byte trie, because content is foreign: the time for a text is its length times the few bytes that a token's
+//! start is long, however many tokens begin alike.
 
 /// Control tokens by their text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AddedTokens {
     tokens: Vec<AddedToken>,
-    /// Indices into `tokens` by first byte, longest text first.
-    by_first_byte: HashMap<u8, Vec<usize>>,
+    /// The trie; node 0 is the root.
+    nodes: Vec<Node>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,13 @@ pub(crate) struct AddedToken {
     pub(crate) single_word: bool,
 }
 
+#[derive(Debug, Default)]
+struct Node {
+    children: Vec<(u8, usize)>,
+    /// The token that ends here.
+    token: Option<usize>,
+}
+
 pub(crate) enum Part<'t> {
     Text(&'t str),
     Token(u32),
@@ -32,20 +40,23 @@ impl AddedTokens {
             .into_iter()
             .filter(|token| !token.text.is_empty())
             .collect();
-        let mut by_first_byte: HashMap<u8, Vec<usize>> = HashMap::new();
+        let mut nodes = vec![Node::default()];
         for (i, token) in tokens.iter().enumerate() {
-            by_first_byte
-                .entry(token.text.as_bytes()[0])
-                .or_default()
-                .push(i);
+            let mut at = 0;
+            for byte in token.text.bytes() {
+                at = match child(&nodes[at], byte) {
+                    Some(next) => next,
+                    None => {
+                        nodes.push(Node::default());
+                        let next = nodes.len() - 1;
+                        nodes[at].children.push((byte, next));
+                        next
+                    }
+                };
+            }
+            nodes[at].token.get_or_insert(i);
         }
-        for candidates in by_first_byte.values_mut() {
-            candidates.sort_by_key(|&i| std::cmp::Reverse(tokens[i].text.len()));
-        }
-        Self {
-            tokens,
-            by_first_byte,
-        }
+        Self { tokens, nodes }
     }
 
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
@@ -95,44 +106,50 @@ impl AddedTokens {
     /// spells, and of one that its end (white space aside) only begins, `<|eot` before somebody's `_id|>`.
     pub(crate) fn cuts(&self, text: &str) -> Vec<usize> {
         let end = text.trim_end().len();
-        let after_first = |at: usize| at + text[at..].chars().next().map_or(1, char::len_utf8);
-        let begins = |at: usize| {
-            let rest = text.as_bytes().get(at..end).unwrap_or_default();
-            !rest.is_empty()
-                && self
-                    .starting_with(rest[0])
-                    .any(|token| token.text.as_bytes().starts_with(rest))
+        let spells_or_begins = |at: usize| {
+            let rest = &text.as_bytes()[at..];
+            let mut depth = 0;
+            let mut whole = false;
+            for node in self.path(rest) {
+                depth += 1;
+                whole |= node.token.is_some();
+            }
+            whole || (depth > 0 && at + depth >= end)
         };
+        let after_first = |at: usize| at + text[at..].chars().next().map_or(1, char::len_utf8);
         (0..text.len())
-            .filter(|&at| self.candidates(text, at).next().is_some() || begins(at))
+            .filter(|&at| spells_or_begins(at))
             .map(after_first)
             .collect()
     }
 
-    fn token_at<'s>(&'s self, text: &'s str, at: usize) -> Option<&'s AddedToken> {
-        self.candidates(text, at).find(|token| {
-            let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            let alone = || {
-                !word(text[..at].chars().next_back())
-                    && !word(text[at + token.text.len()..].chars().next())
-            };
-            !token.single_word || alone()
+    /// The longest token at byte `at`. It starts and ends on character boundaries because both texts are UTF-8.
+    fn token_at(&self, text: &str, at: usize) -> Option<&AddedToken> {
+        let found = self
+            .path(&text.as_bytes()[at..])
+            .filter_map(|node| node.token.map(|i| &self.tokens[i]));
+        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let alone = |token: &AddedToken| {
+            !word(text[..at].chars().next_back())
+                && !word(text[at + token.text.len()..].chars().next())
+        };
+        found
+            .filter(|token| !token.single_word || alone(token))
+            .last()
+    }
+
+    /// The nodes that `rest` leads through, as far as any token goes on.
+    fn path<'s>(&'s self, rest: &'s [u8]) -> impl Iterator<Item = &'s Node> {
+        rest.iter().scan(0, |at, &byte| {
+            *at = child(&self.nodes[*at], byte)?;
+            Some(&self.nodes[*at])
         })
     }
+}
 
-    /// Tokens whose text starts at byte `at`, longest first. A match starts and ends on character boundaries because
-    /// both texts are UTF-8.
-    fn candidates<'s>(&'s self, text: &'s str, at: usize) -> impl Iterator<Item = &'s AddedToken> {
-        let rest = &text.as_bytes()[at..];
-        self.starting_with(rest[0])
-            .filter(move |token| rest.starts_with(token.text.as_bytes()))
-    }
-
-    fn starting_with(&self, byte: u8) -> impl Iterator<Item = &AddedToken> {
-        self.by_first_byte
-            .get(&byte)
-            .map_or(&[][..], Vec::as_slice)
-            .iter()
-            .map(|&i| &self.tokens[i])
-    }
+fn child(node: &Node, byte: u8) -> Option<usize> {
+    node.children
+        .iter()
+        .find(|(b, _)| *b == byte)
+        .map(|&(_, next)| next)
 }

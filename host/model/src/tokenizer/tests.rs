@@ -437,3 +437,11 @@ fn base64(text: &str) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn tokenizers_and_templates_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+    shared::<crate::template::ChatTemplate>();
+    shared::<Checkpoint>();
+}
