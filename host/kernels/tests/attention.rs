@@ -216,6 +216,64 @@ proptest! {
 }
 
 #[test]
+fn long_contexts_give_the_same_bits_in_prefill_and_decode() {
+    for (window, threads) in [(None, 1), (None, 2), (Some(700), 2), (Some(20), 1)] {
+        let shape = shape(6, 2, 16, KvType::F16);
+        let tokens = 1100;
+        let sequence = Sequence::new(shape, tokens, 5);
+        let pages: Vec<u32> = (0..35).collect();
+        let mut cache = poisoned(shape, 35);
+        sequence.write(&mut cache, 0, &pages, 0..tokens);
+        let pool = Pool::new(threads);
+        let mut prefill = vec![f32::NAN; sequence.q.len()];
+        let segment = AttentionSegment {
+            first_row: 0,
+            rows: tokens,
+            start_position: 0,
+            pages: &pages,
+            window,
+        };
+        attention(&pool, &cache, 0, &sequence.q, &[segment], &mut prefill);
+        for (got, want) in prefill.iter().zip(sequence.plain(window)) {
+            assert!((got - want).abs() <= 1e-2, "{got} for {want}");
+        }
+        let width = shape.heads * shape.head_dim;
+        for (start, rows) in [
+            (1099, 1),
+            (1024, 1),
+            (1023, 4),
+            (511, 3),
+            (512, 1),
+            (40, 2),
+            (600, 300),
+        ] {
+            // Twice the same rows in one call, so that partial results of several segments stand side by side.
+            let q = [&sequence.q[start * width..][..rows * width]; 2].concat();
+            let mut out = vec![f32::NAN; q.len()];
+            let segments = [0, rows].map(|first_row| AttentionSegment {
+                first_row,
+                rows,
+                start_position: start,
+                pages: &pages,
+                window,
+            });
+            attention(&pool, &cache, 0, &q, &segments, &mut out);
+            let want = &prefill[start * width..][..rows * width];
+            assert_eq!(
+                &out[..rows * width],
+                want,
+                "{rows} rows at {start}, window {window:?}"
+            );
+            assert_eq!(
+                &out[rows * width..],
+                want,
+                "{rows} rows at {start}, window {window:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn copied_page_reads_like_the_original() {
     let shape = shape(4, 2, 32, KvType::F16);
     let sequence = Sequence::new(shape, 20, 3);
