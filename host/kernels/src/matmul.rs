@@ -10,7 +10,7 @@ use crate::activation::{Activation, FloatBlock, Int8Block, MAX_CHUNK, Prepared};
 use crate::format::WeightType;
 use crate::isa::{Isa, TileKernel, isa};
 use crate::layout::{TILE, TileLayout};
-use crate::outliers::Outliers;
+use crate::outliers::{Correction, Outliers};
 use crate::packed::PackedMatrix;
 use crate::pool::{Pool, Shards};
 
@@ -147,8 +147,8 @@ pub(crate) fn matmul_with(
     FLOAT.set(float);
 }
 
-/// `corrections` gives, for a chunk, blocks of weights and further activations `[unit][row]` to multiply them with.
-fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = (usize, &'a [A])>>(
+/// `corrections` gives, for a chunk, what is to be multiplied besides.
+fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>(
     kernel: TileKernel<A>,
     matrix: &PackedMatrix,
     tiles: std::ops::Range<usize>,
@@ -165,14 +165,21 @@ fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = (usize, &'a [A])>>(
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
             unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
-            for (block, residuals) in corrections(chunk) {
+            for Correction {
+                block,
+                rows,
+                activations,
+            } in corrections(chunk)
+            {
                 let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
-                // SAFETY: as above; a block is a tile of so few columns.
-                unsafe { kernel(bytes, residuals, &mut more[..n]) };
-                for (sums, more) in sums[..n].iter_mut().zip(&more) {
-                    sums.iter_mut()
+                let more = &mut more[..rows.len()];
+                // SAFETY: as above; a block is a tile of few columns.
+                unsafe { kernel(bytes, activations, more) };
+                for (&m, more) in rows.iter().zip(more) {
+                    sums[m]
+                        .iter_mut()
                         .zip(more)
-                        .for_each(|(sum, more)| *sum += more);
+                        .for_each(|(sum, more)| *sum += *more);
                 }
             }
             let present = TILE.min(rows - tile * TILE);
