@@ -152,6 +152,29 @@ fn bert_vectors_agree_with_truncation_and_padding_cleared() {
     }
 }
 
+#[test]
+fn minilm_vectors_agree() {
+    let (Some(expected), Some(model)) = (
+        shared("fixtures/minilm-l6/expected.json"),
+        crate::pulled_model("all-MiniLM-L6-v2"),
+    ) else {
+        return;
+    };
+    let tokenizer = open(&model);
+    let framed = EncodeOptions {
+        add_special: true,
+        parse_special: false,
+    };
+    for row in json(&expected)["rows"].as_array().unwrap() {
+        let text = row["text"].as_str().unwrap();
+        assert_eq!(
+            tokenizer.encode(text, framed).unwrap(),
+            ids(&row["ids"]),
+            "{text:?}"
+        );
+    }
+}
+
 /// A word that no merge covers: digits, spaces, accents, emoji, broken-up characters.
 fn awkward() -> Vec<String> {
     let long_spaces = " ".repeat(3000);
