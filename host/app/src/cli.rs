@@ -147,7 +147,8 @@ pub struct Run {
     /// Most tokens of an answer.
     #[arg(long, default_value_t = 512)]
     pub max_tokens: u32,
-    #[arg(long, default_value_t = 0.7)]
+    /// 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
     /// Instructions for the model.
     #[arg(long)]

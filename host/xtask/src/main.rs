@@ -8,13 +8,14 @@ mod wasm_target;
 
 use anyhow::{Context, Result, bail};
 use shell::{root, run, say};
+use std::path::Path;
 use std::process::Command;
 
 const USAGE: &str = "cargo xtask COMMAND
   components         build the shipped plugins and the test guests into target/components
   build              components, then target/release/stockade: one file that needs nothing else
   serve [ARGS..]     build, fetch the models that are missing, run `stockade serve ARGS`
-  test  [ARGS..]     components, then the tests of the host and of the plugins; ARGS go to the host's run
+  test  [ARGS..]     build, fetch the models, then the tests of the host and of the plugins; ARGS go to the host's run
   bench [NAME..]     the benchmarks whose name contains NAME, or all";
 
 fn main() -> Result<()> {
@@ -46,19 +47,24 @@ fn serve(args: &[String]) -> Result<()> {
         .iter()
         .any(|a| a == "--offline" || a == "--model" || a.starts_with("--model="));
     if !own_models {
-        for model in MODELS {
-            run(Command::new(&stockade).args(["models", "pull", model])).with_context(|| {
-                format!(
-                    "no `{model}`; `cargo xtask serve --model NAME=PATH` serves a model of your own"
-                )
-            })?;
-        }
+        pull_models(&stockade)?;
     }
     shell::exec(Command::new(&stockade).arg("serve").args(args))
 }
 
+fn pull_models(stockade: &Path) -> Result<()> {
+    for model in MODELS {
+        run(Command::new(stockade).args(["models", "pull", model])).with_context(|| {
+            format!("no `{model}`; `cargo xtask serve --model NAME=PATH` serves a model of your own")
+        })?;
+    }
+    Ok(())
+}
+
+/// The whole-host tests start the release binary, and parity is tested on the real models.
 fn test(args: &[String]) -> Result<()> {
-    components::build()?;
+    build()?;
+    pull_models(&root().join("target/release/stockade"))?;
     let mut host = tests_command();
     run(host.args(["--release", "--workspace"]).args(args))?;
     // Plugins run natively against the fakes of the SDK's harness.
