@@ -14,12 +14,7 @@ impl Finder for Guest {
     fn find(&self, text: &str) -> Result<Vec<Finding>> {
         let found = text.match_indices(&self.word);
         Ok(found
-            .map(|(at, word)| {
-                Finding::block(
-                    at..at + word.len(),
-                    Violation::new("word", "a blocked word"),
-                )
-            })
+            .map(|(at, word)| Finding::block(at..at + word.len(), Violation::new("word", "a blocked word")))
             .collect())
     }
 }

@@ -25,11 +25,7 @@ impl Session for Ahead {
         self.finish()
     }
     fn finish(&mut self) -> Result<Ruling> {
-        Ok(Ruling {
-            cleared: 1 << 40,
-            edits: Vec::new(),
-            violation: None,
-        })
+        Ok(Ruling { cleared: 1 << 40, edits: Vec::new(), violation: None })
     }
 }
 stockade_guest::export!(Guest as shield);

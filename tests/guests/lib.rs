@@ -32,20 +32,13 @@ macro_rules! shield_that {
         struct Fed(u64);
 
         impl stockade_guest::prelude::Session for Fed {
-            fn feed(
-                &mut self,
-                text: &str,
-            ) -> stockade_guest::Result<stockade_guest::prelude::Ruling> {
+            fn feed(&mut self, text: &str) -> stockade_guest::Result<stockade_guest::prelude::Ruling> {
                 $does()?;
                 self.0 += text.len() as u64;
                 self.finish()
             }
             fn finish(&mut self) -> stockade_guest::Result<stockade_guest::prelude::Ruling> {
-                Ok(stockade_guest::prelude::Ruling {
-                    cleared: self.0,
-                    edits: Vec::new(),
-                    violation: None,
-                })
+                Ok(stockade_guest::prelude::Ruling { cleared: self.0, edits: Vec::new(), violation: None })
             }
         }
         stockade_guest::export!(Guest as shield);

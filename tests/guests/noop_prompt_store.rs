@@ -27,10 +27,7 @@ impl PromptStore for Guest {
         read_only()
     }
     fn render(&self, _: String, _: Selector, _: String) -> Result<Rendered> {
-        Ok(Rendered {
-            version: 1,
-            content: Content::Text("Be brief.".into()),
-        })
+        Ok(Rendered { version: 1, content: Content::Text("Be brief.".into()) })
     }
 }
 stockade_guest::export!(Guest as prompt_store);

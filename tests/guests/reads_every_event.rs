@@ -7,9 +7,7 @@ struct Guest {}
 
 impl Orchestrator for Guest {
     fn run(&self, turn: Turn) -> Result<FinishReason> {
-        let request = inference::Chat::new(turn.model)
-            .messages(turn.messages)
-            .sampling(turn.sampling);
+        let request = inference::Chat::new(turn.model).messages(turn.messages).sampling(turn.sampling);
         let reply = request.start()?;
         let mut reason = FinishReason::Stop;
         while let Some(mut events) = reply.next()? {

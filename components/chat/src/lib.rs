@@ -67,10 +67,7 @@ impl Assistant {
             let (ours, clients) = split(&completion.tool_calls, &toolbox);
             if !clients.is_empty() {
                 if !ours.is_empty() {
-                    warn!(
-                        "{} calls to own tools dropped: the application's go first",
-                        ours.len()
-                    );
+                    warn!("{} calls to own tools dropped: the application's go first", ours.len());
                 }
                 output::emit(&toolbox::events(clients))?;
                 return Ok(FinishReason::ToolCalls);
@@ -80,10 +77,7 @@ impl Assistant {
             }
             let answers = toolbox.run(&ours)?;
             // A tool that had to be called has been: from here on the model decides.
-            request = request
-                .message(completion.into())
-                .messages(answers)
-                .tool_choice(ToolChoice::Auto);
+            request = request.message(completion.into()).messages(answers).tool_choice(ToolChoice::Auto);
         }
         // Decoding was told to call no tool and yet did.
         Ok(FinishReason::Stop)

@@ -8,29 +8,21 @@ fn texts(messages: &[Message]) -> Vec<(Role, String)> {
 #[test]
 fn plain_chat_forwards_the_models_reply() {
     let host = Host::new().reply("Hello you");
-    assert_eq!(
-        run::<Assistant>(json!({}), turn("Hi")),
-        Ok(FinishReason::Stop)
-    );
+    assert_eq!(run::<Assistant>(json!({}), turn("Hi")), Ok(FinishReason::Stop));
     assert_eq!(host.sent_text(), "Hello you");
-    assert_eq!(
-        texts(&host.requests()[0].messages),
-        [(Role::User, "Hi".into())]
-    );
+    assert_eq!(texts(&host.requests()[0].messages), [(Role::User, "Hi".into())]);
 }
 
 #[test]
 fn system_prompt_comes_from_the_store_with_its_variables() {
     let host = Host::new().prompt("greeter", "Greet.").reply("Hi");
-    let config = json!({"system": "Be kind.", "prompt": {"name": "greeter", "label": "beta", "variables": {"who": "Ann"}}});
+    let config =
+        json!({"system": "Be kind.", "prompt": {"name": "greeter", "label": "beta", "variables": {"who": "Ann"}}});
     let mut asked = turn("Hi");
     asked.messages.insert(0, Message::system("From the app."));
     run::<Assistant>(config, asked).unwrap();
     let request = &host.requests()[0];
-    assert_eq!(
-        texts(&request.messages)[0],
-        (Role::System, "Be kind.\n\nGreet.\n\nFrom the app.".into())
-    );
+    assert_eq!(texts(&request.messages)[0], (Role::System, "Be kind.\n\nGreet.\n\nFrom the app.".into()));
     let rendered = &host.rendered()[0];
     assert_eq!(rendered.2, r#"{"who":"Ann"}"#);
     assert!(matches!(&rendered.1, stockade_guest::prompts::Selector::Label(l) if l == "beta"));
@@ -39,9 +31,7 @@ fn system_prompt_comes_from_the_store_with_its_variables() {
 #[test]
 fn tools_run_until_the_model_answers() {
     let host = Host::new()
-        .tool("add", |a| {
-            Ok(ToolOutput::ok((a["x"].as_i64().unwrap() + 1).to_string()))
-        })
+        .tool("add", |a| Ok(ToolOutput::ok((a["x"].as_i64().unwrap() + 1).to_string())))
         .reply_tool_calls(&[("add", json!({"x": 1})), ("add", json!({"x": 5}))])
         .reply("2 and 6");
     let mut asked = turn("Add");
@@ -49,20 +39,10 @@ fn tools_run_until_the_model_answers() {
     assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::Stop));
     assert_eq!(host.sent_text(), "2 and 6");
     let requests = host.requests();
-    assert_eq!(
-        (&requests[0].tool_choice, &requests[1].tool_choice),
-        (&ToolChoice::Required, &ToolChoice::Auto)
-    );
-    let results: Vec<_> = requests[1].messages[2..]
-        .iter()
-        .map(|m| m.parts[0].clone())
-        .collect();
+    assert_eq!((&requests[0].tool_choice, &requests[1].tool_choice), (&ToolChoice::Required, &ToolChoice::Auto));
+    let results: Vec<_> = requests[1].messages[2..].iter().map(|m| m.parts[0].clone()).collect();
     let result = |id: &str, content: &str| {
-        Part::ToolResult(ToolResult {
-            call_id: id.into(),
-            content: content.into(),
-            is_error: false,
-        })
+        Part::ToolResult(ToolResult { call_id: id.into(), content: content.into(), is_error: false })
     };
     assert_eq!(results, [result("call-0", "2"), result("call-1", "6")]);
 }
@@ -70,15 +50,10 @@ fn tools_run_until_the_model_answers() {
 #[test]
 fn a_model_that_only_calls_tools_is_stopped_in_the_last_call() {
     let call = |host: Host| host.reply_tool_call("t", json!({}));
-    let host = call(call(call(
-        Host::new().tool("t", |_| Ok(ToolOutput::ok(""))),
-    )));
+    let host = call(call(call(Host::new().tool("t", |_| Ok(ToolOutput::ok(""))))));
     run::<Assistant>(json!({"max_model_calls": 3}), turn("x")).unwrap();
     let choices: Vec<_> = host.requests().into_iter().map(|r| r.tool_choice).collect();
-    assert_eq!(
-        choices,
-        [ToolChoice::Auto, ToolChoice::Auto, ToolChoice::Forbidden]
-    );
+    assert_eq!(choices, [ToolChoice::Auto, ToolChoice::Auto, ToolChoice::Forbidden]);
 }
 
 #[test]
@@ -87,20 +62,10 @@ fn tools_of_the_application_are_passed_through() {
         .tool("ours", |_| Ok(ToolOutput::ok("")))
         .reply_tool_calls(&[("ours", json!({})), ("theirs", json!({"a": 1}))]);
     let mut asked = turn("x");
-    asked
-        .tools
-        .push(ToolSpec::new("theirs", "", &json!({"type": "object"})));
-    assert_eq!(
-        run::<Assistant>(json!({}), asked),
-        Ok(FinishReason::ToolCalls)
-    );
-    let [Event::ToolCall(call)] = &host.sent()[..] else {
-        panic!("{:?}", host.sent())
-    };
-    assert_eq!(
-        (call.index, call.name.as_deref(), &*call.arguments),
-        (0, Some("theirs"), r#"{"a":1}"#)
-    );
+    asked.tools.push(ToolSpec::new("theirs", "", &json!({"type": "object"})));
+    assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::ToolCalls));
+    let [Event::ToolCall(call)] = &host.sent()[..] else { panic!("{:?}", host.sent()) };
+    assert_eq!((call.index, call.name.as_deref(), &*call.arguments), (0, Some("theirs"), r#"{"a":1}"#));
     assert!(host.tool_calls().is_empty());
 }
 
@@ -118,19 +83,14 @@ fn arguments_that_are_no_json_go_back_to_the_model() {
         .reply("sorry");
     run::<Assistant>(json!({}), turn("x")).unwrap();
     assert!(host.tool_calls().is_empty());
-    let Part::ToolResult(result) = &host.requests()[1].messages[2].parts[0] else {
-        panic!()
-    };
+    let Part::ToolResult(result) = &host.requests()[1].messages[2].parts[0] else { panic!() };
     assert!(result.is_error && result.content.contains("not JSON"));
 }
 
 #[test]
 fn a_shield_that_ends_the_reply_is_no_failure() {
     let host = Host::new().reply("one two three").block_output_after(4);
-    assert_eq!(
-        run::<Assistant>(json!({}), turn("x")),
-        Ok(FinishReason::ContentFilter)
-    );
+    assert_eq!(run::<Assistant>(json!({}), turn("x")), Ok(FinishReason::ContentFilter));
     assert_eq!(host.sent_text(), "one ");
 }
 

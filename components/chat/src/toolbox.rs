@@ -52,13 +52,9 @@ impl Toolbox {
 
     /// Runs the calls, all at once, and returns a message for each.
     pub fn run(&self, calls: &[ToolCall]) -> Result<Vec<Message>> {
-        let (valid, mut answers): (Vec<_>, Vec<_>) = calls
-            .iter()
-            .map(|call| (call, mistake(call)))
-            .partition(|(_, mistake)| mistake.is_none());
-        let requests = valid
-            .iter()
-            .map(|(call, _)| (call.name.clone(), call.arguments.clone()));
+        let (valid, mut answers): (Vec<_>, Vec<_>) =
+            calls.iter().map(|call| (call, mistake(call))).partition(|(_, mistake)| mistake.is_none());
+        let requests = valid.iter().map(|(call, _)| (call.name.clone(), call.arguments.clone()));
         let outputs = tools::call_all(requests.collect());
         for ((call, _), output) in valid.into_iter().zip(outputs) {
             answers.push((call, Some(output?)));
@@ -66,9 +62,7 @@ impl Toolbox {
         // In the order of the calls.
         let answer = |call: &ToolCall| {
             let found = answers.iter_mut().find(|(c, _)| std::ptr::eq(*c, call));
-            let output = found
-                .and_then(|(_, output)| output.take())
-                .unwrap_or_else(|| ToolOutput::failed(""));
+            let output = found.and_then(|(_, output)| output.take()).unwrap_or_else(|| ToolOutput::failed(""));
             Message::tool_result(call, output.content, output.is_error)
         };
         Ok(calls.iter().map(answer).collect())
@@ -78,28 +72,18 @@ impl Toolbox {
 /// What is wrong with a call before it is made; the model reads it and may try again.
 fn mistake(call: &ToolCall) -> Option<ToolOutput> {
     let arguments = serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments);
-    arguments
-        .err()
-        .map(|e| ToolOutput::failed(format!("the arguments are not JSON: {e}")))
+    arguments.err().map(|e| ToolOutput::failed(format!("the arguments are not JSON: {e}")))
 }
 
 /// Calls to the tenant's tools, and those to the application's. A name that nobody has is the application's to refuse.
 pub fn split(calls: &[ToolCall], toolbox: &Toolbox) -> (Vec<ToolCall>, Vec<ToolCall>) {
-    calls
-        .iter()
-        .cloned()
-        .partition(|call| toolbox.has(&call.name))
+    calls.iter().cloned().partition(|call| toolbox.has(&call.name))
 }
 
 /// Whole tool calls as events.
 pub fn events(calls: Vec<ToolCall>) -> Vec<Event> {
     let event = |(index, call): (u32, ToolCall)| {
-        Event::ToolCall(ToolCallDelta {
-            index,
-            id: Some(call.id),
-            name: Some(call.name),
-            arguments: call.arguments,
-        })
+        Event::ToolCall(ToolCallDelta { index, id: Some(call.id), name: Some(call.name), arguments: call.arguments })
     };
     (0..).zip(calls).map(event).collect()
 }

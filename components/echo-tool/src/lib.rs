@@ -35,19 +35,12 @@ mod tests {
         let arguments = json!({"text": "hé", "more": [1, null]});
         let answer = testing::call::<Echo>(json!({}), arguments.clone()).unwrap();
         assert!(!answer.is_error);
-        assert_eq!(
-            serde_json::from_str::<Value>(&answer.content).unwrap(),
-            arguments
-        );
+        assert_eq!(serde_json::from_str::<Value>(&answer.content).unwrap(), arguments);
     }
 
     #[test]
     fn arguments_that_are_no_object_are_the_models_mistake() {
-        assert!(
-            testing::call::<Echo>(json!({}), json!("x"))
-                .unwrap()
-                .is_error
-        );
+        assert!(testing::call::<Echo>(json!({}), json!("x")).unwrap().is_error);
     }
 
     #[test]

@@ -35,12 +35,7 @@ impl PromptStore for Store {
         let store = store::open(&self.bucket)?;
         let (head, _) = store.head(&name)?;
         let version = head.resolve(&name, &selector)?;
-        Ok(Prompt {
-            definition: store.version(&name, version)?.into(),
-            labels: head.labels_of(version),
-            name,
-            version,
-        })
+        Ok(Prompt { definition: store.version(&name, version)?.into(), labels: head.labels_of(version), name, version })
     }
 
     fn names(&self, after: Option<String>, limit: u32) -> Result<Vec<String>> {
@@ -50,18 +45,10 @@ impl PromptStore for Store {
         store::open(&self.bucket)?.names(after.as_deref(), limit)
     }
 
-    fn set_label(
-        &self,
-        name: String,
-        label: String,
-        version: u32,
-        expected: Option<u32>,
-    ) -> Result<()> {
+    fn set_label(&self, name: String, label: String, version: u32, expected: Option<u32>) -> Result<()> {
         checked("label", &label)?;
         if label == "latest" {
-            return Err(Error::Invalid(
-                "label: `latest` always names the newest version".into(),
-            ));
+            return Err(Error::Invalid("label: `latest` always names the newest version".into()));
         }
         store::open(&self.bucket)?.update(&name, |head| {
             head.resolve(&name, &Selector::Version(version))?;
@@ -84,8 +71,7 @@ impl PromptStore for Store {
         let store = store::open(&self.bucket)?;
         let (head, _) = store.head(&name)?;
         let version = head.resolve(&name, &selector)?;
-        let content: Content =
-            template::render(&store.version(&name, version)?.into(), &variables)?;
+        let content: Content = template::render(&store.version(&name, version)?.into(), &variables)?;
         Ok(Rendered { version, content })
     }
 }
@@ -94,9 +80,7 @@ impl PromptStore for Store {
 fn checked(what: &str, name: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(fine) {
-        return Err(Error::Invalid(format!(
-            "{what}: 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `-`, `_`, `.`"
-        )));
+        return Err(Error::Invalid(format!("{what}: 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `-`, `_`, `.`")));
     }
     Ok(())
 }

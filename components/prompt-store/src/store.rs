@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use stockade_guest::prompt_store::{
-    Definition, Selector, Template, TemplateMessage, Variable, VariableKind,
-};
+use stockade_guest::prompt_store::{Definition, Selector, Template, TemplateMessage, Variable, VariableKind};
 use stockade_guest::state::{self, Bucket, Expectation};
 use stockade_guest::types::Role;
 use stockade_guest::{Error, Result};
@@ -59,9 +57,7 @@ impl Prompts {
     pub fn version(&self, name: &str, version: u32) -> Result<Stored> {
         match self.0.get_json(&version_key(name, version))? {
             Some((definition, _)) => Ok(definition),
-            None => Err(Error::Other(format!(
-                "prompt `{name}` has lost its version {version}"
-            ))),
+            None => Err(Error::Other(format!("prompt `{name}` has lost its version {version}"))),
         }
     }
 
@@ -69,16 +65,10 @@ impl Prompts {
         let mut names: Vec<String> = Vec::new();
         let mut after = after.map(head_key);
         while names.len() < limit as usize {
-            let page = self
-                .0
-                .scan(HEADS, after.as_deref(), limit - names.len() as u32)?;
+            let page = self.0.scan(HEADS, after.as_deref(), limit - names.len() as u32)?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
-            names.extend(
-                page.iter()
-                    .filter_map(|e| e.key.strip_prefix(HEADS))
-                    .map(str::to_string),
-            );
+            names.extend(page.iter().filter_map(|e| e.key.strip_prefix(HEADS)).map(str::to_string));
         }
         Ok(names)
     }
@@ -94,14 +84,8 @@ impl Prompts {
             if head.latest > 0 && self.version(name, head.latest)? == definition {
                 return Ok(head.latest);
             }
-            let next = head
-                .latest
-                .checked_add(1)
-                .ok_or_else(|| Error::TooLarge("versions of a prompt".into()))?;
-            match self
-                .0
-                .set_json(&version_key(name, next), &definition, Expectation::Absent)
-            {
+            let next = head.latest.checked_add(1).ok_or_else(|| Error::TooLarge("versions of a prompt".into()))?;
+            match self.0.set_json(&version_key(name, next), &definition, Expectation::Absent) {
                 Ok(_) => {}
                 // Written by a call that has not come to the head yet, or never will. The same definition is as good
                 // as ours; another one keeps its number, so it is counted in before we go on.
@@ -128,10 +112,7 @@ impl Prompts {
             if head.labels.len() > MAX_LABELS {
                 return Err(Error::TooLarge(format!("{MAX_LABELS} labels a prompt")));
             }
-            match self
-                .0
-                .set_json(&head_key(name), &head, Expectation::Revision(revision))
-            {
+            match self.0.set_json(&head_key(name), &head, Expectation::Revision(revision)) {
                 Ok(_) => return Ok(()),
                 Err(Error::Conflict(_)) => {}
                 Err(error) => return Err(error),
@@ -216,12 +197,9 @@ impl From<Definition> for Stored {
     fn from(d: Definition) -> Self {
         let template = match d.template {
             Template::Text(text) => StoredTemplate::Text(text),
-            Template::Chat(messages) => StoredTemplate::Chat(
-                messages
-                    .into_iter()
-                    .map(|m| (m.role.into(), m.content))
-                    .collect(),
-            ),
+            Template::Chat(messages) => {
+                StoredTemplate::Chat(messages.into_iter().map(|m| (m.role.into(), m.content)).collect())
+            }
         };
         let variable = |v: Variable| StoredVariable {
             name: v.name,
@@ -244,10 +222,7 @@ impl From<Stored> for Definition {
         let template = match s.template {
             StoredTemplate::Text(text) => Template::Text(text),
             StoredTemplate::Chat(messages) => {
-                let message = |(role, content): (StoredRole, String)| TemplateMessage {
-                    role: role.into(),
-                    content,
-                };
+                let message = |(role, content): (StoredRole, String)| TemplateMessage { role: role.into(), content };
                 Template::Chat(messages.into_iter().map(message).collect())
             }
         };

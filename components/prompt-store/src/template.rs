@@ -27,21 +27,14 @@ pub fn validate(definition: &Definition) -> Result<()> {
     let mut declared = BTreeSet::new();
     for variable in &definition.variables {
         if !is_name(&variable.name) {
-            return Err(Error::Invalid(format!(
-                "variable `{}`: a-z, A-Z, 0-9, `_`",
-                variable.name
-            )));
+            return Err(Error::Invalid(format!("variable `{}`: a-z, A-Z, 0-9, `_`", variable.name)));
         }
         if !declared.insert(&*variable.name) {
-            return Err(Error::Invalid(format!(
-                "variable `{}` is declared twice",
-                variable.name
-            )));
+            return Err(Error::Invalid(format!("variable `{}` is declared twice", variable.name)));
         }
         if let Some(default) = &variable.default {
-            let value = serde_json::from_str(default).map_err(|e| {
-                Error::Invalid(format!("variable `{}`: default: {e}", variable.name))
-            })?;
+            let value = serde_json::from_str(default)
+                .map_err(|e| Error::Invalid(format!("variable `{}`: default: {e}", variable.name)))?;
             text_of(variable, &value)?;
         }
     }
@@ -54,14 +47,10 @@ pub fn validate(definition: &Definition) -> Result<()> {
         }
     }
     if let Some(name) = used.difference(&declared).next() {
-        return Err(Error::Invalid(format!(
-            "variable `{name}` is used and not declared"
-        )));
+        return Err(Error::Invalid(format!("variable `{name}` is used and not declared")));
     }
     if let Some(name) = declared.difference(&used).next() {
-        return Err(Error::Invalid(format!(
-            "variable `{name}` is declared and not used"
-        )));
+        return Err(Error::Invalid(format!("variable `{name}` is declared and not used")));
     }
     Ok(())
 }
@@ -70,22 +59,16 @@ pub fn validate(definition: &Definition) -> Result<()> {
 pub fn render(definition: &Definition, variables: &str) -> Result<Content> {
     let values: Map<String, Value> =
         serde_json::from_str(variables).map_err(|e| Error::Invalid(format!("variables: {e}")))?;
-    if let Some(unknown) = values
-        .keys()
-        .find(|k| definition.variables.iter().all(|v| v.name != **k))
-    {
+    if let Some(unknown) = values.keys().find(|k| definition.variables.iter().all(|v| v.name != **k)) {
         return Err(Error::Invalid(format!("variable `{unknown}` is unknown")));
     }
     let value = |name: &str| -> Result<String> {
         let variable = definition.variables.iter().find(|v| v.name == name);
-        let variable =
-            variable.ok_or_else(|| Error::Invalid(format!("variable `{name}` is not declared")))?;
+        let variable = variable.ok_or_else(|| Error::Invalid(format!("variable `{name}` is not declared")))?;
         match (values.get(name), &variable.default) {
             (Some(value), _) => text_of(variable, value),
             (None, Some(default)) => text_of(variable, &serde_json::from_str(default)?),
-            (None, None) if variable.required => {
-                Err(Error::Invalid(format!("variable `{name}` is missing")))
-            }
+            (None, None) if variable.required => Err(Error::Invalid(format!("variable `{name}` is missing"))),
             (None, None) => Ok(String::new()),
         }
     };
@@ -106,9 +89,8 @@ pub fn render(definition: &Definition, variables: &str) -> Result<Content> {
     Ok(match &definition.template {
         Template::Text(text) => Content::Text(fill(text)?),
         Template::Chat(messages) => {
-            let message = |m: &stockade_guest::prompt_store::TemplateMessage| {
-                Ok(Message::text(m.role, fill(&m.content)?))
-            };
+            let message =
+                |m: &stockade_guest::prompt_store::TemplateMessage| Ok(Message::text(m.role, fill(&m.content)?));
             Content::Messages(messages.iter().map(message).collect::<Result<_>>()?)
         }
     })
@@ -123,10 +105,7 @@ fn text_of(variable: &Variable, value: &Value) -> Result<String> {
         VariableKind::Json => (true, "JSON"),
     };
     match value {
-        _ if !fits => Err(Error::Invalid(format!(
-            "variable `{}` has to be {kind}",
-            variable.name
-        ))),
+        _ if !fits => Err(Error::Invalid(format!("variable `{}` has to be {kind}", variable.name))),
         Value::String(text) if variable.kind == VariableKind::Text => Ok(text.clone()),
         other => Ok(other.to_string()),
     }
@@ -140,9 +119,7 @@ fn texts(template: &Template) -> Vec<&str> {
 }
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 fn parse(text: &str) -> Result<Vec<Piece<'_>>> {
@@ -157,15 +134,10 @@ fn parse(text: &str) -> Result<Vec<Piece<'_>>> {
             continue;
         }
         let shown = || inside.chars().take(32).collect::<String>();
-        let close = inside
-            .find("}}")
-            .ok_or_else(|| Error::Invalid(format!("`{{{{{}` is not closed", shown())))?;
+        let close = inside.find("}}").ok_or_else(|| Error::Invalid(format!("`{{{{{}` is not closed", shown())))?;
         let name = inside[..close].trim();
         if !is_name(name) {
-            return Err(Error::Invalid(format!(
-                "`{{{{{}` names no variable; `{{{{{{{{` is a literal `{{{{`",
-                shown()
-            )));
+            return Err(Error::Invalid(format!("`{{{{{}` names no variable; `{{{{{{{{` is a literal `{{{{`", shown())));
         }
         pieces.push(Piece::Variable(name));
         rest = &inside[close + 2..];

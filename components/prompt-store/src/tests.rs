@@ -26,10 +26,7 @@ fn text(template: &str, variables: &[(&str, VariableKind, Option<&str>)]) -> Def
 
 fn render(store: &Store, definition: Definition, variables: Value) -> Result<String> {
     store.put("p".into(), definition)?;
-    match store
-        .render("p".into(), Selector::Latest, variables.to_string())?
-        .content
-    {
+    match store.render("p".into(), Selector::Latest, variables.to_string())?.content {
         Content::Text(text) => Ok(text),
         Content::Messages(_) => panic!("a text was put"),
     }
@@ -40,37 +37,16 @@ fn versions_count_up_and_never_change() {
     let store = store();
     assert_eq!(store.put("a".into(), text("one", &[])), Ok(1));
     assert_eq!(store.put("a".into(), text("two", &[])), Ok(2));
-    assert_eq!(
-        store.put("a".into(), text("two", &[])),
-        Ok(2),
-        "the same again is no new version"
-    );
-    assert_eq!(
-        store.put("a".into(), text("one", &[])),
-        Ok(3),
-        "going back is a new version"
-    );
+    assert_eq!(store.put("a".into(), text("two", &[])), Ok(2), "the same again is no new version");
+    assert_eq!(store.put("a".into(), text("one", &[])), Ok(3), "going back is a new version");
     for (version, want) in [(1, "one"), (2, "two"), (3, "one")] {
         let prompt = store.get("a".into(), Selector::Version(version)).unwrap();
-        assert_eq!(
-            (prompt.version, prompt.definition),
-            (version, text(want, &[]))
-        );
+        assert_eq!((prompt.version, prompt.definition), (version, text(want, &[])));
     }
-    for missing in [
-        Selector::Version(0),
-        Selector::Version(4),
-        Selector::Label("x".into()),
-    ] {
-        assert!(matches!(
-            store.get("a".into(), missing),
-            Err(Error::NotFound(_))
-        ));
+    for missing in [Selector::Version(0), Selector::Version(4), Selector::Label("x".into())] {
+        assert!(matches!(store.get("a".into(), missing), Err(Error::NotFound(_))));
     }
-    assert!(matches!(
-        store.get("b".into(), Selector::Latest),
-        Err(Error::NotFound(_))
-    ));
+    assert!(matches!(store.get("b".into(), Selector::Latest), Err(Error::NotFound(_))));
 }
 
 #[test]
@@ -79,29 +55,17 @@ fn labels_move_by_compare_and_set() {
     for t in ["one", "two"] {
         store.put("a".into(), text(t, &[])).unwrap();
     }
-    let set =
-        |version, expected| store.set_label("a".into(), "production".into(), version, expected);
+    let set = |version, expected| store.set_label("a".into(), "production".into(), version, expected);
     assert_eq!(set(1, None), Ok(()));
     assert!(matches!(set(2, None), Err(Error::Conflict(_))));
     assert!(matches!(set(2, Some(2)), Err(Error::Conflict(_))));
     assert!(matches!(set(3, Some(1)), Err(Error::NotFound(_))));
     assert_eq!(set(2, Some(1)), Ok(()));
-    let prompt = store
-        .get("a".into(), Selector::Label("production".into()))
-        .unwrap();
-    assert_eq!(
-        (prompt.version, prompt.labels),
-        (2, vec!["production".to_string()])
-    );
+    let prompt = store.get("a".into(), Selector::Label("production".into())).unwrap();
+    assert_eq!((prompt.version, prompt.labels), (2, vec!["production".to_string()]));
     assert_eq!(store.delete_label("a".into(), "production".into()), Ok(()));
-    assert!(matches!(
-        store.delete_label("a".into(), "production".into()),
-        Err(Error::NotFound(_))
-    ));
-    assert!(matches!(
-        store.set_label("a".into(), "latest".into(), 1, None),
-        Err(Error::Invalid(_))
-    ));
+    assert!(matches!(store.delete_label("a".into(), "production".into()), Err(Error::NotFound(_))));
+    assert!(matches!(store.set_label("a".into(), "latest".into(), 1, None), Err(Error::Invalid(_))));
 }
 
 #[test]
@@ -111,16 +75,9 @@ fn a_version_that_was_written_without_its_head_keeps_its_number() {
     // A call that ended between its two writes.
     let bucket = state::open("prompts").unwrap();
     let lost = store::Stored::from(text("lost", &[]));
-    bucket
-        .set_json("version/a/0000000002", &lost, state::Expectation::Absent)
-        .unwrap();
+    bucket.set_json("version/a/0000000002", &lost, state::Expectation::Absent).unwrap();
     assert_eq!(store.put("a".into(), text("three", &[])), Ok(3));
-    let get = |n| {
-        store
-            .get("a".into(), Selector::Version(n))
-            .unwrap()
-            .definition
-    };
+    let get = |n| store.get("a".into(), Selector::Version(n)).unwrap().definition;
     assert_eq!((get(2), get(3)), (text("lost", &[]), text("three", &[])));
 }
 
@@ -142,29 +99,15 @@ fn variables_are_typed_and_go_in_as_they_are() {
     let store = store();
     let all = text(
         "{{ a }}|{{b}}|{{c}}|{{d}}|{{{{a}}",
-        &[
-            ("a", Text, None),
-            ("b", Number, Some("7")),
-            ("c", Boolean, None),
-            ("d", Json, None),
-        ],
+        &[("a", Text, None), ("b", Number, Some("7")), ("c", Boolean, None), ("d", Json, None)],
     );
     let values = json!({"a": "<{{b}}>", "c": true, "d": {"k": [1]}});
-    assert_eq!(
-        render(&store, all.clone(), values).unwrap(),
-        r#"<{{b}}>|7|true|{"k":[1]}|{{a}}"#
-    );
+    assert_eq!(render(&store, all.clone(), values).unwrap(), r#"<{{b}}>|7|true|{"k":[1]}|{{a}}"#);
     for (values, why) in [
         (json!({"c": true, "d": 1}), "`a` is missing"),
         (json!({"a": 1, "c": true, "d": 1}), "`a` has to be a text"),
-        (
-            json!({"a": "", "b": "7", "c": true, "d": 1}),
-            "`b` has to be a number",
-        ),
-        (
-            json!({"a": "", "c": true, "d": 1, "e": 1}),
-            "`e` is unknown",
-        ),
+        (json!({"a": "", "b": "7", "c": true, "d": 1}), "`b` has to be a number"),
+        (json!({"a": "", "c": true, "d": 1, "e": 1}), "`e` is unknown"),
         (json!([]), "variables"),
     ] {
         match render(&store, all.clone(), values) {
@@ -185,22 +128,12 @@ fn an_optional_variable_without_value_or_default_is_empty() {
 fn chat_prompts_render_to_messages() {
     let store = store();
     let mut definition = text("", &[("who", VariableKind::Text, None)]);
-    let message = |role, content: &str| TemplateMessage {
-        role,
-        content: content.into(),
-    };
-    definition.template = Template::Chat(vec![
-        message(Role::System, "Greet {{who}}."),
-        message(Role::User, "Hi, I am {{who}}."),
-    ]);
+    let message = |role, content: &str| TemplateMessage { role, content: content.into() };
+    definition.template =
+        Template::Chat(vec![message(Role::System, "Greet {{who}}."), message(Role::User, "Hi, I am {{who}}.")]);
     store.put("greet".into(), definition).unwrap();
-    let rendered = store
-        .render("greet".into(), Selector::Latest, r#"{"who": "Ann"}"#.into())
-        .unwrap();
-    let want = vec![
-        Message::system("Greet Ann."),
-        Message::user("Hi, I am Ann."),
-    ];
+    let rendered = store.render("greet".into(), Selector::Latest, r#"{"who": "Ann"}"#.into()).unwrap();
+    let want = vec![Message::system("Greet Ann."), Message::user("Hi, I am Ann.")];
     assert_eq!(rendered.content, Content::Messages(want));
 }
 
@@ -216,28 +149,13 @@ fn definitions_that_could_not_be_rendered_are_refused() {
         text("{{a}}{{a}}", &[("a", Text, None), ("a", Text, None)]),
         text("{{a}}", &[("a", Number, Some("\"x\""))]),
         text("{{a}}", &[("a", Number, Some("x"))]),
-        Definition {
-            metadata: "[]".into(),
-            ..text("x", &[])
-        },
+        Definition { metadata: "[]".into(), ..text("x", &[]) },
     ];
     for definition in bad {
-        assert!(
-            matches!(
-                store().put("a".into(), definition.clone()),
-                Err(Error::Invalid(_))
-            ),
-            "{definition:?}"
-        );
+        assert!(matches!(store().put("a".into(), definition.clone()), Err(Error::Invalid(_))), "{definition:?}");
     }
     for name in ["", "a/b", "é", &"a".repeat(101)] {
-        assert!(
-            matches!(
-                store().put(name.into(), text("x", &[])),
-                Err(Error::Invalid(_))
-            ),
-            "{name}"
-        );
+        assert!(matches!(store().put(name.into(), text("x", &[])), Err(Error::Invalid(_))), "{name}");
     }
 }
 
@@ -245,8 +163,5 @@ fn definitions_that_could_not_be_rendered_are_refused() {
 fn another_bucket_than_the_granted_one_is_denied() {
     Host::new().buckets(&["prompts"]);
     let store: Rc<Store> = plugin(json!({"bucket": "other"})).unwrap();
-    assert!(matches!(
-        store.put("a".into(), text("x", &[])),
-        Err(Error::Denied(_))
-    ));
+    assert!(matches!(store.put("a".into(), text("x", &[])), Err(Error::Denied(_))));
 }

@@ -43,11 +43,7 @@ impl TryFrom<Config> for RegexShield {
 
     fn try_from(config: Config) -> Result<Self, pattern::Refused> {
         // The tenant's own patterns come first: where two match, theirs wins.
-        let mut patterns = config
-            .patterns
-            .iter()
-            .map(Pattern::new)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut patterns = config.patterns.iter().map(Pattern::new).collect::<Result<Vec<_>, _>>()?;
         let kinds = match config.pii {
             Some(kinds) => kinds,
             None if patterns.is_empty() => pii::Kind::ALL.to_vec(),
@@ -56,9 +52,7 @@ impl TryFrom<Config> for RegexShield {
         for kind in kinds {
             patterns.push(kind.pattern(config.pii_action)?);
         }
-        Ok(Self {
-            scanner: RefCell::new(Scanner::new(patterns)?),
-        })
+        Ok(Self { scanner: RefCell::new(Scanner::new(patterns)?) })
     }
 }
 
@@ -89,20 +83,11 @@ impl Shield for RegexShield {
                 edited = true;
             }
         }
-        Ok(if edited {
-            Verdict::Edit(messages)
-        } else {
-            Verdict::Pass
-        })
+        Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
     }
 
     fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Stream {
-            shield: self,
-            text: String::new(),
-            base: 0,
-            decided: 0,
-        }))
+        Ok(Box::new(Stream { shield: self, text: String::new(), base: 0, decided: 0 }))
     }
 }
 
@@ -158,11 +143,7 @@ impl Stream {
         self.text.drain(..unneeded);
         self.base += unneeded as u64;
         self.decided -= unneeded;
-        Ruling {
-            cleared,
-            edits,
-            violation,
-        }
+        Ruling { cleared, edits, violation }
     }
 }
 
@@ -171,8 +152,9 @@ impl Pattern {
     fn verdict(&self) -> Result<&str, Violation> {
         match self.action {
             Action::Mask => Ok(&self.mask),
-            Action::Block => Err(Violation::new(&*self.name, &*self.message)
-                .with_metadata(&json!({ "pattern": self.name }))),
+            Action::Block => {
+                Err(Violation::new(&*self.name, &*self.message).with_metadata(&json!({ "pattern": self.name })))
+            }
         }
     }
 }

@@ -100,24 +100,15 @@ impl Pattern {
         let mut first = [false; 256];
         first_bytes(&hir, &mut first);
         let limits = thompson::Config::new().nfa_size_limit(Some(MAX_NFA_BYTES));
-        let nfa = thompson::Compiler::new()
-            .configure(limits)
-            .build_from_hir(&hir)
-            .map_err(|e| refused(&e))?;
+        let nfa = thompson::Compiler::new().configure(limits).build_from_hir(&hir).map_err(|e| refused(&e))?;
         let dfa = DFA::builder()
             .configure(DFA::config().skip_cache_capacity_check(true))
             .build_from_nfa(nfa)
             .map_err(|e| refused(&e))?;
         Ok(Self {
             action: config.action,
-            mask: config
-                .mask
-                .clone()
-                .unwrap_or_else(|| format!("[{}]", config.name)),
-            message: config
-                .message
-                .clone()
-                .unwrap_or_else(|| format!("The text matches `{}`.", config.name)),
+            mask: config.mask.clone().unwrap_or_else(|| format!("[{}]", config.name)),
+            message: config.message.clone().unwrap_or_else(|| format!("The text matches `{}`.", config.name)),
             window: bound.map_or(config.window, |longest| longest.min(config.window)),
             first,
             accept: |_, _, end| Some(end),
@@ -134,13 +125,7 @@ impl Pattern {
 
     /// Whether a match begins at `start`: leftmost-first, at most `window` bytes long. `complete`: no text follows.
     pub fn at(&mut self, text: &[u8], start: usize, complete: bool) -> At {
-        let Self {
-            dfa,
-            cache,
-            window,
-            accept,
-            ..
-        } = self;
+        let Self { dfa, cache, window, accept, .. } = self;
         let input = Input::new(text).range(start..).anchored(Anchored::Yes);
         let mut end = None;
         // The automaton fails only when its cache cannot hold a single step, or on bytes it was told to quit at:
@@ -190,15 +175,12 @@ fn ascii_words(hir: Hir) -> Hir {
             Look::WordEndHalfUnicode => Look::WordEndHalfAscii,
             other => other,
         }),
-        HirKind::Repetition(repetition) => Hir::repetition(Repetition {
-            sub: Box::new(ascii_words(*repetition.sub)),
-            ..repetition
-        }),
+        HirKind::Repetition(repetition) => {
+            Hir::repetition(Repetition { sub: Box::new(ascii_words(*repetition.sub)), ..repetition })
+        }
         HirKind::Capture(capture) => ascii_words(*capture.sub),
         HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(ascii_words).collect()),
-        HirKind::Alternation(parts) => {
-            Hir::alternation(parts.into_iter().map(ascii_words).collect())
-        }
+        HirKind::Alternation(parts) => Hir::alternation(parts.into_iter().map(ascii_words).collect()),
     }
 }
 
@@ -224,9 +206,7 @@ fn first_bytes(hir: &Hir, first: &mut [bool; 256]) -> bool {
             }
             false
         }
-        HirKind::Repetition(repetition) => {
-            first_bytes(&repetition.sub, first) || repetition.min == 0
-        }
+        HirKind::Repetition(repetition) => first_bytes(&repetition.sub, first) || repetition.min == 0,
         HirKind::Capture(capture) => first_bytes(&capture.sub, first),
         HirKind::Concat(parts) => parts.iter().all(|part| first_bytes(part, first)),
         HirKind::Alternation(parts) => {

@@ -23,15 +23,8 @@ const KEY_WINDOW: usize = 512;
 
 impl Kind {
     /// In order of precedence: a card number would also do as a phone number.
-    pub const ALL: [Self; 7] = [
-        Self::Email,
-        Self::CreditCard,
-        Self::Iban,
-        Self::UsSsn,
-        Self::Ipv4,
-        Self::ApiKey,
-        Self::Phone,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Email, Self::CreditCard, Self::Iban, Self::UsSsn, Self::Ipv4, Self::ApiKey, Self::Phone];
 
     pub fn pattern(self, action: Action) -> Result<Pattern, Refused> {
         let any: Accept = |_, _, end| Some(end);
@@ -68,14 +61,9 @@ impl Kind {
                 r"\b[0-9]{3}[ \-][0-9]{2}[ \-][0-9]{4}\b",
                 ssn as Accept,
             ),
-            Self::Ipv4 => (
-                "pii.ipv4",
-                "[IP ADDRESS]",
-                "an IP address",
-                16,
-                r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b",
-                ipv4 as Accept,
-            ),
+            Self::Ipv4 => {
+                ("pii.ipv4", "[IP ADDRESS]", "an IP address", 16, r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b", ipv4 as Accept)
+            }
             Self::ApiKey => (
                 "pii.api-key",
                 "[API KEY]",
@@ -129,11 +117,7 @@ fn card(text: &[u8], start: usize, end: usize) -> Option<usize> {
 fn iban(text: &[u8], start: usize, end: usize) -> Option<usize> {
     const SHORTEST: usize = 15;
     let valid = |end: usize| {
-        let symbols: Vec<u8> = text[start..end]
-            .iter()
-            .copied()
-            .filter(|&b| b != b' ')
-            .collect();
+        let symbols: Vec<u8> = text[start..end].iter().copied().filter(|&b| b != b' ').collect();
         if symbols.len() < SHORTEST {
             return false;
         }
@@ -170,15 +154,11 @@ fn ipv4(text: &[u8], start: usize, end: usize) -> Option<usize> {
 /// IP address.
 fn phone(text: &[u8], start: usize, end: usize) -> Option<usize> {
     let number = &text[start..end];
-    if start > 0 && (text[start - 1].is_ascii_alphanumeric() || b"_+.-".contains(&text[start - 1]))
-    {
+    if start > 0 && (text[start - 1].is_ascii_alphanumeric() || b"_+.-".contains(&text[start - 1])) {
         return None;
     }
     let international = number[0] == b'+';
-    let groups = number
-        .split(|b| !b.is_ascii_digit())
-        .filter(|g| !g.is_empty())
-        .count();
+    let groups = number.split(|b| !b.is_ascii_digit()).filter(|g| !g.is_empty()).count();
     let count = digits(number).count();
     let least = if international { 8 } else { 10 };
     let written = international || number[0] == b'(' || groups > 1;

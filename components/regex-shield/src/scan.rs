@@ -32,11 +32,7 @@ impl Scanner {
             }
         }
         let window = patterns.iter().map(|p| p.window).max().unwrap_or(0);
-        Ok(Self {
-            patterns,
-            starts,
-            window,
-        })
+        Ok(Self { patterns, starts, window })
     }
 
     /// Most bytes that [`Scanner::next`] leaves open.
@@ -66,14 +62,7 @@ impl Scanner {
                     At::NoMatch => {}
                     At::Open => return (start, None),
                     At::Match(end) => {
-                        return (
-                            start,
-                            Some(Found {
-                                start,
-                                end,
-                                pattern,
-                            }),
-                        );
+                        return (start, Some(Found { start, end, pattern }));
                     }
                 }
             }

@@ -126,12 +126,7 @@ pub mod state {
         }
 
         /// Writes a JSON value and returns the new revision.
-        pub fn set_json(
-            &self,
-            key: &str,
-            value: &impl Serialize,
-            expect: Expectation,
-        ) -> Result<u64> {
+        pub fn set_json(&self, key: &str, value: &impl Serialize, expect: Expectation) -> Result<u64> {
             self.set(key, &serde_json::to_vec(value)?, expect)
         }
 
@@ -161,10 +156,7 @@ pub mod tools {
         #[cfg(target_arch = "wasm32")]
         return wit_bindgen::block_on(overlapped(calls));
         #[cfg(not(target_arch = "wasm32"))]
-        calls
-            .iter()
-            .map(|(name, arguments)| call(name, arguments))
-            .collect()
+        calls.iter().map(|(name, arguments)| call(name, arguments)).collect()
     }
 
     #[cfg(target_arch = "wasm32")]
@@ -173,9 +165,7 @@ pub mod tools {
         use std::task::Poll;
         type Running = std::pin::Pin<Box<dyn Future<Output = Result<ToolOutput>>>>;
         let start = |(name, arguments)| -> Running {
-            Box::pin(crate::bindings::overlapping::stockade::plugin::tools::call(
-                name, arguments,
-            ))
+            Box::pin(crate::bindings::overlapping::stockade::plugin::tools::call(name, arguments))
         };
         let mut running: Vec<Running> = calls.into_iter().map(start).collect();
         let mut answers: Vec<Option<Result<ToolOutput>>> = running.iter().map(|_| None).collect();
@@ -205,8 +195,7 @@ pub mod shields {
 /// The bound prompt store. Grant: `components`, `prompt-store`.
 pub mod prompts {
     pub use crate::bindings::host::stockade::plugin::prompt_store::{
-        Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable,
-        VariableKind,
+        Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable, VariableKind,
     };
     pub use crate::sys::prompt_store::{delete_label, get, names, put, render, set_label};
 }

@@ -7,9 +7,7 @@ use std::rc::Rc;
 /// Builds the plugin from the binding's configuration.
 pub(crate) fn load<T: DeserializeOwned>() -> Result<Rc<T>> {
     let plugin = serde_json::from_str(&sys::config::get());
-    plugin
-        .map(Rc::new)
-        .map_err(|e| Error::Invalid(format!("config: {e}")))
+    plugin.map(Rc::new).map_err(|e| Error::Invalid(format!("config: {e}")))
 }
 
 /// As [`load`], for functions that cannot answer with an error.

@@ -64,12 +64,9 @@ pub(crate) use bindings::host::stockade::plugin as sys;
 
 pub use bindings::host::stockade::plugin::types;
 pub use calls::{
-    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system,
-    telemetry, tools,
+    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools,
 };
-pub use kinds::{
-    evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool,
-};
+pub use kinds::{evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool};
 pub use types::Error;
 
 /// The result of everything here.
@@ -88,8 +85,8 @@ pub mod prelude {
     pub use crate::testing;
     pub use crate::tool::Tool;
     pub use crate::types::{
-        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling,
-        ToolCall, ToolChoice, ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
+        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling, ToolCall, ToolChoice,
+        ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
     };
     pub use crate::{Error, Result, inference, output, state, tools};
     pub use serde::{Deserialize, Serialize};

@@ -1,19 +1,12 @@
 //! Short ways to make and read the values of [`crate::types`].
 
-use crate::types::{
-    Completion, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolResult, ToolSpec,
-    Violation,
-};
+use crate::types::{Completion, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolResult, ToolSpec, Violation};
 use serde::Serialize;
 
 impl Message {
     /// A message of one text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self {
-            role,
-            parts: vec![Part::Text(text.into())],
-            name: None,
-        }
+        Self { role, parts: vec![Part::Text(text.into())], name: None }
     }
     pub fn system(text: impl Into<String>) -> Self {
         Self::text(Role::System, text)
@@ -27,16 +20,8 @@ impl Message {
 
     /// The answer of a tool to one call.
     pub fn tool_result(call: &ToolCall, content: impl Into<String>, is_error: bool) -> Self {
-        let result = ToolResult {
-            call_id: call.id.clone(),
-            content: content.into(),
-            is_error,
-        };
-        Self {
-            role: Role::Tool,
-            parts: vec![Part::ToolResult(result)],
-            name: None,
-        }
+        let result = ToolResult { call_id: call.id.clone(), content: content.into(), is_error };
+        Self { role: Role::Tool, parts: vec![Part::ToolResult(result)], name: None }
     }
 
     /// All text parts, joined.
@@ -60,23 +45,14 @@ impl From<Completion> for Message {
             parts.push(Part::Text(reply.text));
         }
         parts.extend(reply.tool_calls.into_iter().map(Part::ToolCall));
-        Self {
-            role: Role::Assistant,
-            parts,
-            name: None,
-        }
+        Self { role: Role::Assistant, parts, name: None }
     }
 }
 
 impl Violation {
     /// A violation without score or metadata.
     pub fn new(category: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            category: category.into(),
-            message: message.into(),
-            score: None,
-            metadata: "null".into(),
-        }
+        Self { category: category.into(), message: message.into(), score: None, metadata: "null".into() }
     }
     pub fn with_score(mut self, score: f32) -> Self {
         self.score = Some(score);
@@ -93,16 +69,8 @@ impl Violation {
 
 impl ToolSpec {
     /// `parameters` is a JSON Schema of the arguments object.
-    pub fn new(
-        name: impl Into<String>,
-        description: impl Into<String>,
-        parameters: &serde_json::Value,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            description: description.into(),
-            parameters: parameters.to_string(),
-        }
+    pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: &serde_json::Value) -> Self {
+        Self { name: name.into(), description: description.into(), parameters: parameters.to_string() }
     }
 }
 

@@ -15,14 +15,10 @@ impl Finder for Sample {
         self.longest
     }
     fn find(&self, text: &str) -> Result<Vec<Finding>> {
-        let mut found: Vec<Finding> = text
-            .match_indices("bad")
-            .map(|(at, _)| Finding::block(at..at + 3, Violation::new("bad", "no")))
-            .collect();
-        let digits = text
-            .char_indices()
-            .filter(|(_, c)| c.is_ascii_digit())
-            .map(|(at, _)| Finding::mask(at..at + 1, "#"));
+        let mut found: Vec<Finding> =
+            text.match_indices("bad").map(|(at, _)| Finding::block(at..at + 3, Violation::new("bad", "no"))).collect();
+        let digits =
+            text.char_indices().filter(|(_, c)| c.is_ascii_digit()).map(|(at, _)| Finding::mask(at..at + 1, "#"));
         found.extend(digits);
         Ok(found)
     }
@@ -39,40 +35,24 @@ fn what_is_blocked_never_leaves_and_masks_before_it_do() {
 fn check_and_stream_agree() {
     let verdict = testing::check::<Sample>(json!({"longest": 3}), "1é2").unwrap();
     assert_eq!(verdict, Verdict::Edit(vec![Message::user("#é#")]));
-    assert_eq!(
-        testing::every_split::<Sample>(json!({"longest": 3}), "1é2").sent,
-        "#é#"
-    );
+    assert_eq!(testing::every_split::<Sample>(json!({"longest": 3}), "1é2").sent, "#é#");
     let verdict = testing::check::<Sample>(json!({"longest": 3}), "1 bad").unwrap();
     assert!(matches!(verdict, Verdict::Block(_)));
 }
 
 #[test]
 fn every_text_of_a_message_is_judged() {
-    let call = ToolCall {
-        id: "1".into(),
-        name: "t".into(),
-        arguments: r#"{"x":7}"#.into(),
-    };
+    let call = ToolCall { id: "1".into(), name: "t".into(), arguments: r#"{"x":7}"#.into() };
     let mut message = Message::from(Completion {
         text: "5".into(),
         reasoning: "6".into(),
         tool_calls: vec![call.clone()],
         reason: FinishReason::ToolCalls,
-        usage: Usage {
-            prompt_tokens: 0,
-            cached_tokens: 0,
-            completion_tokens: 0,
-        },
+        usage: Usage { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 },
     });
-    message
-        .parts
-        .extend(Message::tool_result(&call, "8", false).parts);
-    let verdict =
-        testing::check_messages::<Sample>(json!({"longest": 3}), Direction::Input, vec![message]);
-    let Ok(Verdict::Edit(edited)) = verdict else {
-        panic!("{verdict:?}")
-    };
+    message.parts.extend(Message::tool_result(&call, "8", false).parts);
+    let verdict = testing::check_messages::<Sample>(json!({"longest": 3}), Direction::Input, vec![message]);
+    let Ok(Verdict::Edit(edited)) = verdict else { panic!("{verdict:?}") };
     let shown = format!("{:?}", edited[0].parts);
     assert_eq!(shown.matches('#').count(), 4, "{shown}");
 }
@@ -115,11 +95,7 @@ impl Session for Clears {
         self.finish()
     }
     fn finish(&mut self) -> Result<Ruling> {
-        Ok(Ruling {
-            cleared: self.1,
-            edits: Vec::new(),
-            violation: None,
-        })
+        Ok(Ruling { cleared: self.1, edits: Vec::new(), violation: None })
     }
 }
 
@@ -146,17 +122,9 @@ fn state_compares_and_sets_and_scans_in_order() {
     let _host = testing::Host::new().buckets(&["b"]);
     let bucket = state::open("b").unwrap();
     let first = bucket.set_json("k/1", &1, Expectation::Absent).unwrap();
-    assert!(matches!(
-        bucket.set_json("k/1", &2, Expectation::Absent),
-        Err(Error::Conflict(_))
-    ));
-    bucket
-        .set_json("k/1", &2, Expectation::Revision(first))
-        .unwrap();
-    assert!(matches!(
-        bucket.delete("k/1", Expectation::Revision(first)),
-        Err(Error::Conflict(_))
-    ));
+    assert!(matches!(bucket.set_json("k/1", &2, Expectation::Absent), Err(Error::Conflict(_))));
+    bucket.set_json("k/1", &2, Expectation::Revision(first)).unwrap();
+    assert!(matches!(bucket.delete("k/1", Expectation::Revision(first)), Err(Error::Conflict(_))));
     bucket.set_json("k/2", &3, Expectation::Anything).unwrap();
     bucket.set_json("other", &4, Expectation::Anything).unwrap();
     let keys = |entries: Vec<state::Entry>| entries.into_iter().map(|e| e.key).collect::<Vec<_>>();

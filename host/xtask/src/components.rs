@@ -16,20 +16,13 @@ use std::process::Command;
 pub fn guest_workspace(command: &mut Command) -> &mut Command {
     let manifest = root().join("components/Cargo.toml");
     let target = root().join("target/guests");
-    command
-        .arg("--manifest-path")
-        .arg(manifest)
-        .arg("--target-dir")
-        .arg(target)
+    command.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target)
 }
 
 pub fn build() -> Result<()> {
     let environment = environment()?;
     // Two runs: asking for examples switches on the features that tests ask of the plugins' dependencies.
-    for what in [
-        &["--lib", "--workspace"][..],
-        &["--examples", "--package", "test-guests"],
-    ] {
+    for what in [&["--lib", "--workspace"][..], &["--examples", "--package", "test-guests"]] {
         let mut build = cargo();
         build.args(["build", "--release", "--target", TARGET]).args(what);
         run(guest_workspace(&mut build).envs(environment.clone()))?;
@@ -51,9 +44,8 @@ pub fn build() -> Result<()> {
         let name = file_stem(&file)?;
         if file.extension().is_some_and(|e| e == "rs") && name != "lib" {
             let from = built.join(format!("examples/{name}.wasm"));
-            let component = read(&from).with_context(|| {
-                format!("tests/guests/Cargo.toml needs an [[example]] named `{name}`")
-            })?;
+            let component =
+                read(&from).with_context(|| format!("tests/guests/Cargo.toml needs an [[example]] named `{name}`"))?;
             write(&out.join(format!("{name}.wasm")), &component)?;
         }
     }
@@ -62,10 +54,8 @@ pub fn build() -> Result<()> {
 
 /// Appends the manifest as JSON. A custom section may stand at a component's end.
 fn with_manifest(mut component: Vec<u8>, manifest: &Path) -> Result<Vec<u8>> {
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("cannot read {}", manifest.display()))?;
-    let value: serde_json::Value =
-        toml::from_str(&text).with_context(|| format!("{}", manifest.display()))?;
+    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let value: serde_json::Value = toml::from_str(&text).with_context(|| format!("{}", manifest.display()))?;
     const NAME: &[u8] = b"stockade:manifest";
     let mut body = Vec::new();
     leb128(&mut body, NAME.len());
@@ -103,9 +93,7 @@ fn write(file: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn file_stem(path: &Path) -> Result<&str> {
-    path.file_stem()
-        .and_then(|n| n.to_str())
-        .context("a file name is not UTF-8")
+    path.file_stem().and_then(|n| n.to_str()).context("a file name is not UTF-8")
 }
 
 #[cfg(test)]
@@ -114,12 +102,7 @@ mod tests {
 
     #[test]
     fn leb128_matches_known_encodings() {
-        for (n, want) in [
-            (0, &[0][..]),
-            (127, &[127]),
-            (128, &[0x80, 1]),
-            (624_485, &[0xe5, 0x8e, 0x26]),
-        ] {
+        for (n, want) in [(0, &[0][..]), (127, &[127]), (128, &[0x80, 1]), (624_485, &[0xe5, 0x8e, 0x26])] {
             let mut out = Vec::new();
             leb128(&mut out, n);
             assert_eq!(out, want);

@@ -43,9 +43,7 @@ const MODELS: [&str; 2] = ["smollm2", "minilm"];
 fn serve(args: &[String]) -> Result<()> {
     build()?;
     let stockade = root().join("target/release/stockade");
-    let own_models = args
-        .iter()
-        .any(|a| a == "--offline" || a == "--model" || a.starts_with("--model="));
+    let own_models = args.iter().any(|a| a == "--offline" || a == "--model" || a.starts_with("--model="));
     if !own_models {
         pull_models(&stockade)?;
     }
@@ -95,25 +93,13 @@ fn bench(names: &[String]) -> Result<()> {
     let mut found = 0;
     for krate in shell::sorted_dir(&root().join("host"))? {
         for file in shell::sorted_dir(&krate.join("examples")).unwrap_or_default() {
-            let name = file
-                .file_stem()
-                .and_then(|n| n.to_str())
-                .unwrap_or_default();
-            if !name.starts_with("bench_")
-                || !(names.is_empty() || names.iter().any(|n| name.contains(n.as_str())))
-            {
+            let name = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+            if !name.starts_with("bench_") || !(names.is_empty() || names.iter().any(|n| name.contains(n.as_str()))) {
                 continue;
             }
             let manifest = krate.join("Cargo.toml");
             let manifest = manifest.to_str().context("path is not UTF-8")?;
-            run(cargo().args([
-                "run",
-                "--release",
-                "--manifest-path",
-                manifest,
-                "--example",
-                name,
-            ]))?;
+            run(cargo().args(["run", "--release", "--manifest-path", manifest, "--example", name]))?;
             found += 1;
         }
     }

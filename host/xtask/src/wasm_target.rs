@@ -11,10 +11,7 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 /// Environment for a cargo that builds guests.
 pub fn environment() -> Result<Vec<(&'static str, PathBuf)>> {
     // Makes cargo's output a component.
-    let linker = (
-        "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
-        "wasm-component-ld".into(),
-    );
+    let linker = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-component-ld".into());
     if has_target() {
         return Ok(vec![linker]);
     }
@@ -22,9 +19,7 @@ pub fn environment() -> Result<Vec<(&'static str, PathBuf)>> {
     if run(add.args(["target", "add", TARGET])).is_ok() && has_target() {
         return Ok(vec![linker]);
     }
-    say(format!(
-        "rustup cannot add {TARGET}: building it from the distribution's packages, once"
-    ));
+    say(format!("rustup cannot add {TARGET}: building it from the distribution's packages, once"));
     let dir = cache_dir()?.join("stockade/guest-toolchain");
     let script = root().join("host/xtask/guest-toolchain.sh");
     run(Command::new("bash").arg(script).arg(&dir).env("TARGETS", TARGET)).with_context(|| {

@@ -40,16 +40,10 @@ pub enum Action {
 
 impl Finding {
     pub fn mask(span: Range<usize>, replacement: impl Into<String>) -> Self {
-        Self {
-            span,
-            action: Action::Mask(replacement.into()),
-        }
+        Self { span, action: Action::Mask(replacement.into()) }
     }
     pub fn block(span: Range<usize>, violation: Violation) -> Self {
-        Self {
-            span,
-            action: Action::Block(violation),
-        }
+        Self { span, action: Action::Block(violation) }
     }
 }
 
@@ -71,20 +65,11 @@ impl<T: Finder> Shield for T {
                 Judged::Blocked(violation) => return Ok(Verdict::Block(violation)),
             }
         }
-        Ok(if edited {
-            Verdict::Edit(messages)
-        } else {
-            Verdict::Pass
-        })
+        Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
     }
 
     fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Window {
-            finder: self,
-            text: String::new(),
-            base: 0,
-            decided: 0,
-        }))
+        Ok(Box::new(Window { finder: self, text: String::new(), base: 0, decided: 0 }))
     }
 }
 
@@ -125,9 +110,7 @@ fn ordered<T: Finder>(finder: &T, text: &str) -> Result<Vec<Finding>> {
     let longest = finder.longest();
     for Finding { span, .. } in &found {
         if span.is_empty() || text.get(span.clone()).is_none() || span.len() > longest {
-            return Err(Error::Other(format!(
-                "a finding at {span:?} is empty, cuts a character or exceeds longest()"
-            )));
+            return Err(Error::Other(format!("a finding at {span:?} is empty, cuts a character or exceeds longest()")));
         }
     }
     Ok(found)
@@ -170,13 +153,8 @@ impl<T: Finder> Window<T> {
                 }
                 match finding.action {
                     Action::Mask(replacement) => {
-                        let (start, end_offset) =
-                            (self.base + start as u64, self.base + end as u64);
-                        edits.push(Edit {
-                            start,
-                            end: end_offset,
-                            replacement,
-                        });
+                        let (start, end_offset) = (self.base + start as u64, self.base + end as u64);
+                        edits.push(Edit { start, end: end_offset, replacement });
                         self.decided = end;
                     }
                     Action::Block(found) => {
@@ -191,16 +169,10 @@ impl<T: Finder> Window<T> {
             }
         }
         let cleared = self.base + self.decided as u64;
-        let unneeded = self
-            .text
-            .floor_char_boundary(self.decided.saturating_sub(self.finder.longest()));
+        let unneeded = self.text.floor_char_boundary(self.decided.saturating_sub(self.finder.longest()));
         self.text.drain(..unneeded);
         self.base += unneeded as u64;
         self.decided -= unneeded;
-        Ok(Ruling {
-            cleared,
-            edits,
-            violation,
-        })
+        Ok(Ruling { cleared, edits, violation })
     }
 }

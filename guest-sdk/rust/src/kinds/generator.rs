@@ -35,10 +35,7 @@ impl<T: Generator> raw::GuestRows for RowsGlue<T> {
     fn new(spec: String) -> Self {
         panic::install();
         let begin = || config::load::<T>()?.rows(serde_json::from_str(&spec)?);
-        Self {
-            rows: RefCell::new(begin()),
-            generator: std::marker::PhantomData,
-        }
+        Self { rows: RefCell::new(begin()), generator: std::marker::PhantomData }
     }
     fn next(&self) -> Result<Option<Vec<String>>> {
         let mut rows = self.rows.borrow_mut();

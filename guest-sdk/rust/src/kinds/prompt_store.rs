@@ -2,8 +2,7 @@
 //! [`crate::prompts`].
 
 pub use crate::bindings::prompt_store::exports::stockade::plugin::prompt_store::{
-    Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable,
-    VariableKind,
+    Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable, VariableKind,
 };
 
 use super::glue;
@@ -19,13 +18,7 @@ pub trait PromptStore: DeserializeOwned + 'static {
     /// Names after `after`, in order, at most `limit`.
     fn names(&self, after: Option<String>, limit: u32) -> Result<Vec<String>>;
     /// Points a label at a version if it points at `expected` now, else `Error::Conflict`.
-    fn set_label(
-        &self,
-        name: String,
-        label: String,
-        version: u32,
-        expected: Option<u32>,
-    ) -> Result<()>;
+    fn set_label(&self, name: String, label: String, version: u32, expected: Option<u32>) -> Result<()>;
     fn delete_label(&self, name: String, label: String) -> Result<()>;
     /// Fills the variables in; `variables` is a JSON object.
     fn render(&self, name: String, selector: Selector, variables: String) -> Result<Rendered>;

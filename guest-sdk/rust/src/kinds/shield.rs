@@ -73,23 +73,12 @@ impl<T: Shield> raw::GuestSession for SessionGlue<T> {
     fn new(channel: Channel) -> Self {
         panic::install();
         let session = config::load::<T>().and_then(|shield| shield.session(channel));
-        Self {
-            session: RefCell::new(session),
-            shield: std::marker::PhantomData,
-        }
+        Self { session: RefCell::new(session), shield: std::marker::PhantomData }
     }
     fn feed(&self, text: String) -> Result<Ruling> {
-        self.session
-            .borrow_mut()
-            .as_mut()
-            .map_err(|e| Error::clone(e))?
-            .feed(&text)
+        self.session.borrow_mut().as_mut().map_err(|e| Error::clone(e))?.feed(&text)
     }
     fn finish(&self) -> Result<Ruling> {
-        self.session
-            .borrow_mut()
-            .as_mut()
-            .map_err(|e| Error::clone(e))?
-            .finish()
+        self.session.borrow_mut().as_mut().map_err(|e| Error::clone(e))?.finish()
     }
 }

@@ -20,17 +20,11 @@ pub trait Tool: DeserializeOwned + 'static {
 
 impl ToolOutput {
     pub fn ok(content: impl Into<String>) -> Self {
-        Self {
-            content: content.into(),
-            is_error: false,
-        }
+        Self { content: content.into(), is_error: false }
     }
     /// The tool could not do it; `why` is for the model to read.
     pub fn failed(why: impl Into<String>) -> Self {
-        Self {
-            content: why.into(),
-            is_error: true,
-        }
+        Self { content: why.into(), is_error: true }
     }
 }
 

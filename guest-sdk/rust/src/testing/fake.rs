@@ -153,11 +153,7 @@ pub mod inference {
                 reasoning: String::new(),
                 tool_calls: Vec::new(),
                 reason: FinishReason::Stop,
-                usage: Usage {
-                    prompt_tokens: 0,
-                    cached_tokens: 0,
-                    completion_tokens: 0,
-                },
+                usage: Usage { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 },
             };
             for event in self.0.borrow_mut().drain(..) {
                 match event {
@@ -166,13 +162,8 @@ pub mod inference {
                     Event::ToolCall(delta) => {
                         let index = delta.index as usize;
                         if index == reply.tool_calls.len() {
-                            let (id, name) =
-                                (delta.id.unwrap_or_default(), delta.name.unwrap_or_default());
-                            reply.tool_calls.push(ToolCall {
-                                id,
-                                name,
-                                arguments: String::new(),
-                            });
+                            let (id, name) = (delta.id.unwrap_or_default(), delta.name.unwrap_or_default());
+                            reply.tool_calls.push(ToolCall { id, name, arguments: String::new() });
                         }
                         reply.tool_calls[index].arguments.push_str(&delta.arguments);
                     }
@@ -188,27 +179,18 @@ pub mod inference {
             s.requests.push(request.clone());
             s.replies.pop_front()
         });
-        let reply = reply.unwrap_or_else(|| {
-            Err(Error::Other(
-                "the test has no reply for this request".into(),
-            ))
-        });
+        let reply = reply.unwrap_or_else(|| Err(Error::Other("the test has no reply for this request".into())));
         Ok(Generation::scripted(reply?))
     }
     /// Answers from the same script; the prompt is recorded as one user message.
     pub fn complete(request: &CompleteRequest) -> Result<Generation> {
-        chat(
-            &crate::inference::Chat::new(&*request.model)
-                .user(&*request.prompt)
-                .0,
-        )
+        chat(&crate::inference::Chat::new(&*request.model).user(&*request.prompt).0)
     }
     /// Counts of bytes by their low five bits, normalised: texts that are alike are near.
     pub fn embed(_model: &str, texts: &[String]) -> Result<Vec<Vec<f32>>> {
         let vector = |text: &String| {
             let mut counts = vec![0f32; 32];
-            text.bytes()
-                .for_each(|b| counts[usize::from(b & 31)] += 1.0);
+            text.bytes().for_each(|b| counts[usize::from(b & 31)] += 1.0);
             let norm = counts.iter().map(|c| c * c).sum::<f32>().sqrt().max(1.0);
             counts.iter().map(|c| c / norm).collect()
         };
@@ -222,21 +204,11 @@ pub mod inference {
         Ok(text.bytes().map(u32::from).collect())
     }
     pub fn detokenize(_model: &str, tokens: &[u32]) -> Result<String> {
-        let bytes = tokens
-            .iter()
-            .map(|&t| u8::try_from(t).map_err(|_| Error::Invalid(format!("token {t}"))));
+        let bytes = tokens.iter().map(|&t| u8::try_from(t).map_err(|_| Error::Invalid(format!("token {t}"))));
         String::from_utf8(bytes.collect::<Result<_>>()?).map_err(|e| Error::Invalid(e.to_string()))
     }
-    pub fn log_likelihood(
-        _model: &str,
-        _context: &str,
-        continuation: &str,
-    ) -> Result<Vec<TokenScore>> {
-        let score = |b: u8| TokenScore {
-            token: b.into(),
-            logprob: -1.0,
-            is_greedy: false,
-        };
+    pub fn log_likelihood(_model: &str, _context: &str, continuation: &str) -> Result<Vec<TokenScore>> {
+        let score = |b: u8| TokenScore { token: b.into(), logprob: -1.0, is_greedy: false };
         Ok(continuation.bytes().map(score).collect())
     }
     pub fn models() -> Result<Vec<ModelInfo>> {
@@ -257,10 +229,7 @@ pub mod output {
                 let text = |e: &Event| if let Event::Text(t) = e { t.len() } else { 0 };
                 let after = s.sent.iter().map(text).sum::<usize>() + text(event);
                 if s.block_after.is_some_and(|most| after > most) {
-                    return Err(Error::Blocked(Violation::new(
-                        "test",
-                        "blocked by the test",
-                    )));
+                    return Err(Error::Blocked(Violation::new("test", "blocked by the test")));
                 }
                 s.sent.push(event.clone());
                 Ok(())
@@ -298,11 +267,7 @@ pub mod state {
 
     pub fn open(name: &str) -> Result<Bucket> {
         let granted = with(|s| s.buckets_granted.as_ref().is_none_or(|g| g.contains(name)));
-        if granted {
-            Ok(Bucket(name.into()))
-        } else {
-            Err(Error::Denied(format!("buckets: {name}")))
-        }
+        if granted { Ok(Bucket(name.into())) } else { Err(Error::Denied(format!("buckets: {name}"))) }
     }
 
     impl Bucket {
@@ -316,19 +281,11 @@ pub mod state {
                 Expectation::Absent => now.is_none(),
                 Expectation::Revision(revision) => now == Some(revision),
             };
-            if holds {
-                Ok(())
-            } else {
-                Err(Error::Conflict(format!("key `{key}`")))
-            }
+            if holds { Ok(()) } else { Err(Error::Conflict(format!("key `{key}`"))) }
         }
         pub fn get(&self, key: &str) -> Result<Option<Entry>> {
             let found = with(|s| s.buckets.get(&self.at(key)).cloned());
-            Ok(found.map(|(revision, value)| Entry {
-                key: key.into(),
-                value,
-                revision,
-            }))
+            Ok(found.map(|(revision, value)| Entry { key: key.into(), value, revision }))
         }
         pub fn set(&self, key: &str, value: &[u8], expect: Expectation) -> Result<u64> {
             if key.is_empty() || key.len() > 256 {
@@ -359,14 +316,12 @@ pub mod state {
             };
             let entries = with(|s| {
                 let rows = s.buckets.range((from, Bound::Unbounded));
-                let ours = rows
-                    .take_while(|((bucket, key), _)| *bucket == self.0 && key.starts_with(prefix));
-                let entry =
-                    |((_, key), (revision, value)): (&(String, String), &(u64, Vec<u8>))| Entry {
-                        key: key.clone(),
-                        value: value.clone(),
-                        revision: *revision,
-                    };
+                let ours = rows.take_while(|((bucket, key), _)| *bucket == self.0 && key.starts_with(prefix));
+                let entry = |((_, key), (revision, value)): (&(String, String), &(u64, Vec<u8>))| Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    revision: *revision,
+                };
                 ours.take(limit as usize).map(entry).collect()
             });
             Ok(entries)
@@ -381,8 +336,7 @@ pub mod tools {
         Ok(with(|s| s.tools.values().map(|t| t.spec.clone()).collect()))
     }
     pub fn call(name: &str, arguments: &str) -> Result<ToolOutput> {
-        let value = serde_json::from_str(arguments)
-            .map_err(|e| Error::Invalid(format!("arguments: {e}")))?;
+        let value = serde_json::from_str(arguments).map_err(|e| Error::Invalid(format!("arguments: {e}")))?;
         let tool = with(|s| {
             s.tool_calls.push((name.into(), arguments.into()));
             s.tools.remove(name)
@@ -409,9 +363,7 @@ pub mod prompt_store {
     use crate::prompts::{Definition, Prompt, Rendered};
 
     fn unscripted<T>() -> Result<T> {
-        Err(Error::Unavailable(
-            "the test's prompt store only renders".into(),
-        ))
+        Err(Error::Unavailable("the test's prompt store only renders".into()))
     }
     pub fn put(_name: &str, _definition: &Definition) -> Result<u32> {
         unscripted()
@@ -422,12 +374,7 @@ pub mod prompt_store {
     pub fn names(_after: Option<&str>, _limit: u32) -> Result<Vec<String>> {
         Ok(with(|s| s.prompts.keys().cloned().collect()))
     }
-    pub fn set_label(
-        _name: &str,
-        _label: &str,
-        _version: u32,
-        _expected: Option<u32>,
-    ) -> Result<()> {
+    pub fn set_label(_name: &str, _label: &str, _version: u32, _expected: Option<u32>) -> Result<()> {
         unscripted()
     }
     pub fn delete_label(_name: &str, _label: &str) -> Result<()> {
@@ -435,15 +382,9 @@ pub mod prompt_store {
     }
     pub fn render(name: &str, selector: &Selector, variables: &str) -> Result<Rendered> {
         with(|s| {
-            s.rendered
-                .push((name.into(), selector.clone(), variables.into()));
+            s.rendered.push((name.into(), selector.clone(), variables.into()));
             let content = s.prompts.get(name).cloned();
-            content
-                .map(|content| Rendered {
-                    version: 1,
-                    content,
-                })
-                .ok_or_else(|| missing("prompt", name))
+            content.map(|content| Rendered { version: 1, content }).ok_or_else(|| missing("prompt", name))
         })
     }
 }
@@ -468,25 +409,14 @@ pub mod memory {
     }
     /// Items that contain the query's text, in the order of their ids.
     pub fn search(bank: &str, query: &Query) -> Result<Vec<Hit>> {
-        let hit = |item: &Item| Hit {
-            item: item.clone(),
-            score: 1.0,
-            signals: Vec::new(),
-        };
+        let hit = |item: &Item| Hit { item: item.clone(), score: 1.0, signals: Vec::new() };
         Ok(with(|s| {
-            let items = s
-                .memories
-                .iter()
-                .filter(|((b, _), i)| b == bank && i.text.contains(&query.text));
-            items
-                .take(query.limit as usize)
-                .map(|(_, item)| hit(item))
-                .collect()
+            let items = s.memories.iter().filter(|((b, _), i)| b == bank && i.text.contains(&query.text));
+            items.take(query.limit as usize).map(|(_, item)| hit(item)).collect()
         }))
     }
     pub fn delete(bank: &str, ids: &[String]) -> Result<u32> {
-        let gone =
-            |id: &&String| with(|s| s.memories.remove(&(bank.into(), (*id).clone())).is_some());
+        let gone = |id: &&String| with(|s| s.memories.remove(&(bank.into(), (*id).clone())).is_some());
         Ok(ids.iter().filter(gone).count() as u32)
     }
 }

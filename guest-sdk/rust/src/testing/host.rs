@@ -5,9 +5,7 @@ use crate::Result;
 use crate::inference::ChatRequest;
 use crate::prompts::Content;
 use crate::telemetry::Level;
-use crate::types::{
-    Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict,
-};
+use crate::types::{Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict};
 use serde_json::Value;
 
 /// A fake host of this thread. The methods that take `self` set it up, the others look into it.
@@ -29,10 +27,7 @@ impl Host {
 
     /// The next generation answers this text, a word an event.
     pub fn reply(self, text: &str) -> Self {
-        let words = text
-            .split_inclusive(' ')
-            .map(|w| Event::Text(w.into()))
-            .collect();
+        let words = text.split_inclusive(' ').map(|w| Event::Text(w.into())).collect();
         self.events(words, FinishReason::Stop)
     }
 
@@ -51,19 +46,12 @@ impl Host {
                 arguments: arguments.to_string(),
             })
         };
-        self.events(
-            calls.iter().enumerate().map(delta).collect(),
-            FinishReason::ToolCalls,
-        )
+        self.events(calls.iter().enumerate().map(delta).collect(), FinishReason::ToolCalls)
     }
 
     /// The next generation gives these events and ends.
     pub fn events(self, mut events: Vec<Event>, reason: FinishReason) -> Self {
-        let usage = Usage {
-            prompt_tokens: 1,
-            cached_tokens: 0,
-            completion_tokens: events.len() as u32,
-        };
+        let usage = Usage { prompt_tokens: 1, cached_tokens: 0, completion_tokens: events.len() as u32 };
         events.push(Event::End(crate::types::End { reason, usage }));
         self.set(|s| s.replies.push_back(Ok(events)))
     }
@@ -77,13 +65,7 @@ impl Host {
     pub fn tool(self, name: &str, run: impl Fn(Value) -> Result<ToolOutput> + 'static) -> Self {
         let spec = ToolSpec::new(name, "", &serde_json::json!({"type": "object"}));
         self.set(|s| {
-            s.tools.insert(
-                name.into(),
-                ToolFake {
-                    spec,
-                    run: Box::new(run),
-                },
-            );
+            s.tools.insert(name.into(), ToolFake { spec, run: Box::new(run) });
         })
     }
 

@@ -48,11 +48,7 @@ pub fn check<T: Shield>(config: Value, text: &str) -> Result<Verdict> {
 }
 
 /// A shield's verdict over messages.
-pub fn check_messages<T: Shield>(
-    config: Value,
-    direction: Direction,
-    messages: Vec<Message>,
-) -> Result<Verdict> {
+pub fn check_messages<T: Shield>(config: Value, direction: Direction, messages: Vec<Message>) -> Result<Verdict> {
     plugin::<T>(config)?.check(direction, messages)
 }
 

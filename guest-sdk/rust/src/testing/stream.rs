@@ -38,19 +38,11 @@ fn feed<T: Shield>(shield: Rc<T>, pieces: &[&str]) -> Result<Reply> {
             return Ok(host.reply);
         }
         let held = host.fed.len() as u64 - host.cleared;
-        assert!(
-            held <= hold_back,
-            "holds back {held} bytes, hold_back() is {hold_back}"
-        );
+        assert!(held <= hold_back, "holds back {held} bytes, hold_back() is {hold_back}");
     }
     host.apply(session.finish()?);
     let whole = host.fed.len() as u64 == host.cleared;
-    assert!(
-        whole || host.reply.violation.is_some(),
-        "finish cleared {} of {} bytes",
-        host.cleared,
-        host.fed.len()
-    );
+    assert!(whole || host.reply.violation.is_some(), "finish cleared {} of {} bytes", host.cleared, host.fed.len());
     Ok(host.reply)
 }
 
@@ -66,20 +58,12 @@ pub fn every_split<T: Shield>(config: Value, text: &str) -> Reply {
         Err(e) => panic!("{pieces:?}: {e:?}"),
     };
     let whole = run(&[text]);
-    let cuts: Vec<usize> = text
-        .char_indices()
-        .map(|(at, _)| at)
-        .chain([text.len()])
-        .collect();
+    let cuts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     for (i, &a) in cuts.iter().enumerate() {
         assert_eq!(run(&[&text[..a], &text[a..]]), whole, "cut at {a}");
         if cuts.len() <= PAIRS_UP_TO {
             for &b in &cuts[i..] {
-                assert_eq!(
-                    run(&[&text[..a], &text[a..b], &text[b..]]),
-                    whole,
-                    "cut at {a} and {b}"
-                );
+                assert_eq!(run(&[&text[..a], &text[a..b], &text[b..]]), whole, "cut at {a} and {b}");
             }
         }
     }
@@ -97,34 +81,14 @@ struct Channelled {
 
 impl Channelled {
     fn apply(&mut self, ruling: Ruling) {
-        let Ruling {
-            cleared,
-            edits,
-            violation,
-        } = ruling;
-        assert!(
-            cleared >= self.cleared,
-            "cleared shrinks from {} to {cleared}",
-            self.cleared
-        );
+        let Ruling { cleared, edits, violation } = ruling;
+        assert!(cleared >= self.cleared, "cleared shrinks from {} to {cleared}", self.cleared);
         let to = usize::try_from(cleared).unwrap_or(usize::MAX);
-        assert!(
-            self.fed.is_char_boundary(to),
-            "cleared {cleared} is beyond {} or cuts a character",
-            self.fed.len()
-        );
+        assert!(self.fed.is_char_boundary(to), "cleared {cleared} is beyond {} or cuts a character", self.fed.len());
         let mut at = self.cleared as usize;
-        for Edit {
-            start,
-            end,
-            replacement,
-        } in edits
-        {
+        for Edit { start, end, replacement } in edits {
             let (start, end) = (start as usize, end as usize);
-            assert!(
-                at <= start && start <= end && end <= to,
-                "edit {start}..{end} is not within {at}..{to}"
-            );
+            assert!(at <= start && start <= end && end <= to, "edit {start}..{end} is not within {at}..{to}");
             self.reply.sent.push_str(&self.fed[at..start]);
             self.reply.sent.push_str(&replacement);
             at = end;

@@ -38,9 +38,7 @@ mod tests {
     fn as_many_rows_come_as_the_job_asks_for() {
         let plugin = testing::plugin::<Plugin>(json!({})).unwrap();
         let mut rows = plugin.rows(json!({"rows": 150})).unwrap();
-        let sizes: Vec<usize> = std::iter::from_fn(|| rows.next().unwrap())
-            .map(|batch| batch.len())
-            .collect();
+        let sizes: Vec<usize> = std::iter::from_fn(|| rows.next().unwrap()).map(|batch| batch.len()).collect();
         assert_eq!(sizes, [100, 50]);
     }
 }

@@ -10,9 +10,7 @@ const BUCKET: &str = "{{name}}";
 struct Plugin {}
 
 fn words(text: &str) -> BTreeSet<String> {
-    let words = text
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|w| !w.is_empty());
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
     words.map(str::to_lowercase).collect()
 }
 
@@ -21,18 +19,11 @@ impl Memory for Plugin {
         let bucket = state::open(BUCKET)?;
         let insert = |item: Item| {
             let id = match item.id.is_empty() {
-                true => stockade_guest::system::random(8)
-                    .iter()
-                    .map(|b| format!("{b:02x}"))
-                    .collect(),
+                true => stockade_guest::system::random(8).iter().map(|b| format!("{b:02x}")).collect(),
                 false => item.id,
             };
             let value = (item.text, item.metadata);
-            bucket.set_json(
-                &format!("{bank}/{id}"),
-                &value,
-                state::Expectation::Anything,
-            )?;
+            bucket.set_json(&format!("{bank}/{id}"), &value, state::Expectation::Anything)?;
             Ok(id)
         };
         items.into_iter().map(insert).collect()
@@ -46,16 +37,8 @@ impl Memory for Plugin {
             let (text, metadata): (String, String) = serde_json::from_slice(&entry.value)?;
             let shared = words(&text).intersection(&wanted).count() as f32;
             if shared > 0.0 {
-                let item = Item {
-                    id: entry.key[prefix.len()..].into(),
-                    text,
-                    metadata,
-                };
-                hits.push(Hit {
-                    item,
-                    score: shared,
-                    signals: vec![("words".into(), shared)],
-                });
+                let item = Item { id: entry.key[prefix.len()..].into(), text, metadata };
+                hits.push(Hit { item, score: shared, signals: vec![("words".into(), shared)] });
             }
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -84,47 +67,19 @@ mod tests {
     use super::*;
 
     fn item(id: &str, text: &str) -> Item {
-        Item {
-            id: id.into(),
-            text: text.into(),
-            metadata: "{}".into(),
-        }
+        Item { id: id.into(), text: text.into(), metadata: "{}".into() }
     }
 
     #[test]
     fn notes_with_more_of_the_words_come_first() {
         testing::Host::new();
         let plugin = testing::plugin::<Plugin>(json!({})).unwrap();
-        let items = vec![
-            item("1", "green tea"),
-            item("2", "A green teapot, not tea"),
-            item("3", "coffee"),
-        ];
-        assert_eq!(
-            plugin.insert("notes".into(), items).unwrap(),
-            ["1", "2", "3"]
-        );
-        let query = |text: &str| Query {
-            text: text.into(),
-            limit: 5,
-            filter: None,
-        };
+        let items = vec![item("1", "green tea"), item("2", "A green teapot, not tea"), item("3", "coffee")];
+        assert_eq!(plugin.insert("notes".into(), items).unwrap(), ["1", "2", "3"]);
+        let query = |text: &str| Query { text: text.into(), limit: 5, filter: None };
         let ids = |hits: Vec<Hit>| hits.into_iter().map(|h| h.item.id).collect::<Vec<_>>();
-        assert_eq!(
-            ids(plugin
-                .search("notes".into(), query("green teapot"))
-                .unwrap()),
-            ["2", "1"]
-        );
-        assert_eq!(
-            plugin
-                .delete("notes".into(), vec!["2".into(), "x".into()])
-                .unwrap(),
-            1
-        );
-        assert_eq!(
-            ids(plugin.search("notes".into(), query("teapot")).unwrap()),
-            [""; 0]
-        );
+        assert_eq!(ids(plugin.search("notes".into(), query("green teapot")).unwrap()), ["2", "1"]);
+        assert_eq!(plugin.delete("notes".into(), vec!["2".into(), "x".into()]).unwrap(), 1);
+        assert_eq!(ids(plugin.search("notes".into(), query("teapot")).unwrap()), [""; 0]);
     }
 }

@@ -12,16 +12,12 @@ struct Plugin {
 
 impl Plugin {
     fn text(&self, name: &str) -> Result<&String> {
-        self.prompts
-            .get(name)
-            .ok_or_else(|| Error::NotFound(format!("prompt `{name}`")))
+        self.prompts.get(name).ok_or_else(|| Error::NotFound(format!("prompt `{name}`")))
     }
 }
 
 fn read_only<T>() -> Result<T> {
-    Err(Error::Unavailable(
-        "prompts are read from the configuration".into(),
-    ))
+    Err(Error::Unavailable("prompts are read from the configuration".into()))
 }
 
 impl PromptStore for Plugin {
@@ -35,18 +31,10 @@ impl PromptStore for Plugin {
             description: String::new(),
             metadata: "{}".into(),
         };
-        Ok(Prompt {
-            name,
-            version: 1,
-            definition,
-            labels: Vec::new(),
-        })
+        Ok(Prompt { name, version: 1, definition, labels: Vec::new() })
     }
     fn names(&self, after: Option<String>, limit: u32) -> Result<Vec<String>> {
-        let later = self
-            .prompts
-            .keys()
-            .filter(|name| after.as_ref().is_none_or(|after| *name > after));
+        let later = self.prompts.keys().filter(|name| after.as_ref().is_none_or(|after| *name > after));
         Ok(later.take(limit as usize).cloned().collect())
     }
     fn set_label(&self, _: String, _: String, _: u32, _: Option<u32>) -> Result<()> {
@@ -56,10 +44,7 @@ impl PromptStore for Plugin {
         read_only()
     }
     fn render(&self, name: String, _: Selector, _variables: String) -> Result<Rendered> {
-        Ok(Rendered {
-            version: 1,
-            content: Content::Text(self.text(&name)?.clone()),
-        })
+        Ok(Rendered { version: 1, content: Content::Text(self.text(&name)?.clone()) })
     }
 }
 
@@ -73,9 +58,7 @@ mod tests {
     fn configured_prompts_are_found() {
         let plugin = testing::plugin::<Plugin>(json!({"prompts": {"a": "A.", "b": "B."}})).unwrap();
         assert_eq!(plugin.names(Some("a".into()), 10).unwrap(), ["b"]);
-        let rendered = plugin
-            .render("a".into(), Selector::Latest, "{}".into())
-            .unwrap();
+        let rendered = plugin.render("a".into(), Selector::Latest, "{}".into()).unwrap();
         assert_eq!(rendered.content, Content::Text("A.".into()));
         assert!(plugin.get("c".into(), Selector::Latest).is_err());
     }

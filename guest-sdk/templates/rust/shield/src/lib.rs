@@ -17,9 +17,7 @@ impl Finder for Plugin {
     fn find(&self, text: &str) -> Result<Vec<Finding>> {
         let words = self.words.iter().filter(|word| !word.is_empty());
         let hits = words.flat_map(|word| text.match_indices(word.as_str()));
-        Ok(hits
-            .map(|(at, word)| Finding::mask(at..at + word.len(), "***"))
-            .collect())
+        Ok(hits.map(|(at, word)| Finding::mask(at..at + word.len(), "***")).collect())
     }
 }
 
