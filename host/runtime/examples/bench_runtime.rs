@@ -58,10 +58,8 @@ fn main() -> ExitCode {
 fn start(folder: &Path) -> Runtime {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let store = MemoryStore::new();
-    let seams = Seams {
-        inference: Arc::new(NoModels),
-        registry: Registry::new(Arc::new(store.clone()), Arc::new(store)),
-    };
+    let seams =
+        Seams { inference: Arc::new(NoModels), registry: Registry::new(Arc::new(store.clone()), Arc::new(store)) };
     let compiler = CompilerCommand {
         program: std::env::current_exe().expect("this program's path"),
         args: vec!["compile".into()],
@@ -100,19 +98,14 @@ async fn admit(runtime: &Runtime, path: &str) -> Call {
 
 /// A call with a trace of its own, as each request has.
 fn fresh(call: &Call) -> Call {
-    Call {
-        trace: Arc::default(),
-        ..call.clone()
-    }
+    Call { trace: Arc::default(), ..call.clone() }
 }
 
 async fn check(runtime: &Runtime, call: &Call) -> (Duration, ComponentCall) {
     let call = fresh(call);
     let messages = vec![Message::text(Speaker::User, "hello")];
     let began = Instant::now();
-    let verdict = runtime
-        .check(call.clone(), Direction::Input, messages)
-        .await;
+    let verdict = runtime.check(call.clone(), Direction::Input, messages).await;
     let took = began.elapsed();
     verdict.expect("a verdict");
     // The trace's line is written when the instance is dropped, just after the answer.
@@ -132,17 +125,14 @@ async fn calls(runtime: &Runtime, path: &str) {
         wall.push(took);
         cpu.push(Duration::from_micros(line.usage.cpu_us));
     }
-    let name = Path::new(path)
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let name = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     println!("{name:16} call    {}", spread(&mut wall));
     println!("{name:16}   cpu   {}", spread(&mut cpu));
-    println!("{name:16} raw     {}", spread(&mut raw(path)));
+    println!("{name:16} raw     {}", spread(&mut raw(path).await));
 }
 
 /// Instantiate and drop, by wasmtime alone with the same pool.
-fn raw(path: &str) -> Vec<Duration> {
+async fn raw(path: &str) -> Vec<Duration> {
     let mut config = Config::new();
     let mut pool = PoolingAllocationConfig::default();
     pool.max_memory_size(512 << 20)
@@ -151,8 +141,7 @@ fn raw(path: &str) -> Vec<Duration> {
         .max_core_instance_size(4 << 20)
         .max_tables_per_module(16);
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(wasmtime::Enabled::Yes)
-            .linear_memory_keep_resident(1 << 20);
+        pool.pagemap_scan(wasmtime::Enabled::Yes).linear_memory_keep_resident(1 << 20);
     }
     config
         .epoch_interruption(true)
@@ -162,35 +151,24 @@ fn raw(path: &str) -> Vec<Duration> {
     let engine = Engine::new(&config).expect("an engine");
     let component = Component::from_file(&engine, path).expect("a component");
     let mut linker = Linker::new(&engine);
-    linker
-        .define_unknown_imports_as_traps(&component)
-        .expect("imports that trap");
+    linker.define_unknown_imports_as_traps(&component).expect("imports that trap");
     let pre = linker.instantiate_pre(&component).expect("it links");
-    futures::executor::block_on(async {
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
-            let began = Instant::now();
-            let mut store = Store::new(&engine, ());
-            store.set_epoch_deadline(1_000_000);
-            pre.instantiate_async(&mut store).await.expect("it starts");
-            drop(store);
-            times.push(began.elapsed());
-        }
-        times
-    })
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1_000_000);
+        pre.instantiate_async(&mut store).await.expect("it starts");
+        drop(store);
+        times.push(began.elapsed());
+    }
+    times
 }
 
 async fn beside(runtime: &Runtime, victim: &Call, spins: &Call, neighbours: usize) {
     let mut target = (*spins.target).clone();
-    let limits = Limits {
-        cpu_ms: 60_000,
-        deadline_ms: 6_000,
-        ..Limits::default()
-    };
-    target.grants = Arc::new(Grants {
-        limits: Some(limits),
-        ..Grants::default()
-    });
+    let limits = Limits { cpu_ms: 60_000, deadline_ms: 6_000, ..Limits::default() };
+    target.grants = Arc::new(Grants { limits: Some(limits), ..Grants::default() });
     let target = Arc::new(target);
     let hostile = (0..neighbours).map(|_| {
         let (runtime, call) = (runtime.clone(), fresh(spins).target(&target));
@@ -217,13 +195,7 @@ async fn beside(runtime: &Runtime, victim: &Call, spins: &Call, neighbours: usiz
 fn spread(times: &mut [Duration]) -> String {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    format!(
-        "min {:7.1}  p50 {:7.1}  p95 {:7.1}  p99 {:7.1} us",
-        at(0.0),
-        at(0.5),
-        at(0.95),
-        at(0.99)
-    )
+    format!("min {:7.1}  p50 {:7.1}  p95 {:7.1}  p99 {:7.1} us", at(0.0), at(0.5), at(0.95), at(0.99))
 }
 
 /// No shield of the bench asks a model.
@@ -239,10 +211,7 @@ impl Inference for NoModels {
     fn embed(&self, r: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>> {
         Box::pin(async move { Err(InferError::UnknownModel(r.model.to_string())) })
     }
-    fn classify(
-        &self,
-        r: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+    fn classify(&self, r: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
         Box::pin(async move { Err(InferError::UnknownModel(r.model.to_string())) })
     }
     fn log_likelihood(

@@ -14,8 +14,7 @@ use std::time::Instant;
 use stockade_core::id::{ComponentName, RequestId, Version};
 use stockade_core::limits::Limits;
 use stockade_core::plugin::{
-    AdmitError, Admitted, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason,
-    Role,
+    AdmitError, Admitted, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason, Role,
 };
 use stockade_core::{ComponentRef, Digest, TenantId};
 
@@ -28,17 +27,10 @@ pub(crate) struct Uploads {
     tenants: parking_lot::Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-pub(crate) async fn admit(
-    host: Arc<Inner>,
-    tenant: TenantId,
-    bytes: Bytes,
-) -> Result<Admitted, AdmitError> {
+pub(crate) async fn admit(host: Arc<Inner>, tenant: TenantId, bytes: Bytes) -> Result<Admitted, AdmitError> {
     let limit = host.settings.compile.max_bytes;
     if bytes.len() > limit {
-        return Err(AdmitError::TooLarge {
-            size: bytes.len(),
-            limit,
-        });
+        return Err(AdmitError::TooLarge { size: bytes.len(), limit });
     }
     let upload = bytes.clone();
     let inspecting = host.threads.spawn_blocking(move || {
@@ -48,13 +40,7 @@ pub(crate) async fn admit(
     let inspected = inspecting.await.map_err(|e| failed("the gate", e))?;
     let (digest, inspected) = inspected.map_err(invalid)?;
 
-    let turn = host
-        .uploads
-        .tenants
-        .lock()
-        .entry(tenant.clone())
-        .or_default()
-        .clone();
+    let turn = host.uploads.tenants.lock().entry(tenant.clone()).or_default().clone();
     let _turn = turn.lock().await;
     let admitted = compile_and_try(&host, &tenant, digest, &bytes, inspected).await;
     host.uploads.forget(&tenant, &turn);
@@ -78,20 +64,16 @@ async fn compile_and_try(
     bytes: &Bytes,
     inspected: Inspected,
 ) -> Result<Admitted, AdmitError> {
-    let machine = host
-        .machine(false)
-        .map_err(|e| failed("starting the engine", e))?;
+    let machine = host.machine(false).map_err(|e| failed("starting the engine", e))?;
     let artifact = machine.artifact(digest);
     let began = Instant::now();
     let known = artifact.exists();
     if !known {
         let compiled = compile::run(host, false, bytes, &artifact).await;
         compiled.map_err(|e| match e {
-            CompileError::Refused { found, expected } => invalid(vec![Reason {
-                at: "compilation".into(),
-                found,
-                expected,
-            }]),
+            CompileError::Refused { found, expected } => {
+                invalid(vec![Reason { at: "compilation".into(), found, expected }])
+            }
             CompileError::Overloaded => AdmitError::Overloaded,
             CompileError::Host { stage, source } => AdmitError::Host { stage, source },
         })?;
@@ -129,9 +111,7 @@ async fn trial(
     digest: Digest,
     inspected: &Inspected,
 ) -> Result<Vec<String>, AdmitError> {
-    let machine = host
-        .machine(false)
-        .map_err(|e| failed("starting the engine", e))?;
+    let machine = host.machine(false).map_err(|e| failed("starting the engine", e))?;
     machine.open(digest).map_err(|e| {
         invalid(vec![Reason {
             at: "imports".into(),
@@ -159,8 +139,7 @@ async fn trial(
                             asked.await.map(|_| ())
                         }
                         PluginKind::Tool => {
-                            let asked =
-                                live.call::<(), (types::ToolSpec,)>(exports::TOOL_DESCRIBE, ());
+                            let asked = live.call::<(), (types::ToolSpec,)>(exports::TOOL_DESCRIBE, ());
                             asked.await.map(|_| ())
                         }
                         _ => Ok(()),
@@ -196,11 +175,7 @@ fn trial_context(
     let defaults = host.settings.default_limits;
     let target = Pinned {
         role: Role::Tool(name.clone()),
-        component: ComponentRef {
-            name,
-            version: Version::new("trial")?,
-            digest,
-        },
+        component: ComponentRef { name, version: Version::new("trial")?, digest },
         config: serde_json::Value::Null,
         grants: Arc::new(Grants {
             limits: Some(Limits {
@@ -230,8 +205,5 @@ fn invalid(reasons: Vec<Reason>) -> AdmitError {
 }
 
 fn failed(stage: &'static str, source: impl Into<stockade_core::BoxError>) -> AdmitError {
-    AdmitError::Host {
-        stage,
-        source: source.into(),
-    }
+    AdmitError::Host { stage, source: source.into() }
 }

@@ -77,9 +77,7 @@ impl Inner {
     {
         self.run(context, export.function.into(), None, move |live| {
             Box::pin(async move {
-                let (answer,) = live
-                    .call::<P, (Result<R, types::Error>,)>(export, params)
-                    .await?;
+                let (answer,) = live.call::<P, (Result<R, types::Error>,)>(export, params).await?;
                 Ok(answer)
             })
         })
@@ -150,10 +148,7 @@ impl Inner {
             return Err(CallError::Failed {
                 component: component.to_string(),
                 limit: LimitKind::HostCalls,
-                detail: format!(
-                    "more than {} components call each other in a row",
-                    self.settings.max_depth
-                ),
+                detail: format!("more than {} components call each other in a row", self.settings.max_depth),
             });
         }
         let limits = self.settings.effective(target.grants.limits.as_ref());
@@ -179,14 +174,7 @@ impl Inner {
             Ok::<_, wasmtime::Error>((started?, store))
         };
         match made.await {
-            Ok((instance, store)) => Ok(Live {
-                store,
-                instance,
-                meter,
-                loaded,
-                report,
-                _slot: slot,
-            }),
+            Ok((instance, store)) => Ok(Live { store, instance, meter, loaded, report, _slot: slot }),
             Err(e) => {
                 let e = broken(&component.to_string(), &meter, e);
                 report.decide(decision_of(&e));
@@ -211,9 +199,7 @@ impl Live {
             })
         })?;
         let func = func.typed::<P, R>(&self.store)?;
-        self.store
-            .run_concurrent(async |a| func.call_concurrent(a, params).await)
-            .await?
+        self.store.run_concurrent(async |a| func.call_concurrent(a, params).await).await?
     }
 
     pub fn name(&self) -> String {
@@ -306,11 +292,7 @@ impl Stop {
     /// What the gateway gets.
     pub fn into_call_error(self, component: &str) -> CallError {
         let component = component.to_string();
-        let answered = |code, message| CallError::Component {
-            component: component.clone(),
-            code,
-            message,
-        };
+        let answered = |code, message| CallError::Component { component: component.clone(), code, message };
         match self {
             Self::Broken(e) => e,
             Self::Answered(_, Some(model)) => CallError::Infer(model),
@@ -341,10 +323,7 @@ impl Stop {
             Self::Broken(e) => match e {
                 CallError::Overloaded => types::Error::Overloaded,
                 CallError::Infer(e) => convert::infer_error_out(&e),
-                CallError::Failed {
-                    limit: LimitKind::Deadline,
-                    ..
-                } => types::Error::Timeout,
+                CallError::Failed { limit: LimitKind::Deadline, .. } => types::Error::Timeout,
                 CallError::Host { .. } => types::Error::Other("the host failed".into()),
                 e => types::Error::Other(e.to_string()),
             },
@@ -354,11 +333,7 @@ impl Stop {
 
 /// Sorts out why wasmtime ended a call.
 pub(crate) fn broken(component: &str, meter: &Meter, error: wasmtime::Error) -> CallError {
-    let failed = |limit, detail: String| CallError::Failed {
-        component: component.to_string(),
-        limit,
-        detail,
-    };
+    let failed = |limit, detail: String| CallError::Failed { component: component.to_string(), limit, detail };
     if let Some(hit) = error.downcast_ref::<Exceeded>() {
         return failed(hit.limit, hit.detail.clone());
     }
@@ -403,8 +378,5 @@ fn decision_of(e: &CallError) -> &'static str {
 }
 
 fn lost() -> CallError {
-    CallError::Host {
-        stage: "running a component",
-        source: Box::new(crate::threads::Lost),
-    }
+    CallError::Host { stage: "running a component", source: Box::new(crate::threads::Lost) }
 }

@@ -6,6 +6,7 @@
 use crate::engine;
 use crate::runtime::Inner;
 use crate::threads::lower_priority;
+use bytes::Bytes;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use tokio::io::AsyncReadExt;
 
 /// Longest complaint of the compiler that is passed on.
 const MAX_COMPLAINT_BYTES: usize = 4096;
+/// Beginning of the names of files that a compiler works on.
+const SCRATCH: &str = ".compiling-";
 /// Exit code of a child that refuses its input; others are accidents.
 const REFUSED: u8 = 3;
 
@@ -45,49 +48,62 @@ pub(crate) enum CompileError {
 }
 
 fn host(stage: &'static str, source: impl Into<BoxError>) -> CompileError {
-    CompileError::Host {
-        stage,
-        source: source.into(),
-    }
+    CompileError::Host { stage, source: source.into() }
 }
 
 /// Compiles `bytes` into the file `artifact`, whole or not at all.
-pub(crate) async fn run(
-    inner: &Arc<Inner>,
-    fuel: bool,
-    bytes: &[u8],
-    artifact: &Path,
-) -> Result<(), CompileError> {
-    let _waiting = inner
-        .compilers
-        .wait()
-        .map_err(|()| CompileError::Overloaded)?;
+pub(crate) async fn run(inner: &Arc<Inner>, fuel: bool, bytes: &Bytes, artifact: &Path) -> Result<(), CompileError> {
+    let _waiting = inner.compilers.wait().map_err(|()| CompileError::Overloaded)?;
     let _turn = inner.compilers.turns.acquire().await;
 
-    let folder = artifact.parent().unwrap_or(Path::new("."));
+    let folder = artifact.parent().unwrap_or(Path::new(".")).to_path_buf();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let scratch =
-        |what: &str| TempFile(folder.join(format!(".{}-{number}.{what}", std::process::id())));
+    let scratch = |what: &str| {
+        let name = format!("{SCRATCH}{}-{number}.{what}", std::process::id());
+        TempFile(folder.join(name))
+    };
     let (input, output) = (scratch("wasm"), scratch("cwasm"));
-    std::fs::write(&input.0, bytes).map_err(|e| host("writing the upload for its compiler", e))?;
 
+    // Tens of MiB may go to disk: not on the guests' threads.
+    let (path, upload) = (input.0.clone(), bytes.clone());
+    let write = move || std::fs::write(path, upload);
+    blocking(inner, "writing the upload for its compiler", write).await?;
     spawn(inner, fuel, &input.0, &output.0).await?;
-
-    let keep = || -> std::io::Result<()> {
-        std::fs::File::open(&output.0)?.sync_all()?;
-        std::fs::rename(&output.0, artifact)?;
+    let (from, to) = (output.0.clone(), artifact.to_path_buf());
+    let keep = move || {
+        std::fs::File::open(&from)?.sync_all()?;
+        std::fs::rename(&from, to)?;
         std::fs::File::open(folder)?.sync_all()
     };
-    keep().map_err(|e| host("keeping a compiled component", e))
+    blocking(inner, "keeping a compiled component", keep).await
 }
 
-async fn spawn(
+async fn blocking(
     inner: &Arc<Inner>,
-    fuel: bool,
-    input: &Path,
-    output: &Path,
+    stage: &'static str,
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> Result<(), CompileError> {
+    let done = inner.threads.spawn_blocking(work).await;
+    done.map_err(|e| host(stage, e))?.map_err(|e| host(stage, e))
+}
+
+/// Removes what compilers of a host that is no more have left in `folder`.
+pub(crate) fn sweep(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|n| n.strip_prefix(SCRATCH)).and_then(|n| n.split_once('-'));
+        if let Some((pid, _)) = owner
+            && !Path::new("/proc").join(pid).exists()
+        {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+async fn spawn(inner: &Arc<Inner>, fuel: bool, input: &Path, output: &Path) -> Result<(), CompileError> {
     let limits = &inner.settings.compile;
     let command = &inner.compiler;
     let mut child = tokio::process::Command::new(&command.program)
@@ -117,10 +133,7 @@ async fn spawn(
     };
     let Ok(status) = tokio::time::timeout(limits.wall, finished).await else {
         // Dropping the child kills it.
-        return Err(too_expensive(
-            format!("compiling takes longer than {} s", limits.wall.as_secs()),
-            limits.wall,
-        ));
+        return Err(too_expensive(format!("compiling takes longer than {} s", limits.wall.as_secs()), limits.wall));
     };
     let status = status.map_err(|e| host("waiting for the compiler", e))?;
     let complaint = String::from_utf8_lossy(&complaint).trim().to_string();
@@ -135,18 +148,12 @@ async fn spawn(
     }
     match status.signal() {
         Some(libc::SIGXCPU | libc::SIGKILL) => Err(too_expensive(
-            format!(
-                "compiling takes more than {} s of processor time",
-                limits.cpu.as_secs()
-            ),
+            format!("compiling takes more than {} s of processor time", limits.cpu.as_secs()),
             limits.cpu,
         )),
         // Rust aborts when memory runs out; a compiler that crashes on an upload is the upload's end as well.
         Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS) => Err(CompileError::Refused {
-            found: format!(
-                "compiling takes more than {} MiB of memory",
-                limits.memory_bytes >> 20
-            ),
+            found: format!("compiling takes more than {} MiB of memory", limits.memory_bytes >> 20),
             expected: "smaller or fewer functions".into(),
         }),
         _ => Err(host("the compiler", format!("{status}: {complaint}"))),
@@ -154,10 +161,7 @@ async fn spawn(
 }
 
 fn too_expensive(found: String, limit: Duration) -> CompileError {
-    CompileError::Refused {
-        found,
-        expected: format!("functions that compile within {} s", limit.as_secs()),
-    }
+    CompileError::Refused { found, expected: format!("functions that compile within {} s", limit.as_secs()) }
 }
 
 /// A file that goes when it is dropped.
@@ -181,9 +185,7 @@ impl Compilers {
         let at_once = at_once.max(1);
         Self {
             turns: tokio::sync::Semaphore::new(at_once),
-            waiting: Arc::new(tokio::sync::Semaphore::new(
-                at_once.saturating_add(max_waiting),
-            )),
+            waiting: Arc::new(tokio::sync::Semaphore::new(at_once.saturating_add(max_waiting))),
         }
     }
 
@@ -216,9 +218,7 @@ enum ChildError {
 fn child(args: &[String]) -> Result<(), ChildError> {
     let host = |e: BoxError| ChildError::Host(e);
     let [input, output, fuel, cpu, memory, nice] = args else {
-        return Err(host(
-            "usage: INPUT OUTPUT plain|fuel CPU_SECONDS MEMORY_BYTES NICE".into(),
-        ));
+        return Err(host("usage: INPUT OUTPUT plain|fuel CPU_SECONDS MEMORY_BYTES NICE".into()));
     };
     let number = |text: &str| text.parse::<u64>().map_err(|e| ChildError::Host(e.into()));
     set_limit(libc::RLIMIT_CPU, number(cpu)?).map_err(|e| host(e.into()))?;
@@ -228,9 +228,7 @@ fn child(args: &[String]) -> Result<(), ChildError> {
 
     let bytes = std::fs::read(input).map_err(|e| host(e.into()))?;
     let engine = engine::compiler(fuel == "fuel").map_err(|e| host(e.into()))?;
-    let artifact = engine
-        .precompile_component(&bytes)
-        .map_err(ChildError::Input)?;
+    let artifact = engine.precompile_component(&bytes).map_err(ChildError::Input)?;
     std::fs::write(output, artifact).map_err(|e| host(e.into()))
 }
 
@@ -242,14 +240,7 @@ fn complain(text: &str) {
 
 /// Sets the soft limit; the hard one a little above, so that the processor-time signal comes before the kill.
 fn set_limit(which: libc::__rlimit_resource_t, value: u64) -> std::io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value.saturating_add(1),
-    };
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value.saturating_add(1) };
     // SAFETY: setrlimit reads one rlimit, which `limit` is.
-    if unsafe { libc::setrlimit(which, &limit) } == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
+    if unsafe { libc::setrlimit(which, &limit) } == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -60,20 +60,11 @@ fn part_out(p: Part) -> types::Part {
     match p {
         Part::Text { text } => types::Part::Text(text),
         Part::Reasoning { text } => types::Part::Reasoning(text),
-        Part::Image(i) => types::Part::Image(types::Image {
-            media_type: i.media_type,
-            data: i.data,
-        }),
-        Part::ToolCall(c) => types::Part::ToolCall(types::ToolCall {
-            id: c.id,
-            name: c.name,
-            arguments: c.arguments,
-        }),
-        Part::ToolResult(r) => types::Part::ToolResult(types::ToolResult {
-            call_id: r.call_id,
-            content: r.content,
-            is_error: r.is_error,
-        }),
+        Part::Image(i) => types::Part::Image(types::Image { media_type: i.media_type, data: i.data }),
+        Part::ToolCall(c) => types::Part::ToolCall(types::ToolCall { id: c.id, name: c.name, arguments: c.arguments }),
+        Part::ToolResult(r) => {
+            types::Part::ToolResult(types::ToolResult { call_id: r.call_id, content: r.content, is_error: r.is_error })
+        }
     }
 }
 
@@ -81,20 +72,11 @@ fn part_in(p: types::Part) -> Part {
     match p {
         types::Part::Text(text) => Part::Text { text },
         types::Part::Reasoning(text) => Part::Reasoning { text },
-        types::Part::Image(i) => Part::Image(Image {
-            media_type: i.media_type,
-            data: i.data,
-        }),
-        types::Part::ToolCall(c) => Part::ToolCall(ToolCall {
-            id: c.id,
-            name: c.name,
-            arguments: c.arguments,
-        }),
-        types::Part::ToolResult(r) => Part::ToolResult(ToolResult {
-            call_id: r.call_id,
-            content: r.content,
-            is_error: r.is_error,
-        }),
+        types::Part::Image(i) => Part::Image(Image { media_type: i.media_type, data: i.data }),
+        types::Part::ToolCall(c) => Part::ToolCall(ToolCall { id: c.id, name: c.name, arguments: c.arguments }),
+        types::Part::ToolResult(r) => {
+            Part::ToolResult(ToolResult { call_id: r.call_id, content: r.content, is_error: r.is_error })
+        }
     }
 }
 
@@ -112,19 +94,11 @@ pub(crate) fn messages_bytes(messages: &[types::Message]) -> usize {
 }
 
 pub(crate) fn tool_out(t: ToolSpec) -> types::ToolSpec {
-    types::ToolSpec {
-        name: t.name,
-        description: t.description,
-        parameters: t.parameters.to_string(),
-    }
+    types::ToolSpec { name: t.name, description: t.description, parameters: t.parameters.to_string() }
 }
 
 pub(crate) fn tool_in(t: types::ToolSpec) -> Result<ToolSpec, Bad> {
-    Ok(ToolSpec {
-        parameters: json("tools.parameters", &t.parameters)?,
-        name: t.name,
-        description: t.description,
-    })
+    Ok(ToolSpec { parameters: json("tools.parameters", &t.parameters)?, name: t.name, description: t.description })
 }
 
 fn choice_out(c: ToolChoice) -> types::ToolChoice {
@@ -170,11 +144,7 @@ pub(crate) fn sampling_in(s: types::Sampling, turn: Option<&Sampling>) -> Result
     }
     let d = Sampling::default();
     let finite = |name: &str, x: f32| {
-        if x.is_finite() {
-            Ok(x)
-        } else {
-            Err(Bad(format!("sampling.{name}: not a finite number")))
-        }
+        if x.is_finite() { Ok(x) } else { Err(Bad(format!("sampling.{name}: not a finite number"))) }
     };
     Ok(Sampling {
         max_tokens: s.max_tokens,
@@ -182,18 +152,9 @@ pub(crate) fn sampling_in(s: types::Sampling, turn: Option<&Sampling>) -> Result
         top_k: s.top_k.unwrap_or(d.top_k),
         top_p: finite("top-p", s.top_p.unwrap_or(d.top_p))?,
         min_p: finite("min-p", s.min_p.unwrap_or(d.min_p))?,
-        repetition_penalty: finite(
-            "repetition-penalty",
-            s.repetition_penalty.unwrap_or(d.repetition_penalty),
-        )?,
-        frequency_penalty: finite(
-            "frequency-penalty",
-            s.frequency_penalty.unwrap_or(d.frequency_penalty),
-        )?,
-        presence_penalty: finite(
-            "presence-penalty",
-            s.presence_penalty.unwrap_or(d.presence_penalty),
-        )?,
+        repetition_penalty: finite("repetition-penalty", s.repetition_penalty.unwrap_or(d.repetition_penalty))?,
+        frequency_penalty: finite("frequency-penalty", s.frequency_penalty.unwrap_or(d.frequency_penalty))?,
+        presence_penalty: finite("presence-penalty", s.presence_penalty.unwrap_or(d.presence_penalty))?,
         seed: s.seed,
         stop: s.stop,
         ..d
@@ -266,27 +227,20 @@ pub(crate) fn event_out(e: Event) -> types::Event {
             name: d.name,
             arguments: d.arguments,
         }),
-        Event::End(End { reason, usage, .. }) => types::Event::End(types::End {
-            reason: reason_out(reason),
-            usage: usage_out(usage),
-        }),
+        Event::End(End { reason, usage, .. }) => {
+            types::Event::End(types::End { reason: reason_out(reason), usage: usage_out(usage) })
+        }
     }
 }
 
 /// `None` for the end, which guests may not emit.
 pub(crate) fn event_in(e: types::Event) -> Option<Event> {
     Some(match e {
-        types::Event::Text(text) => Event::Text(TextDelta {
-            text,
-            logprobs: Vec::new(),
-        }),
+        types::Event::Text(text) => Event::Text(TextDelta { text, logprobs: Vec::new() }),
         types::Event::Reasoning(text) => Event::Reasoning { text },
-        types::Event::ToolCall(d) => Event::ToolCall(ToolCallDelta {
-            index: d.index,
-            id: d.id,
-            name: d.name,
-            arguments: d.arguments,
-        }),
+        types::Event::ToolCall(d) => {
+            Event::ToolCall(ToolCallDelta { index: d.index, id: d.id, name: d.name, arguments: d.arguments })
+        }
         types::Event::End(_) => return None,
     })
 }
@@ -318,15 +272,13 @@ pub(crate) fn model_out(m: ModelInfo) -> inference::ModelInfo {
 pub(crate) fn infer_error_out(e: &InferError) -> types::Error {
     match e {
         InferError::UnknownModel(name) => types::Error::NotFound(format!("model `{name}`")),
-        InferError::ContextOverflow {
-            prompt,
-            requested,
-            limit,
-        } => types::Error::ContextOverflow(types::ContextOverflow {
-            prompt: *prompt,
-            requested: *requested,
-            limit: *limit,
-        }),
+        InferError::ContextOverflow { prompt, requested, limit } => {
+            types::Error::ContextOverflow(types::ContextOverflow {
+                prompt: *prompt,
+                requested: *requested,
+                limit: *limit,
+            })
+        }
         InferError::Overloaded { .. } => types::Error::Overloaded,
         InferError::WrongKind { .. }
         | InferError::Invalid { .. }
@@ -369,16 +321,8 @@ pub(crate) fn verdict_in(v: types::Verdict) -> Verdict {
 }
 
 pub(crate) fn ruling_in(r: shield::Ruling) -> Ruling {
-    let edits = r.edits.into_iter().map(|e| Edit {
-        start: e.start,
-        end: e.end,
-        replacement: e.replacement,
-    });
-    Ruling {
-        cleared: r.cleared,
-        edits: edits.collect(),
-        violation: r.violation.map(violation_in),
-    }
+    let edits = r.edits.into_iter().map(|e| Edit { start: e.start, end: e.end, replacement: e.replacement });
+    Ruling { cleared: r.cleared, edits: edits.collect(), violation: r.violation.map(violation_in) }
 }
 
 #[cfg(test)]
@@ -387,12 +331,7 @@ mod tests {
 
     #[test]
     fn a_turns_own_sampling_keeps_what_the_plugin_api_cannot_say() {
-        let turn = Sampling {
-            temperature: 0.5,
-            logit_bias: vec![(7, -1.0)],
-            logprobs: Some(3),
-            ..Sampling::default()
-        };
+        let turn = Sampling { temperature: 0.5, logit_bias: vec![(7, -1.0)], logprobs: Some(3), ..Sampling::default() };
         let same = sampling_in(sampling_out(&turn), Some(&turn)).unwrap();
         assert_eq!(same, turn);
         let mut other = sampling_out(&turn);
@@ -417,20 +356,9 @@ mod tests {
             parts: vec![
                 Part::Text { text: "a".into() },
                 Part::Reasoning { text: "b".into() },
-                Part::Image(Image {
-                    media_type: "image/png".into(),
-                    data: vec![1, 2],
-                }),
-                Part::ToolCall(ToolCall {
-                    id: "1".into(),
-                    name: "t".into(),
-                    arguments: "{".into(),
-                }),
-                Part::ToolResult(ToolResult {
-                    call_id: "1".into(),
-                    content: "c".into(),
-                    is_error: true,
-                }),
+                Part::Image(Image { media_type: "image/png".into(), data: vec![1, 2] }),
+                Part::ToolCall(ToolCall { id: "1".into(), name: "t".into(), arguments: "{".into() }),
+                Part::ToolResult(ToolResult { call_id: "1".into(), content: "c".into(), is_error: true }),
             ],
         }];
         assert_eq!(messages_in(messages_out(messages.clone())), messages);

@@ -39,6 +39,7 @@ pub(crate) fn pooled(instances: u32, fuel: bool) -> wasmtime::Result<Engine> {
         .max_memories_per_component(8)
         .max_tables_per_component(64)
         .max_tables_per_module(16)
+        .max_memories_per_module(8)
         .max_memory_size(MAX_MEMORY_BYTES)
         .table_elements(60_000)
         .max_component_instance_size(4 << 20)
@@ -103,14 +104,12 @@ impl Ticker {
     pub fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        std::thread::Builder::new()
-            .name("guest-epoch".into())
-            .spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    std::thread::sleep(TICK);
-                    engines.iter().for_each(Engine::increment_epoch);
-                }
-            })?;
+        std::thread::Builder::new().name("guest-epoch".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engines.iter().for_each(Engine::increment_epoch);
+            }
+        })?;
         Ok(Self { stop })
     }
 }
@@ -123,10 +122,6 @@ impl Drop for Ticker {
 
 /// A pooled engine with room for what `settings` ask for.
 pub(crate) fn for_settings(settings: &Settings, fuel: bool) -> wasmtime::Result<Engine> {
-    let instances = if fuel {
-        settings.metered_instances
-    } else {
-        settings.instances
-    };
+    let instances = if fuel { settings.metered_instances } else { settings.instances };
     pooled(instances.max(1), fuel)
 }

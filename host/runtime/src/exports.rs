@@ -1,8 +1,6 @@
 //! The functions that plugins export, as the host calls them: names, and the check that a component's are the API's.
 
-use crate::bindings::{
-    evaluator, memory, orchestrator, prompt_store, reward_scorer, shield, types,
-};
+use crate::bindings::{evaluator, memory, orchestrator, prompt_store, reward_scorer, shield, types};
 use crate::guest::Guest;
 use stockade_core::plugin::{PluginKind, Reason};
 use wasmtime::Store;
@@ -16,10 +14,7 @@ pub(crate) struct Export {
 }
 
 const fn export(interface: &'static str, function: &'static str) -> Export {
-    Export {
-        interface,
-        function,
-    }
+    Export { interface, function }
 }
 
 const SHIELD: &str = "stockade:plugin/shield@0.1.0";
@@ -69,22 +64,12 @@ pub(crate) fn func(store: &mut Store<Guest>, instance: Instance, e: Export) -> O
 }
 
 /// What of the API's functions for `kind` the instance lacks or has with another type.
-pub(crate) fn missing(
-    store: &mut Store<Guest>,
-    instance: Instance,
-    kind: PluginKind,
-) -> Vec<Reason> {
+pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: PluginKind) -> Vec<Reason> {
     type Answer<T> = (Result<T, types::Error>,);
-    let mut check = Check {
-        store,
-        instance,
-        reasons: Vec::new(),
-    };
+    let mut check = Check { store, instance, reasons: Vec::new() };
     match kind {
         PluginKind::Shield => {
-            check.has::<(types::Direction, Vec<types::Message>), Answer<types::Verdict>>(
-                SHIELD_CHECK,
-            );
+            check.has::<(types::Direction, Vec<types::Message>), Answer<types::Verdict>>(SHIELD_CHECK);
             check.has::<(), (u32,)>(SHIELD_HOLD_BACK);
             check.has::<(shield::Channel,), (ResourceAny,)>(SHIELD_SESSION);
             check.has::<(ResourceAny, String), Answer<shield::Ruling>>(SHIELD_FEED);
@@ -119,10 +104,7 @@ pub(crate) fn missing(
         }
         PluginKind::Generator => {
             check.has::<(String,), (ResourceAny,)>(export(GENERATOR, "[constructor]rows"));
-            check.has::<(ResourceAny,), Answer<Option<Vec<String>>>>(export(
-                GENERATOR,
-                "[method]rows.next",
-            ));
+            check.has::<(ResourceAny,), Answer<Option<Vec<String>>>>(export(GENERATOR, "[method]rows.next"));
         }
         PluginKind::Tool => {
             check.has::<(), (types::ToolSpec,)>(TOOL_DESCRIBE);

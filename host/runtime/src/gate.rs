@@ -50,16 +50,10 @@ struct Manifest {
 /// All that is wrong as far as the pass gets.
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, Vec<Reason>> {
     if bytes.is_empty() {
-        return Err(vec![no_component(
-            "byte 0",
-            "nothing: the upload is empty".into(),
-        )]);
+        return Err(vec![no_component("byte 0", "nothing: the upload is empty".into())]);
     }
     if !bytes.starts_with(b"\0asm") {
-        return Err(vec![no_component(
-            "byte 0",
-            "bytes that are not binary WebAssembly".into(),
-        )]);
+        return Err(vec![no_component("byte 0", "bytes that are not binary WebAssembly".into())]);
     }
     let mut pass = Pass::default();
     if let Err(reason) = pass.walk(bytes) {
@@ -119,12 +113,9 @@ impl Pass {
     fn payload(&mut self, payload: &Payload) -> Result<(), Reason> {
         let top = self.depth <= 1;
         let c = &mut self.counts;
-        let parse =
-            |e: wasmparser::BinaryReaderError| no_component_at(e.offset(), e.message().into());
+        let parse = |e: wasmparser::BinaryReaderError| no_component_at(e.offset(), e.message().into());
         match payload {
-            Payload::Version {
-                encoding, range, ..
-            } => {
+            Payload::Version { encoding, range, .. } => {
                 if self.depth == 0 {
                     if *encoding != Encoding::Component {
                         return Err(no_component("byte 0", "a core module".into()));
@@ -132,12 +123,7 @@ impl Pass {
                     self.component = true;
                 }
                 self.depth = self.depth.saturating_add(1);
-                bounded(
-                    self.depth.into(),
-                    MAX_DEPTH.into(),
-                    "levels of nesting",
-                    range.start,
-                )?;
+                bounded(self.depth.into(), MAX_DEPTH.into(), "levels of nesting", range.start)?;
             }
             Payload::End(_) => self.depth = self.depth.saturating_sub(1),
             Payload::FunctionSection(s) => {
@@ -151,30 +137,16 @@ impl Pass {
                 let mut locals = 0u64;
                 for group in body.get_locals_reader().map_err(parse)? {
                     let (n, _) = group.map_err(parse)?;
-                    add(
-                        &mut locals,
-                        n,
-                        MAX_LOCALS,
-                        "locals in one function",
-                        range.start,
-                    )?;
+                    add(&mut locals, n, MAX_LOCALS, "locals in one function", range.start)?;
                 }
             }
-            Payload::ModuleSection {
-                unchecked_range, ..
-            } => {
+            Payload::ModuleSection { unchecked_range, .. } => {
                 let at = unchecked_range.start;
                 add(&mut c.modules, 1, MAX_MODULES, "core modules", at)?;
             }
             Payload::InstanceSection(s) => {
                 let at = s.range().start;
-                add(
-                    &mut c.instances,
-                    s.count(),
-                    MAX_INSTANCES,
-                    "core instances",
-                    at,
-                )?;
+                add(&mut c.instances, s.count(), MAX_INSTANCES, "core instances", at)?;
             }
             Payload::ComponentInstanceSection(s) => {
                 let at = s.range().start;
@@ -198,21 +170,14 @@ impl Pass {
             }
             Payload::DataSection(s) => {
                 let at = s.range().start;
-                add(
-                    &mut c.data,
-                    s.count(),
-                    MAX_DATA_SEGMENTS,
-                    "data segments",
-                    at,
-                )?;
+                add(&mut c.data, s.count(), MAX_DATA_SEGMENTS, "data segments", at)?;
             }
             Payload::ComponentImportSection(s) => {
                 let at = s.range().start;
                 add(&mut c.imports, s.count(), MAX_IMPORTS, "imports", at)?;
                 if top {
                     for import in s.clone() {
-                        self.imports
-                            .push(import.map_err(parse)?.name.name.to_string());
+                        self.imports.push(import.map_err(parse)?.name.name.to_string());
                     }
                 }
             }
@@ -221,19 +186,13 @@ impl Pass {
                 add(&mut c.exports, s.count(), MAX_EXPORTS, "exports", at)?;
                 if top {
                     for export in s.clone() {
-                        self.exports
-                            .push(export.map_err(parse)?.name.name.to_string());
+                        self.exports.push(export.map_err(parse)?.name.name.to_string());
                     }
                 }
             }
             Payload::CustomSection(s) if top && s.name() == "stockade:manifest" => {
                 let size = s.data().len() as u64;
-                bounded(
-                    size,
-                    MAX_MANIFEST_BYTES as u64,
-                    "bytes of manifest",
-                    s.data_offset(),
-                )?;
+                bounded(size, MAX_MANIFEST_BYTES as u64, "bytes of manifest", s.data_offset())?;
                 if self.manifest.replace(s.data().to_vec()).is_some() {
                     return Err(Reason {
                         at: format!("byte {}", s.data_offset()),
@@ -261,30 +220,14 @@ impl Pass {
             return Err(reasons);
         }
         let exported = |name: &str| self.exports.iter().any(|e| e == name);
-        let kinds: Vec<PluginKind> = KINDS
-            .iter()
-            .filter(|(name, _)| exported(name))
-            .map(|(_, kind)| *kind)
-            .collect();
+        let kinds: Vec<PluginKind> = KINDS.iter().filter(|(name, _)| exported(name)).map(|(_, kind)| *kind).collect();
         let mut warnings = Vec::new();
         if kinds.is_empty() {
-            warnings.push(
-                "it exports no interface of the plugin API: it can be invoked, but not bound"
-                    .into(),
-            );
+            warnings.push("it exports no interface of the plugin API: it can be invoked, but not bound".into());
         }
-        let mut wanted = acted_on
-            .grants
-            .unwrap_or_else(|| wanted_by_imports(&self.imports));
+        let mut wanted = acted_on.grants.unwrap_or_else(|| wanted_by_imports(&self.imports));
         wanted.limits = wanted.limits.or(acted_on.limits);
-        Ok(Inspected {
-            kinds,
-            imports: self.imports,
-            exports: self.exports,
-            wanted,
-            manifest,
-            warnings,
-        })
+        Ok(Inspected { kinds, imports: self.imports, exports: self.exports, wanted, manifest, warnings })
     }
 }
 
@@ -305,11 +248,8 @@ fn manifest(bytes: &[u8]) -> Result<(Value, Manifest), Reason> {
 /// Whether the host lacks what is imported under `name`.
 fn refused(name: &str) -> Option<Reason> {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-    let served = if interface.starts_with("stockade:") {
-        version.starts_with("0.1.")
-    } else {
-        version.starts_with("0.2.")
-    };
+    let served =
+        if interface.starts_with("stockade:") { version.starts_with("0.1.") } else { version.starts_with("0.2.") };
     if OFFERED.contains(&interface) && served {
         return None;
     }
@@ -358,19 +298,11 @@ fn bounded(found: u64, limit: u64, what: &str, at: usize) -> Result<(), Reason> 
     if found <= limit {
         return Ok(());
     }
-    Err(Reason {
-        at: format!("byte {at}"),
-        found: format!("{found} {what}"),
-        expected: format!("at most {limit}"),
-    })
+    Err(Reason { at: format!("byte {at}"), found: format!("{found} {what}"), expected: format!("at most {limit}") })
 }
 
 fn no_component(at: &str, found: String) -> Reason {
-    Reason {
-        at: at.into(),
-        found,
-        expected: "a WebAssembly component in binary form".into(),
-    }
+    Reason { at: at.into(), found, expected: "a WebAssembly component in binary form".into() }
 }
 
 fn no_component_at(offset: usize, found: String) -> Reason {

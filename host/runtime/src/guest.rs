@@ -19,9 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::{
-    FsPerms, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
-};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// Longest log line in bytes that is kept.
 pub(crate) const MAX_LOG_LINE_BYTES: usize = 4096;
@@ -38,20 +36,14 @@ pub(crate) struct Context {
 
 impl Context {
     pub fn new(call: Call) -> Arc<Self> {
-        Arc::new(Self {
-            call,
-            usage: Arc::default(),
-        })
+        Arc::new(Self { call, usage: Arc::default() })
     }
 
     /// The same request one component further down.
     pub fn child(&self, target: &Arc<Pinned>) -> Arc<Self> {
         let mut call = self.call.target(target);
         call.depth = call.depth.saturating_add(1);
-        Arc::new(Self {
-            call,
-            usage: self.usage.clone(),
-        })
+        Arc::new(Self { call, usage: self.usage.clone() })
     }
 
     pub fn grants(&self) -> &Grants {
@@ -103,9 +95,7 @@ impl Guest {
             turn,
             last_infer: None,
             wasi,
-            limiter: Limiter {
-                meter: meter.clone(),
-            },
+            limiter: Limiter { meter: meter.clone() },
             meter,
         })
     }
@@ -133,10 +123,7 @@ impl Guest {
             }
             meter.set_turn(None);
             let (meter, lane) = (meter.clone(), lane.clone());
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(async move { meter.set_turn(lane.turn().await) }),
-            ))
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { meter.set_turn(lane.turn().await) })))
         });
         Ok(store)
     }
@@ -144,10 +131,7 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
@@ -157,12 +141,7 @@ struct Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|m| desired > m) {
             return Ok(false);
         }
@@ -171,12 +150,7 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|m| desired > m) {
             return Ok(false);
         }
@@ -196,12 +170,11 @@ fn wasi(context: &Context, meter: &Arc<Meter>) -> wasmtime::Result<WasiCtx> {
         .wall_clock(CoarseClock)
         .monotonic_clock(CoarseClock);
     for grant in &context.grants().directories {
-        let perms = if grant.writable {
-            FsPerms::ReadWrite
-        } else {
-            FsPerms::ReadOnly
-        };
-        builder.preopened_dir(&grant.host_path, &grant.guest_path, perms)?;
+        let perms = if grant.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let opened = builder.preopened_dir(&grant.host_path, &grant.guest_path, perms);
+        opened.map_err(|e| {
+            wasmtime::Error::new(CallError::Host { stage: "opening a granted directory", source: e.into() })
+        })?;
     }
     Ok(builder.build())
 }
@@ -244,10 +217,7 @@ struct LogLines {
 
 impl LogLines {
     fn new(meter: &Arc<Meter>) -> Self {
-        Self {
-            meter: meter.clone(),
-            line: Arc::default(),
-        }
+        Self { meter: meter.clone(), line: Arc::default() }
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -257,9 +227,7 @@ impl LogLines {
                 line.push(byte);
             } else {
                 let text = std::mem::take(&mut *line);
-                let logged = self
-                    .meter
-                    .log(|| String::from_utf8_lossy(&text).into_owned());
+                let logged = self.meter.log(|| String::from_utf8_lossy(&text).into_owned());
                 logged.map_err(io::Error::other)?;
             }
         }

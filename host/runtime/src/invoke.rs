@@ -24,10 +24,7 @@ pub(crate) async fn invoke(
         Box::pin(async move {
             let result = call(live, &asked, &args).await?;
             live.meter.note_fuel(&live.store);
-            Ok(result.map(|result| Invocation {
-                result,
-                usage: live.meter.usage_inside(),
-            }))
+            Ok(result.map(|result| Invocation { result, usage: live.meter.usage_inside() }))
         })
     });
     run.await.map_err(|stop| stop.into_call_error(&name))
@@ -37,19 +34,14 @@ async fn call(live: &mut Live, function: &str, args: &[Value]) -> Given<Value> {
     let own = wasmtime::Error::new::<CallError>;
     let component = live.name();
     let Some((index, ty)) = find(live, function) else {
-        return Err(own(CallError::NoFunction {
-            component,
-            function: function.chars().take(200).collect(),
-        }));
+        return Err(own(CallError::NoFunction { component, function: function.chars().take(200).collect() }));
     };
     let params = params(&ty, args).map_err(|e| own(CallError::Arguments(e)))?;
     let func = live.instance.get_func(&mut live.store, index);
     let func = func.ok_or_else(|| wasmtime::format_err!("`{function}` is no function"))?;
 
     let mut results = vec![Val::Bool(false); ty.results().len()];
-    let called = live
-        .store
-        .run_concurrent(async |a| func.call_concurrent(a, &params, &mut results).await);
+    let called = live.store.run_concurrent(async |a| func.call_concurrent(a, &params, &mut results).await);
     called.await??;
 
     // The plugin API's own errors come back as what they are, so that a denial is a denial.
@@ -59,9 +51,7 @@ async fn call(live: &mut Live, function: &str, args: &[Value]) -> Given<Value> {
         return Ok(Err(error));
     }
     let results = results.iter().map(value::to_json);
-    let results = results
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| own(CallError::Arguments(e.to_string())))?;
+    let results = results.collect::<Result<Vec<_>, _>>().map_err(|e| own(CallError::Arguments(e.to_string())))?;
     let result = match <[Value; 1]>::try_from(results) {
         Ok([one]) => unwrap_ok(one),
         Err(none_or_many) if none_or_many.is_empty() => Value::Null,
@@ -74,9 +64,7 @@ async fn call(live: &mut Live, function: &str, args: &[Value]) -> Given<Value> {
 /// The value inside of a successful `result`.
 fn unwrap_ok(value: Value) -> Value {
     match value {
-        Value::Object(mut map) if map.len() == 1 && map.contains_key("ok") => {
-            map.remove("ok").unwrap_or(Value::Null)
-        }
+        Value::Object(mut map) if map.len() == 1 && map.contains_key("ok") => map.remove("ok").unwrap_or(Value::Null),
         value => value,
     }
 }
@@ -94,9 +82,7 @@ fn find(live: &Live, function: &str) -> Option<(ComponentExportIndex, ComponentF
             ComponentItem::ComponentFunc(ty) if wanted.is_none() && name == function => {
                 return Some((component.get_export_index(None, name)?, ty));
             }
-            ComponentItem::ComponentInstance(interface)
-                if wanted.is_none_or(|w| names(w, name)) =>
-            {
+            ComponentItem::ComponentInstance(interface) if wanted.is_none_or(|w| names(w, name)) => {
                 if let Some(item) = interface.get_export(engine, function)
                     && let ComponentItem::ComponentFunc(ty) = item.ty
                 {
@@ -121,16 +107,9 @@ fn params(ty: &ComponentFunc, args: &[Value]) -> Result<Vec<Val>, String> {
     let wanted = ty.params();
     if args.len() != wanted.len() {
         let names: Vec<_> = wanted.map(|(n, _)| n.to_string()).collect();
-        return Err(format!(
-            "{} given, {} needed: ({})",
-            args.len(),
-            names.len(),
-            names.join(", ")
-        ));
+        return Err(format!("{} given, {} needed: ({})", args.len(), names.len(), names.join(", ")));
     }
-    let values = wanted
-        .zip(args)
-        .map(|((name, ty), arg)| value::from_json(&ty, arg, name));
+    let values = wanted.zip(args).map(|((name, ty), arg)| value::from_json(&ty, arg, name));
     values.collect::<Result<_, _>>().map_err(|e| e.to_string())
 }
 

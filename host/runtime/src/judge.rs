@@ -36,9 +36,7 @@ pub(crate) async fn check(
             live.report.scan(convert::messages_bytes(&messages));
             type Answer = (Result<types::Verdict, types::Error>,);
             let params = (direction, messages);
-            let (answer,) = live
-                .call::<_, Answer>(exports::SHIELD_CHECK, params)
-                .await?;
+            let (answer,) = live.call::<_, Answer>(exports::SHIELD_CHECK, params).await?;
             if let Ok(verdict) = &answer {
                 live.report.decide(match verdict {
                     types::Verdict::Pass => "pass",
@@ -56,10 +54,7 @@ pub(crate) async fn check(
 }
 
 /// Opens the sessions of one reply.
-pub(crate) async fn open(
-    host: &Arc<Inner>,
-    context: Arc<Context>,
-) -> Result<Box<dyn ShieldStream>, CallError> {
+pub(crate) async fn open(host: &Arc<Inner>, context: Arc<Context>) -> Result<Box<dyn ShieldStream>, CallError> {
     let name = context.call.target.component.to_string();
     let (orders, inbox) = mpsc::channel(1);
     let (ready, opened) = oneshot::channel::<Opened>();
@@ -74,13 +69,7 @@ pub(crate) async fn open(
         }
     });
     let (hold_back, report) = opened.await.map_err(|_| gone(&component))??;
-    Ok(Box::new(Stream {
-        name,
-        hold_back,
-        orders,
-        report,
-        _task: task,
-    }))
+    Ok(Box::new(Stream { name, hold_back, orders, report, _task: task }))
 }
 
 /// What an opened stream holds back, and its line in the trace.
@@ -112,11 +101,7 @@ struct Order {
 impl Stream {
     async fn order(&self, channel: Channel, text: Option<String>) -> Result<Ruling, CallError> {
         let (answer, answered) = oneshot::channel();
-        let order = Order {
-            channel,
-            text,
-            answer,
-        };
+        let order = Order { channel, text, answer };
         let sent = self.orders.send(order).await;
         sent.map_err(|_| gone(&self.name))?;
         answered.await.map_err(|_| gone(&self.name))?
@@ -124,11 +109,7 @@ impl Stream {
 }
 
 impl ShieldStream for Stream {
-    fn feed<'a>(
-        &'a mut self,
-        channel: Channel,
-        text: &'a str,
-    ) -> BoxFuture<'a, Result<Ruling, CallError>> {
+    fn feed<'a>(&'a mut self, channel: Channel, text: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>> {
         Box::pin(self.order(channel, Some(text.to_string())))
     }
     fn finish(&mut self, channel: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
@@ -156,10 +137,7 @@ struct Sessions {
 impl Sessions {
     fn new(live: Live) -> Self {
         live.report.scan(0);
-        Self {
-            live,
-            open: HashMap::new(),
-        }
+        Self { live, open: HashMap::new() }
     }
 
     async fn serve(mut self, ready: oneshot::Sender<Opened>, mut inbox: mpsc::Receiver<Order>) {
@@ -215,24 +193,16 @@ impl Sessions {
         Ok(convert::ruling_in(ruling))
     }
 
-    async fn given(
-        &mut self,
-        channel: Channel,
-        text: Option<String>,
-    ) -> crate::call::Given<shield::Ruling> {
+    async fn given(&mut self, channel: Channel, text: Option<String>) -> crate::call::Given<shield::Ruling> {
         type Answer = (Result<shield::Ruling, types::Error>,);
         let session = self.session(channel).await?;
         let (answer,) = match text {
             Some(text) => {
                 let params = (session, text);
-                self.live
-                    .call::<_, Answer>(exports::SHIELD_FEED, params)
-                    .await?
+                self.live.call::<_, Answer>(exports::SHIELD_FEED, params).await?
             }
             None => {
-                let finished = self
-                    .live
-                    .call::<_, Answer>(exports::SHIELD_FINISH, (session,));
+                let finished = self.live.call::<_, Answer>(exports::SHIELD_FINISH, (session,));
                 finished.await?
             }
         };
@@ -255,9 +225,7 @@ impl Sessions {
             Channel::Reasoning => shield::Channel::Reasoning,
             Channel::ToolCall(_) => shield::Channel::ToolCall,
         };
-        let made = self
-            .live
-            .call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (kind,));
+        let made = self.live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (kind,));
         let (session,) = made.await?;
         self.open.insert(channel, session);
         Ok(session)
@@ -265,8 +233,6 @@ impl Sessions {
 
     fn end<R>(&mut self, given: crate::call::Given<R>) -> Result<R, CallError> {
         let name = self.live.name();
-        self.live
-            .end(given)
-            .map_err(|stop| stop.into_call_error(&name))
+        self.live.end(given).map_err(|stop| stop.into_call_error(&name))
     }
 }

@@ -50,11 +50,8 @@ impl Machine {
         let engine = engine::for_settings(settings, fuel)?;
         let artifacts = settings.artifacts.join(engine::config_hash(&engine));
         private_folder(&artifacts)?;
-        let instances = if fuel {
-            settings.metered_instances
-        } else {
-            settings.instances
-        };
+        compile::sweep(&artifacts)?;
+        let instances = if fuel { settings.metered_instances } else { settings.instances };
         Ok(Self {
             linker: host::linker(&engine)?,
             engine,
@@ -73,11 +70,7 @@ impl Machine {
     }
 
     /// The component, from memory, its artifact or its blob.
-    pub async fn load(
-        &self,
-        host: &Arc<Inner>,
-        component: &ComponentRef,
-    ) -> Result<Arc<Loaded>, CallError> {
+    pub async fn load(&self, host: &Arc<Inner>, component: &ComponentRef) -> Result<Arc<Loaded>, CallError> {
         let digest = component.digest;
         if let Some(loaded) = self.get(digest) {
             return Ok(loaded);
@@ -92,11 +85,7 @@ impl Machine {
         loaded
     }
 
-    async fn load_slowly(
-        &self,
-        host: &Arc<Inner>,
-        component: &ComponentRef,
-    ) -> Result<Arc<Loaded>, CallError> {
+    async fn load_slowly(&self, host: &Arc<Inner>, component: &ComponentRef) -> Result<Arc<Loaded>, CallError> {
         let artifact = self.artifact(component.digest);
         if artifact.exists() {
             match self.open(component.digest) {
@@ -113,8 +102,7 @@ impl Machine {
         })?;
         let compiled = compile::run(host, self.fuel, &bytes, &artifact).await;
         compiled.map_err(|e: CompileError| failed("compiling the component", e))?;
-        self.open(component.digest)
-            .map_err(|e| failed("loading the component", e))
+        self.open(component.digest).map_err(|e| failed("loading the component", e))
     }
 
     /// Loads an artifact and keeps it.
@@ -130,9 +118,7 @@ impl Machine {
         });
         let mut all = self.loaded.lock();
         if all.len() >= self.max_loaded {
-            let oldest = all
-                .iter()
-                .min_by_key(|(_, l)| l.last_used.load(Ordering::Relaxed));
+            let oldest = all.iter().min_by_key(|(_, l)| l.last_used.load(Ordering::Relaxed));
             if let Some(oldest) = oldest.map(|(digest, _)| *digest) {
                 all.remove(&oldest);
             }
@@ -153,18 +139,12 @@ impl Machine {
 }
 
 fn failed(stage: &'static str, source: impl Into<BoxError>) -> CallError {
-    CallError::Host {
-        stage,
-        source: source.into(),
-    }
+    CallError::Host { stage, source: source.into() }
 }
 
 /// Makes a folder that only this user may look into or write to.
 pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }

@@ -75,11 +75,7 @@ impl Meter {
     /// Processor time so far, the running poll included when called from within it.
     pub fn cpu(&self) -> Duration {
         let began = self.poll_began_ns.load(Relaxed);
-        let running = if began == 0 {
-            0
-        } else {
-            thread_cpu_ns().saturating_sub(began)
-        };
+        let running = if began == 0 { 0 } else { thread_cpu_ns().saturating_sub(began) };
         Duration::from_nanos(self.cpu_ns.load(Relaxed).saturating_add(running))
     }
 
@@ -99,10 +95,7 @@ impl Meter {
     }
 
     pub fn late(&self) -> Exceeded {
-        Exceeded {
-            limit: LimitKind::Deadline,
-            detail: format!("no answer within {} ms", self.limits.deadline_ms),
-        }
+        Exceeded { limit: LimitKind::Deadline, detail: format!("no answer within {} ms", self.limits.deadline_ms) }
     }
 
     /// Counts one call into the host.
@@ -129,10 +122,7 @@ impl Meter {
     /// Counts bytes that leave the component.
     pub fn output(&self, bytes: usize) -> Result<(), Exceeded> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let sum = self
-            .output_bytes
-            .fetch_add(bytes, Relaxed)
-            .saturating_add(bytes);
+        let sum = self.output_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
         if sum > self.limits.output_bytes {
             return Err(self.too_much_output());
         }
@@ -140,10 +130,7 @@ impl Meter {
     }
 
     pub fn too_much_output(&self) -> Exceeded {
-        Exceeded {
-            limit: LimitKind::Output,
-            detail: format!("more than {} bytes of output", self.limits.output_bytes),
-        }
+        Exceeded { limit: LimitKind::Output, detail: format!("more than {} bytes of output", self.limits.output_bytes) }
     }
 
     /// Keeps a log line, or counts it when there are too many.
@@ -159,10 +146,7 @@ impl Meter {
 
     pub fn logs(&self) -> Vec<String> {
         let mut logs = self.logs.lock().clone();
-        let dropped = self
-            .log_lines
-            .load(Relaxed)
-            .saturating_sub(self.limits.log_lines);
+        let dropped = self.log_lines.load(Relaxed).saturating_sub(self.limits.log_lines);
         if dropped > 0 {
             logs.push(format!("({dropped} more lines were dropped)"));
         }
@@ -175,10 +159,7 @@ impl Meter {
         if sum > self.limits.memory_bytes {
             return Err(Exceeded {
                 limit: LimitKind::Memory,
-                detail: format!(
-                    "more than {} bytes of memory and tables",
-                    self.limits.memory_bytes
-                ),
+                detail: format!("more than {} bytes of memory and tables", self.limits.memory_bytes),
             });
         }
         self.memory_bytes.store(sum, Relaxed);
@@ -191,8 +172,7 @@ impl Meter {
         if self.limits.fuel > 0
             && let Ok(left) = store.get_fuel()
         {
-            self.fuel_used
-                .store(self.limits.fuel.saturating_sub(left), Relaxed);
+            self.fuel_used.store(self.limits.fuel.saturating_sub(left), Relaxed);
         }
     }
 
@@ -228,10 +208,7 @@ pub(crate) async fn metered<T>(
     work: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let deadline = tokio::time::Instant::from_std(meter.deadline());
-    let work = Counted {
-        meter: meter.clone(),
-        work: std::pin::pin!(work),
-    };
+    let work = Counted { meter: meter.clone(), work: std::pin::pin!(work) };
     match tokio::time::timeout_at(deadline, work).await {
         Ok(done) => done,
         Err(_) => Err(wasmtime::Error::new(meter.late())),
@@ -251,9 +228,7 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Counted<'_, F> {
         let polled = self.work.as_mut().poll(cx);
         let meter = &self.meter;
         meter.poll_began_ns.store(0, Relaxed);
-        meter
-            .cpu_ns
-            .fetch_add(thread_cpu_ns().saturating_sub(began), Relaxed);
+        meter.cpu_ns.fetch_add(thread_cpu_ns().saturating_sub(began), Relaxed);
         // Nobody computes while it waits: the next one may have the turn.
         meter.set_turn(None);
         match polled {
@@ -268,17 +243,12 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Counted<'_, F> {
 
 /// Processor time of the calling thread in nanoseconds.
 fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime writes one timespec, which `time` is.
     unsafe {
         libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
     }
-    (time.tv_sec as u64)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(time.tv_nsec as u64)
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
 #[cfg(test)]
@@ -291,12 +261,7 @@ mod tests {
 
     #[test]
     fn host_calls_output_and_memory_pass_at_their_limit_and_fail_one_beyond() {
-        let m = meter(Limits {
-            host_calls: 3,
-            output_bytes: 10,
-            memory_bytes: 100,
-            ..Limits::default()
-        });
+        let m = meter(Limits { host_calls: 3, output_bytes: 10, memory_bytes: 100, ..Limits::default() });
         for _ in 0..3 {
             m.host_call().unwrap();
         }
@@ -311,17 +276,11 @@ mod tests {
 
     #[test]
     fn log_lines_beyond_the_limit_are_dropped_and_counted() {
-        let m = meter(Limits {
-            log_lines: 2,
-            ..Limits::default()
-        });
+        let m = meter(Limits { log_lines: 2, ..Limits::default() });
         for i in 0..5 {
             m.log(|| format!("line {i}")).unwrap();
         }
-        assert_eq!(
-            m.logs(),
-            ["line 0", "line 1", "(3 more lines were dropped)"]
-        );
+        assert_eq!(m.logs(), ["line 0", "line 1", "(3 more lines were dropped)"]);
     }
 
     #[test]
@@ -340,10 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_costs_no_processor_time_and_meets_the_deadline() {
-        let m = meter(Limits {
-            deadline_ms: 30,
-            ..Limits::default()
-        });
+        let m = meter(Limits { deadline_ms: 30, ..Limits::default() });
         let never = std::future::pending::<wasmtime::Result<()>>();
         let error = metered(&m, never).await.unwrap_err();
         let hit = error.downcast_ref::<Exceeded>().unwrap();

@@ -50,15 +50,13 @@ impl Metrics {
 
     pub fn snapshot(&self) -> Vec<ComponentMetric> {
         let series = self.series.lock();
-        let rows = series
-            .iter()
-            .map(|((component, kind, name), (sum, values))| ComponentMetric {
-                component: component.clone(),
-                kind,
-                name: name.clone(),
-                sum: *sum,
-                values: *values,
-            });
+        let rows = series.iter().map(|((component, kind, name), (sum, values))| ComponentMetric {
+            component: component.clone(),
+            kind,
+            name: name.clone(),
+            sum: *sum,
+            values: *values,
+        });
         rows.collect()
     }
 }

@@ -18,8 +18,7 @@ use std::sync::{Arc, OnceLock};
 use stockade_core::chat::Message;
 use stockade_core::infer::Inference;
 use stockade_core::plugin::{
-    AdmitError, Admitted, Call, CallError, Direction, Invocation, Plugins, ShieldStream, Turn,
-    TurnStream, Verdict,
+    AdmitError, Admitted, Call, CallError, Direction, Invocation, Plugins, ShieldStream, Turn, TurnStream, Verdict,
 };
 use stockade_core::registry::Registry;
 use stockade_core::{BoxError, BoxFuture, ComponentRef, TenantId};
@@ -66,19 +65,13 @@ impl Runtime {
     ///
     /// # Errors
     /// When the artifact folder cannot be made or the machine lacks what the engine needs, for example address space.
-    pub fn new(
-        settings: Settings,
-        seams: Seams,
-        compiler: CompilerCommand,
-    ) -> Result<Self, StartError> {
+    pub fn new(settings: Settings, seams: Seams, compiler: CompilerCommand) -> Result<Self, StartError> {
         let stage = |stage| move |source: BoxError| StartError { stage, source };
-        private_folder(&settings.artifacts)
-            .map_err(|e| stage("making the artifact folder")(e.into()))?;
+        private_folder(&settings.artifacts).map_err(|e| stage("making the artifact folder")(e.into()))?;
         let plain = Machine::new(&settings, false).map_err(stage("making the engine"))?;
-        let ticker = Ticker::start(vec![plain.engine.clone()])
-            .map_err(|e| stage("starting the epoch thread")(e.into()))?;
-        let threads =
-            Threads::start(&settings).map_err(|e| stage("starting the guest threads")(e.into()))?;
+        let ticker =
+            Ticker::start(vec![plain.engine.clone()]).map_err(|e| stage("starting the epoch thread")(e.into()))?;
+        let threads = Threads::start(&settings).map_err(|e| stage("starting the guest threads")(e.into()))?;
         let compile = &settings.compile;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -112,10 +105,7 @@ impl Inner {
         if let Some(machine) = self.metered.get() {
             return Ok(machine);
         }
-        let failed = |source: BoxError| CallError::Host {
-            stage: "starting the engine that counts fuel",
-            source,
-        };
+        let failed = |source: BoxError| CallError::Host { stage: "starting the engine that counts fuel", source };
         let machine = Machine::new(&self.settings, true).map_err(failed)?;
         let ticker = Ticker::start(vec![machine.engine.clone()]).map_err(|e| failed(e.into()))?;
         let machine = self.metered.get_or_init(|| {
@@ -127,21 +117,12 @@ impl Inner {
 }
 
 impl Plugins for Runtime {
-    fn admit(
-        &self,
-        tenant: &TenantId,
-        bytes: Bytes,
-    ) -> BoxFuture<'_, Result<Admitted, AdmitError>> {
+    fn admit(&self, tenant: &TenantId, bytes: Bytes) -> BoxFuture<'_, Result<Admitted, AdmitError>> {
         let (host, tenant) = (self.inner.clone(), tenant.clone());
         // On the guest threads: they watch child processes and timers wherever the caller is.
         let task = self.inner.threads.spawn(admit::admit(host, tenant, bytes));
         Box::pin(async move {
-            task.await.unwrap_or_else(|e| {
-                Err(AdmitError::Host {
-                    stage: "admitting a component",
-                    source: e.into(),
-                })
-            })
+            task.await.unwrap_or_else(|e| Err(AdmitError::Host { stage: "admitting a component", source: e.into() }))
         })
     }
 
@@ -152,12 +133,7 @@ impl Plugins for Runtime {
             Ok(())
         });
         Box::pin(async move {
-            task.await.unwrap_or_else(|e| {
-                Err(CallError::Host {
-                    stage: "loading a component",
-                    source: e.into(),
-                })
-            })
+            task.await.unwrap_or_else(|e| Err(CallError::Host { stage: "loading a component", source: e.into() }))
         })
     }
 
@@ -171,9 +147,7 @@ impl Plugins for Runtime {
             let name = call.target.component.to_string();
             let messages = convert::messages_out(messages);
             let judged = judge::check(&self.inner, Context::new(call), direction, messages).await;
-            judged
-                .map(convert::verdict_in)
-                .map_err(|stop| stop.into_call_error(&name))
+            judged.map(convert::verdict_in).map_err(|stop| stop.into_call_error(&name))
         })
     }
 
@@ -185,17 +159,7 @@ impl Plugins for Runtime {
         turn::run(&self.inner, Context::new(call), turn)
     }
 
-    fn invoke(
-        &self,
-        call: Call,
-        function: String,
-        args: Vec<Value>,
-    ) -> BoxFuture<'_, Result<Invocation, CallError>> {
-        Box::pin(invoke::invoke(
-            &self.inner,
-            Context::new(call),
-            function,
-            args,
-        ))
+    fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>> {
+        Box::pin(invoke::invoke(&self.inner, Context::new(call), function, args))
     }
 }

@@ -61,7 +61,7 @@ impl Settings {
     pub fn new(artifacts: impl Into<PathBuf>, cores: usize) -> Self {
         Self {
             artifacts: artifacts.into(),
-            instances: 200,
+            instances: 500,
             metered_instances: 16,
             threads: cores.max(2),
             heavy_at_once: (cores / 2).max(1),

@@ -33,17 +33,12 @@ impl Threads {
         Ok(Self {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
-            lane: Lane {
-                turns: Arc::new(Semaphore::new(settings.heavy_at_once.max(1))),
-            },
+            lane: Lane { turns: Arc::new(Semaphore::new(settings.heavy_at_once.max(1))) },
         })
     }
 
     /// Runs `task` on the guest threads; dropping the answer cancels it.
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Task<T> {
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Task<T> {
         Task(self.handle.spawn(task))
     }
 
@@ -53,10 +48,7 @@ impl Threads {
     }
 
     /// Runs blocking work off the guests' own threads.
-    pub fn spawn_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Task<T> {
+    pub fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
         Task(self.handle.spawn_blocking(work))
     }
 }
@@ -93,10 +85,7 @@ pub(crate) struct Lost;
 
 impl<T> Future for Task<T> {
     type Output = Result<T, Lost>;
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map_err(|_| Lost)
     }
 }

@@ -20,10 +20,7 @@ pub(crate) fn run(host: &Arc<Inner>, context: Arc<Context>, turn: Turn) -> TurnS
     host.threads.detach(async move {
         let name = context.call.target.component.to_string();
         let usage = context.usage.clone();
-        let state = TurnState {
-            output: output.clone(),
-            sampling: Arc::new(turn.sampling.clone()),
-        };
+        let state = TurnState { output: output.clone(), sampling: Arc::new(turn.sampling.clone()) };
         let turn = convert::turn_out(turn);
         let ran = worker.run(context, "run".into(), Some(state), move |live| {
             Box::pin(async move {
@@ -38,11 +35,9 @@ pub(crate) fn run(host: &Arc<Inner>, context: Arc<Context>, turn: Turn) -> TurnS
             () = output.closed() => return,
         };
         let last = match ended {
-            Ok(reason) => Ok(Event::End(End {
-                reason: convert::reason_in(reason),
-                usage: *usage.lock(),
-                refusal: None,
-            })),
+            Ok(reason) => {
+                Ok(Event::End(End { reason: convert::reason_in(reason), usage: *usage.lock(), refusal: None }))
+            }
             Err(stop) => Err(stop.into_call_error(&name)),
         };
         // A closed stream needs no end.

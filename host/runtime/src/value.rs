@@ -27,10 +27,7 @@ pub(crate) struct Mismatch {
 type Made<T> = Result<T, Mismatch>;
 
 fn mismatch<T>(at: &str, expected: impl Into<String>) -> Made<T> {
-    Err(Mismatch {
-        at: at.to_string(),
-        expected: expected.into(),
-    })
+    Err(Mismatch { at: at.to_string(), expected: expected.into() })
 }
 
 /// A value of type `ty` out of JSON; `at` names its place.
@@ -130,20 +127,12 @@ pub(crate) fn from_json(ty: &Type, json: &Value, at: &str) -> Made<Val> {
             Val::Flags(set)
         }
         _ => {
-            return mismatch(
-                at,
-                "a type without JSON form (resource, stream, future or map)",
-            );
+            return mismatch(at, "a type without JSON form (resource, stream, future or map)");
         }
     })
 }
 
-fn payload_from(
-    ty: Option<Type>,
-    payload: Option<&Value>,
-    name: &str,
-    at: &str,
-) -> Made<Option<Box<Val>>> {
+fn payload_from(ty: Option<Type>, payload: Option<&Value>, name: &str, at: &str) -> Made<Option<Box<Val>>> {
     match (ty, payload) {
         (None, None | Some(Value::Null)) => Ok(None),
         (None, Some(_)) => mismatch(at, format!("`{name}` without payload")),
@@ -186,13 +175,7 @@ fn unsigned<T: TryFrom<u64>>(json: &Value, at: &str) -> Made<T> {
     let number = json.as_u64().and_then(|n| n.try_into().ok());
     match number {
         Some(n) => Ok(n),
-        None => mismatch(
-            at,
-            format!(
-                "a whole number of {} bits, not negative",
-                8 * size_of::<T>()
-            ),
-        ),
+        None => mismatch(at, format!("a whole number of {} bits, not negative", 8 * size_of::<T>())),
     }
 }
 
@@ -228,9 +211,7 @@ pub(crate) fn to_json(value: &Val) -> Made<Value> {
         Val::Float64(v) => number(*v),
         Val::Char(v) => json!(v.to_string()),
         Val::String(v) => json!(v),
-        Val::List(items) | Val::Tuple(items) => {
-            Value::Array(items.iter().map(to_json).collect::<Made<_>>()?)
-        }
+        Val::List(items) | Val::Tuple(items) => Value::Array(items.iter().map(to_json).collect::<Made<_>>()?),
         Val::Record(fields) => {
             let fields = fields.iter().map(|(k, v)| Ok((k.clone(), to_json(v)?)));
             Value::Object(fields.collect::<Made<Map<_, _>>>()?)
@@ -244,10 +225,7 @@ pub(crate) fn to_json(value: &Val) -> Made<Value> {
         Val::Result(Err(v)) => named("err", v)?,
         Val::Flags(names) => json!(names),
         _ => {
-            return mismatch(
-                "result",
-                "a type without JSON form (resource, stream, future or map)",
-            );
+            return mismatch("result", "a type without JSON form (resource, stream, future or map)");
         }
     })
 }
@@ -273,23 +251,14 @@ mod tests {
             (Val::Float64(0.5), json!(0.5)),
             (Val::Float32(f32::INFINITY), json!("inf")),
             (Val::Char('é'), json!("é")),
-            (
-                Val::Tuple(vec![Val::Bool(true), text("a")]),
-                json!([true, "a"]),
-            ),
+            (Val::Tuple(vec![Val::Bool(true), text("a")]), json!([true, "a"])),
             (Val::Record(vec![("x".into(), Val::U8(1))]), json!({"x": 1})),
             (Val::Variant("a".into(), None), json!("a")),
-            (
-                Val::Variant("b".into(), Some(Box::new(Val::U8(2)))),
-                json!({"b": 2}),
-            ),
+            (Val::Variant("b".into(), Some(Box::new(Val::U8(2)))), json!({"b": 2})),
             (Val::Option(None), Value::Null),
             (Val::Option(Some(Box::new(text("s")))), json!("s")),
             (Val::Result(Ok(None)), json!({"ok": null})),
-            (
-                Val::Result(Err(Some(Box::new(text("e"))))),
-                json!({"err": "e"}),
-            ),
+            (Val::Result(Err(Some(Box::new(text("e"))))), json!({"err": "e"})),
             (Val::Flags(vec!["f".into()]), json!(["f"])),
         ] {
             assert_eq!(to_json(&value).unwrap(), expected);
@@ -312,13 +281,7 @@ mod tests {
             let error = from_json(&ty, &bad, "args[0]").unwrap_err();
             assert_eq!(error.at, "args[0]", "{ty:?} from {bad}");
         }
-        assert_eq!(
-            from_json(&Type::U8, &json!(255), "a").unwrap(),
-            Val::U8(255)
-        );
-        assert_eq!(
-            from_json(&Type::S8, &json!(-128), "a").unwrap(),
-            Val::S8(-128)
-        );
+        assert_eq!(from_json(&Type::U8, &json!(255), "a").unwrap(), Val::U8(255));
+        assert_eq!(from_json(&Type::S8, &json!(-128), "a").unwrap(), Val::S8(-128));
     }
 }

@@ -8,31 +8,16 @@ use stockade_core::plugin::*;
 use support::*;
 
 fn tight() -> Limits {
-    Limits {
-        deadline_ms: 600,
-        cpu_ms: 100,
-        memory_bytes: 16 << 20,
-        ..Limits::default()
-    }
+    Limits { deadline_ms: 600, cpu_ms: 100, memory_bytes: 16 << 20, ..Limits::default() }
 }
 
 async fn run(bench: &Bench, text: &str) -> (LimitKind, String) {
     let target = with_limits(bench.pin_text(text).await, tight());
     let began = Instant::now();
-    let ended = bench
-        .runtime
-        .invoke(call(&target), "run".into(), vec![])
-        .await;
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    let ended = bench.runtime.invoke(call(&target), "run".into(), vec![]).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     let good = bench.pin("shield.input", "noop_shield").await;
-    let verdict = bench
-        .runtime
-        .check(call(&good), Direction::Input, hello())
-        .await;
+    let verdict = bench.runtime.check(call(&good), Direction::Input, hello()).await;
     assert_eq!(verdict.unwrap(), Verdict::Pass);
     match ended {
         Err(CallError::Failed { limit, detail, .. }) => (limit, detail),
@@ -50,7 +35,7 @@ fn task(intrinsics: &str, with: &str, imports: &str, start: &str, callback: &str
               (func (export "run") (result i32) {start})
               (func (export "cb") (param i32 i32 i32) (result i32) {callback}))
             (core instance $i (instantiate $m (with "h" (instance {with}))))
-            (func (export "run") async (canon lift (core func $i "run") async (callback (func $i "cb")))))"#
+            (func (export "run") async (canon lift (core func $i "run") async (callback (core func $i "cb")))))"#
     )
 }
 
@@ -58,10 +43,7 @@ fn task(intrinsics: &str, with: &str, imports: &str, start: &str, callback: &str
 async fn a_task_that_yields_for_ever_ends_at_its_processor_time() {
     let text = task("", "", "", "(i32.const 1)", "(i32.const 1)");
     let (limit, detail) = run(&bench(), &text).await;
-    assert!(
-        matches!(limit, LimitKind::Cpu | LimitKind::Deadline),
-        "{detail}"
-    );
+    assert!(matches!(limit, LimitKind::Cpu | LimitKind::Deadline), "{detail}");
 }
 
 #[tokio::test]
@@ -81,26 +63,15 @@ async fn a_task_that_waits_for_nothing_ends() {
         "(i32.const 0)",
     );
     let (limit, detail) = run(&bench(), &text).await;
-    assert!(
-        matches!(limit, LimitKind::Trap | LimitKind::Deadline),
-        "{detail}"
-    );
+    assert!(matches!(limit, LimitKind::Trap | LimitKind::Deadline), "{detail}");
 }
 
 #[tokio::test]
 async fn floods_of_sets_streams_and_resources_end_at_the_limit_of_handles() {
     let bench = bench();
     for (intrinsic, signature, body) in [
-        (
-            "(core func $new (canon waitable-set.new))",
-            "(result i32)",
-            "(drop (call $new))",
-        ),
-        (
-            "(type $s (stream u8)) (core func $new (canon stream.new $s))",
-            "(result i64)",
-            "(drop (call $new))",
-        ),
+        ("(core func $new (canon waitable-set.new))", "(result i32)", "(drop (call $new))"),
+        ("(type $s (stream u8)) (core func $new (canon stream.new $s))", "(result i64)", "(drop (call $new))"),
         (
             "(type $r (resource (rep i32))) (core func $new (canon resource.new $r))",
             "(param i32) (result i32)",
@@ -141,15 +112,12 @@ async fn a_flood_of_subtasks_ends_at_the_limit_of_handles() {
         (core module $libc (memory (export "mem") 2)
           (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))
         (core instance $c (instantiate $libc))
-        (core func $get (canon lower (func $s "get") async (memory $c "mem") (realloc (func $c "realloc"))))
+        (core func $get (canon lower (func $s "get") async (memory (core memory $c "mem")) (realloc (core func $c "realloc"))))
         (core module $m
           (import "h" "get" (func $get (param i32 i32 i32) (result i32)))
           (func (export "run") (loop (drop (call $get (i32.const 0) (i32.const 1) (i32.const 64))) (br 0))))
         (core instance $i (instantiate $m (with "h" (instance (export "get" (func $get))))))
         (func (export "run") (canon lift (core func $i "run"))))"#;
     let (limit, detail) = run(&bench, text).await;
-    assert!(
-        matches!(limit, LimitKind::Memory | LimitKind::Cpu),
-        "{limit:?}: {detail}"
-    );
+    assert!(matches!(limit, LimitKind::Memory | LimitKind::Cpu), "{limit:?}: {detail}");
 }

@@ -10,12 +10,7 @@ use stockade_core::registry::Quotas;
 use support::*;
 
 fn grants_all() -> Grants {
-    Grants {
-        models: vec!["*".into()],
-        buckets: vec!["*".into()],
-        components: vec!["*".into()],
-        ..Grants::default()
-    }
+    Grants { models: vec!["*".into()], buckets: vec!["*".into()], components: vec!["*".into()], ..Grants::default() }
 }
 
 async fn drain(mut events: TurnStream) -> (String, Option<Result<Event, CallError>>) {
@@ -35,10 +30,7 @@ async fn a_shield_passes_and_blocks_and_the_trace_names_it() {
     let shield = bench.pin("shield.input", "blocks_word").await;
     let shield = configured(shield, json!({"word": "hello"}));
     let asked = call(&shield);
-    let verdict = bench
-        .runtime
-        .check(asked.clone(), Direction::Input, hello())
-        .await;
+    let verdict = bench.runtime.check(asked.clone(), Direction::Input, hello()).await;
     let Ok(Verdict::Block(violation)) = verdict else {
         panic!("{verdict:?}");
     };
@@ -52,10 +44,7 @@ async fn a_shield_passes_and_blocks_and_the_trace_names_it() {
 
     let other = configured(shield, json!({"word": "goodbye"}));
     let asked = call(&other);
-    let verdict = bench
-        .runtime
-        .check(asked.clone(), Direction::Input, hello())
-        .await;
+    let verdict = bench.runtime.check(asked.clone(), Direction::Input, hello()).await;
     assert_eq!(verdict.unwrap(), Verdict::Pass);
     assert_eq!(asked.trace.snapshot()[0].decision, "pass");
 }
@@ -78,10 +67,7 @@ async fn a_stream_is_judged_alike_at_every_split_and_channels_are_apart() {
             }
         }
         assert_eq!(blocked_at, Some(2), "split {split}");
-        let other = stream
-            .feed(Channel::ToolCall(0), "fine, entirely fine")
-            .await
-            .unwrap();
+        let other = stream.feed(Channel::ToolCall(0), "fine, entirely fine").await.unwrap();
         assert!(other.violation.is_none());
         let rest = stream.finish(Channel::ToolCall(0)).await.unwrap();
         assert_eq!(rest.cleared, 19);
@@ -127,10 +113,7 @@ async fn sampling_that_the_plugin_api_has_no_words_for_reaches_the_model() {
     turn.sampling.logit_bias = vec![(3, -5.0)];
     turn.sampling.logprobs = Some(2);
     drain(bench.runtime.run_turn(call(&orchestrator), turn.clone())).await;
-    assert_eq!(
-        bench.models.asked.lock().unwrap()[0].sampling,
-        turn.sampling
-    );
+    assert_eq!(bench.models.asked.lock().unwrap()[0].sampling, turn.sampling);
 }
 
 #[tokio::test]
@@ -149,10 +132,7 @@ async fn a_model_error_that_the_component_passes_on_arrives_as_itself() {
     let orchestrator = bench.pin("orchestrator", "noop_orchestrator").await;
     let orchestrator = granted(orchestrator, grants_all());
     let (_, last) = drain(bench.runtime.run_turn(call(&orchestrator), turn("unknown"))).await;
-    assert!(
-        matches!(&last, Some(Err(CallError::Infer(InferError::UnknownModel(m)))) if m == "unknown"),
-        "{last:?}"
-    );
+    assert!(matches!(&last, Some(Err(CallError::Infer(InferError::UnknownModel(m)))) if m == "unknown"), "{last:?}");
 }
 
 #[tokio::test]
@@ -174,10 +154,7 @@ async fn a_slow_reader_holds_the_orchestrator_up_and_loses_nothing() {
 #[tokio::test]
 async fn dropping_a_turn_cancels_its_model_call() {
     let bench = bench();
-    bench
-        .models
-        .hangs
-        .store(true, std::sync::atomic::Ordering::Relaxed);
+    bench.models.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
     let orchestrator = bench.pin("orchestrator", "noop_orchestrator").await;
     let orchestrator = granted(orchestrator, grants_all());
     let asked = call(&orchestrator);
@@ -196,21 +173,13 @@ async fn dropping_a_turn_cancels_its_model_call() {
 #[tokio::test]
 async fn without_a_grant_each_service_answers_denied() {
     let bench = bench();
-    for (guest, word) in [
-        ("reads_denied_bucket", "buckets"),
-        ("reads_denied_secret", "secrets"),
-        ("calls_denied_model", "models"),
-    ] {
+    for (guest, word) in
+        [("reads_denied_bucket", "buckets"), ("reads_denied_secret", "secrets"), ("calls_denied_model", "models")]
+    {
         let shield = bench.pin("shield.input", guest).await;
         let asked = call(&shield);
-        let ended = bench
-            .runtime
-            .check(asked.clone(), Direction::Input, hello())
-            .await;
-        assert!(
-            matches!(&ended, Err(CallError::Denied { what, .. }) if what.contains(word)),
-            "{guest}: {ended:?}"
-        );
+        let ended = bench.runtime.check(asked.clone(), Direction::Input, hello()).await;
+        assert!(matches!(&ended, Err(CallError::Denied { what, .. }) if what.contains(word)), "{guest}: {ended:?}");
         assert_eq!(asked.trace.snapshot()[0].decision, "denied", "{guest}");
     }
 }
@@ -219,22 +188,10 @@ async fn without_a_grant_each_service_answers_denied() {
 async fn a_model_outside_of_the_grant_looks_like_no_model() {
     let bench = bench();
     let orchestrator = bench.pin("orchestrator", "noop_orchestrator").await;
-    let grants = Grants {
-        models: vec!["another".into()],
-        ..Grants::default()
-    };
+    let grants = Grants { models: vec!["another".into()], ..Grants::default() };
     let orchestrator = granted(orchestrator, grants);
     let (_, last) = drain(bench.runtime.run_turn(call(&orchestrator), turn(MODEL))).await;
-    assert!(
-        matches!(
-            &last,
-            Some(Err(CallError::Component {
-                code: "not-found",
-                ..
-            }))
-        ),
-        "{last:?}"
-    );
+    assert!(matches!(&last, Some(Err(CallError::Component { code: "not-found", .. }))), "{last:?}");
     assert!(bench.models.asked.lock().unwrap().is_empty());
 }
 
@@ -244,24 +201,11 @@ async fn state_outlives_instances_and_stays_with_its_tenant() {
     bench.registry.ensure_default_tenant().await.unwrap();
     let stranger = stockade_core::TenantId::new("stranger").unwrap();
     let quotas = Quotas::default();
-    bench
-        .registry
-        .create_tenant(stranger.clone(), quotas)
-        .await
-        .unwrap();
-    let tool = granted(
-        bench.pin("tool/count", "counts_in_state").await,
-        grants_all(),
-    );
+    bench.registry.create_tenant(stranger.clone(), quotas).await.unwrap();
+    let tool = granted(bench.pin("tool/count", "counts_in_state").await, grants_all());
     for (tenant, expected) in [(tenant(), "1"), (tenant(), "2"), (stranger, "1")] {
-        let asked = Call {
-            tenant,
-            ..call(&tool)
-        };
-        let invoked = bench
-            .runtime
-            .invoke(asked, "call".into(), vec![json!("{}")])
-            .await;
+        let asked = Call { tenant, ..call(&tool) };
+        let invoked = bench.runtime.invoke(asked, "call".into(), vec![json!("{}")]).await;
         assert_eq!(invoked.unwrap().result["content"], expected);
     }
 }
@@ -270,29 +214,15 @@ async fn state_outlives_instances_and_stays_with_its_tenant() {
 async fn tools_are_called_through_the_host_within_the_grant() {
     let bench = bench();
     bench.registry.ensure_default_tenant().await.unwrap();
-    let count = granted(
-        bench.pin("tool/count", "counts_in_state").await,
-        grants_all(),
-    );
+    let count = granted(bench.pin("tool/count", "counts_in_state").await, grants_all());
     let noop = bench.pin("tool/noop", "noop_tool").await;
     let orchestrator = bench.pin("orchestrator", "calls_tools").await;
-    let orchestrator = granted(
-        orchestrator,
-        Grants {
-            components: vec!["tool/count".into()],
-            ..Grants::default()
-        },
-    );
+    let orchestrator = granted(orchestrator, Grants { components: vec!["tool/count".into()], ..Grants::default() });
     let asked = call_among(&orchestrator, &[count, noop]);
     let (said, last) = drain(bench.runtime.run_turn(asked.clone(), turn(MODEL))).await;
     assert!(matches!(last, Some(Ok(Event::End(_)))), "{last:?}");
     assert_eq!(said, "count: \"1\"\n");
-    let functions: Vec<_> = asked
-        .trace
-        .snapshot()
-        .into_iter()
-        .map(|c| c.function)
-        .collect();
+    let functions: Vec<_> = asked.trace.snapshot().into_iter().map(|c| c.function).collect();
     assert_eq!(functions, ["describe", "call", "run"]);
 }
 
@@ -301,18 +231,11 @@ async fn functions_are_invoked_by_name_and_bad_arguments_are_named() {
     let bench = bench();
     let shield = bench.pin("shield.input", "blocks_word").await;
     let shield = configured(shield, json!({"word": "hello"}));
-    let invoke = |function: &str, args: Vec<serde_json::Value>| {
-        bench.runtime.invoke(call(&shield), function.into(), args)
-    };
+    let invoke =
+        |function: &str, args: Vec<serde_json::Value>| bench.runtime.invoke(call(&shield), function.into(), args);
     let message = json!({"role": "user", "parts": [{"text": "hello"}], "name": null});
-    for name in [
-        "check",
-        "shield#check",
-        "stockade:plugin/shield@0.1.0#check",
-    ] {
-        let invoked = invoke(name, vec![json!("input"), json!([message])])
-            .await
-            .unwrap();
+    for name in ["check", "shield#check", "stockade:plugin/shield@0.1.0#check"] {
+        let invoked = invoke(name, vec![json!("input"), json!([message])]).await.unwrap();
         assert_eq!(invoked.result["block"]["category"], "word");
         assert!(invoked.usage.wall_us > 0);
     }
@@ -324,27 +247,13 @@ async fn functions_are_invoked_by_name_and_bad_arguments_are_named() {
     for (args, word) in [
         (vec![], "0 given, 2 needed"),
         (vec![json!("sideways"), json!([])], "direction"),
-        (
-            vec![json!("input"), json!([{"role": "user", "parts": 3}])],
-            "messages[0].parts",
-        ),
-        (
-            vec![
-                json!("input"),
-                json!([{"role": "user", "parts": [], "x": 1}]),
-            ],
-            "messages[0].x",
-        ),
+        (vec![json!("input"), json!([{"role": "user", "parts": 3}])], "messages[0].parts"),
+        (vec![json!("input"), json!([{"role": "user", "parts": [], "x": 1}])], "messages[0].x"),
     ] {
         let refused = invoke("check", args).await.unwrap_err();
-        assert!(
-            matches!(&refused, CallError::Arguments(text) if text.contains(word)),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, CallError::Arguments(text) if text.contains(word)), "{refused:?}");
     }
-    let session = invoke("[constructor]session", vec![json!("text")])
-        .await
-        .unwrap_err();
+    let session = invoke("[constructor]session", vec![json!("text")]).await.unwrap_err();
     assert!(matches!(session, CallError::Arguments(_)), "{session:?}");
 }
 
@@ -364,10 +273,7 @@ async fn artifacts_survive_a_restart_and_come_back_from_the_blob() {
 
     std::fs::remove_dir_all(&settings.artifacts).unwrap();
     let third = bench_over(settings, registry, models);
-    let verdict = third
-        .runtime
-        .check(call(&shield), Direction::Input, hello())
-        .await;
+    let verdict = third.runtime.check(call(&shield), Direction::Input, hello()).await;
     assert_eq!(verdict.unwrap(), Verdict::Pass);
 }
 

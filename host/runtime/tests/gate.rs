@@ -123,16 +123,12 @@ async fn imports_that_the_host_lacks_are_named() {
 async fn a_missing_or_mistyped_item_of_an_offered_interface_is_named() {
     let bench = bench();
     for (item, ty) in [("yesterday", "(result u64)"), ("now", "(result u32)")] {
-        let text = format!(
-            r#"(component (import "stockade:plugin/system@0.1.0" (instance (export "{item}" (func {ty})))))"#
-        );
+        let text =
+            format!(r#"(component (import "stockade:plugin/system@0.1.0" (instance (export "{item}" (func {ty})))))"#);
         let reasons = reasons(bench.upload(wat::parse_str(text).unwrap()).await);
         assert_eq!(reasons[0].at, "imports");
         assert!(reasons[0].found.contains(item), "{reasons:?}");
-        assert!(
-            reasons[0].found.contains("stockade:plugin/system"),
-            "{reasons:?}"
-        );
+        assert!(reasons[0].found.contains("stockade:plugin/system"), "{reasons:?}");
     }
 }
 
@@ -147,13 +143,7 @@ async fn a_mistyped_export_is_named_with_its_function() {
         (export "stockade:plugin/tool@0.1.0" (instance $tool)))"#;
     let reasons = reasons(bench.upload(wat::parse_str(text).unwrap()).await);
     let at: Vec<_> = reasons.iter().map(|r| r.at.as_str()).collect();
-    assert_eq!(
-        at,
-        [
-            "export stockade:plugin/tool@0.1.0#describe",
-            "export stockade:plugin/tool@0.1.0#call"
-        ]
-    );
+    assert_eq!(at, ["export stockade:plugin/tool@0.1.0#describe", "export stockade:plugin/tool@0.1.0#call"]);
     assert_eq!(reasons[1].found, "no such function");
 }
 
@@ -185,12 +175,7 @@ async fn counted_limits_pass_at_their_value_and_refuse_one_beyond() {
         bytes
     };
     let functions = |n| component(&module(&vec![vec![]; n], b"\x00"));
-    let locals = |n| {
-        component(&module(
-            &[vec![]],
-            &[&b"\x01"[..], &leb(n), b"\x7f"].concat(),
-        ))
-    };
+    let locals = |n| component(&module(&[vec![]], &[&b"\x01"[..], &leb(n), b"\x7f"].concat()));
     // `nop`s, with the group count before and `end` after them.
     let body = |n: usize| component(&module(&[vec![1; n - 2]], b"\x00"));
     let memories = |n| {
@@ -201,19 +186,12 @@ async fn counted_limits_pass_at_their_value_and_refuse_one_beyond() {
         (nested(12), nested(13), "levels of nesting"),
         (functions(50_000), functions(50_001), "functions"),
         (locals(1_000), locals(1_001), "locals"),
-        (
-            body(512 << 10),
-            body((512 << 10) + 1),
-            "bytes in one function",
-        ),
+        (body(512 << 10), body((512 << 10) + 1), "bytes in one function"),
         (memories(8), memories(9), "memories"),
     ] {
         let refused = reasons(bench.upload(beyond).await);
         assert!(refused[0].found.contains(word), "{refused:?}");
-        bench
-            .upload(within)
-            .await
-            .unwrap_or_else(|e| panic!("{word}: {e:?}"));
+        bench.upload(within).await.unwrap_or_else(|e| panic!("{word}: {e:?}"));
     }
 }
 
@@ -228,11 +206,7 @@ async fn bombs_that_can_be_counted_are_refused_in_no_time() {
     for bomb in [deep, many] {
         let began = Instant::now();
         reasons(bench.upload(bomb).await);
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
 }
 
@@ -276,10 +250,7 @@ async fn a_compile_bomb_ends_with_its_own_process_and_disturbs_nobody() {
     let mut slowest = Duration::ZERO;
     while !upload.is_finished() {
         let began = Instant::now();
-        let verdict = bench
-            .runtime
-            .check(call(&shield), Direction::Input, hello())
-            .await;
+        let verdict = bench.runtime.check(call(&shield), Direction::Input, hello()).await;
         assert_eq!(verdict.unwrap(), Verdict::Pass);
         slowest = slowest.max(began.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -307,7 +278,8 @@ async fn a_refused_upload_leaves_no_file() {
     let mut settings = settings();
     settings.artifacts = folder.path().join("artifacts");
     let bench = bench_with(settings.clone());
-    let text = r#"(component (core module $m (func (export "run") unreachable) (start 0)) (core instance (instantiate $m)))"#;
+    let text =
+        r#"(component (core module $m (func (export "run") unreachable) (start 0)) (core instance (instantiate $m)))"#;
     reasons(bench.upload(wat::parse_str(text).unwrap()).await);
     let mut files = 0;
     for config in std::fs::read_dir(&settings.artifacts).unwrap() {
@@ -315,41 +287,22 @@ async fn a_refused_upload_leaves_no_file() {
     }
     assert_eq!(files, 0);
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(&settings.artifacts)
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(&settings.artifacts).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
 
 #[tokio::test]
 async fn an_upload_says_what_it_is_and_what_it_wants() {
     let bench = bench();
-    let admitted = bench
-        .upload(guest_bytes("noop_orchestrator"))
-        .await
-        .unwrap();
+    let admitted = bench.upload(guest_bytes("noop_orchestrator")).await.unwrap();
     assert_eq!(admitted.roles, [PluginKind::Orchestrator]);
-    assert!(
-        admitted
-            .exports
-            .contains(&"stockade:plugin/orchestrator@0.1.0".to_string())
-    );
-    assert!(
-        admitted
-            .imports
-            .contains(&"stockade:plugin/inference@0.1.0".to_string())
-    );
-    assert_eq!(
-        admitted.size_bytes,
-        guest_bytes("noop_orchestrator").len() as u64
-    );
+    assert!(admitted.exports.contains(&"stockade:plugin/orchestrator@0.1.0".to_string()));
+    assert!(admitted.imports.contains(&"stockade:plugin/inference@0.1.0".to_string()));
+    assert_eq!(admitted.size_bytes, guest_bytes("noop_orchestrator").len() as u64);
 
     let plain = bench.upload(good()).await.unwrap();
     assert!(plain.roles.is_empty());
-    assert!(
-        plain.warnings[0].contains("cannot be bound") || plain.warnings[0].contains("not bound")
-    );
+    assert!(plain.warnings[0].contains("cannot be bound") || plain.warnings[0].contains("not bound"));
     assert_eq!(plain.grants_wanted, Grants::default());
 }
 
@@ -361,10 +314,7 @@ async fn manifests_are_read_bounded_and_checked() {
         "grants": {"models": ["smollm2"], "buckets": ["b"]},
         "limits": {"cpu_ms": 10},
     });
-    let admitted = bench
-        .upload(with_manifest(manifest.to_string().as_bytes()))
-        .await
-        .unwrap();
+    let admitted = bench.upload(with_manifest(manifest.to_string().as_bytes())).await.unwrap();
     assert_eq!(admitted.manifest, manifest);
     assert_eq!(admitted.grants_wanted.models, ["smollm2"]);
     assert_eq!(admitted.grants_wanted.limits.unwrap().cpu_ms, 10);
@@ -373,10 +323,7 @@ async fn manifests_are_read_bounded_and_checked() {
     let deep = "[".repeat(60_000);
     for bad in ["", "[]", "{", r#"{"grants": {"modles": []}}"#, &long, &deep] {
         let refused = reasons(bench.upload(with_manifest(bad.as_bytes())).await);
-        assert!(
-            refused[0].at.contains("manifest") || refused[0].found.contains("manifest"),
-            "{refused:?}"
-        );
+        assert!(refused[0].at.contains("manifest") || refused[0].found.contains("manifest"), "{refused:?}");
     }
 }
 
@@ -384,13 +331,7 @@ async fn manifests_are_read_bounded_and_checked() {
 async fn uploads_beyond_the_limits_of_size_and_number_are_refused() {
     let bench = alone(|s| s.compile.max_bytes = 100);
     let refused = bench.upload(vec![0; 101]).await;
-    assert!(matches!(
-        refused,
-        Err(AdmitError::TooLarge {
-            size: 101,
-            limit: 100
-        })
-    ));
+    assert!(matches!(refused, Err(AdmitError::TooLarge { size: 101, limit: 100 })));
 
     let busy = alone(|s| {
         s.compile.max_waiting = 0;

@@ -22,9 +22,7 @@ impl jobs::Host for Guest {}
 
 async fn unavailable<T: Send, R>(a: &Accessor<T, HasSelf<Guest>>, what: &str) -> Answer<R> {
     let _me = enter(a).await?;
-    Ok(Err(Error::Unavailable(format!(
-        "this host does not serve {what}"
-    ))))
+    Ok(Err(Error::Unavailable(format!("this host does not serve {what}"))))
 }
 
 impl<T: Send + 'static> datasets::HostWithStore<T> for HasSelf<Guest> {
@@ -43,12 +41,7 @@ impl<T: Send + 'static> datasets::HostReaderWithStore<T> for HasSelf<Guest> {
 }
 
 impl<T: Send + 'static> jobs::HostWithStore<T> for HasSelf<Guest> {
-    async fn submit(
-        a: &Accessor<T, Self>,
-        _: jobs::Kind,
-        _: String,
-        _: String,
-    ) -> Answer<jobs::Job> {
+    async fn submit(a: &Accessor<T, Self>, _: jobs::Kind, _: String, _: String) -> Answer<jobs::Job> {
         unavailable(a, "jobs").await
     }
     async fn get(a: &Accessor<T, Self>, _: String) -> Answer<jobs::Job> {

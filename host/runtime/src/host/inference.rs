@@ -2,8 +2,8 @@
 
 use super::{Answer, Entered, denied, enter};
 use crate::bindings::inference::{
-    ChatRequest, CompleteRequest, Host, HostGeneration, HostGenerationWithStore, HostWithStore,
-    LabelScore, ModelInfo, TokenScore,
+    ChatRequest, CompleteRequest, Host, HostGeneration, HostGenerationWithStore, HostWithStore, LabelScore, ModelInfo,
+    TokenScore,
 };
 use crate::bindings::types::{self, Completion, Error};
 use crate::convert;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use stockade_core::event::{End, Event, Usage};
 use stockade_core::id::ModelId;
 use stockade_core::infer::{
-    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, EventStream, GenerateRequest,
-    InferError, Prompt, ScoreRequest, TokenizeOptions,
+    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, EventStream, GenerateRequest, InferError, Prompt,
+    ScoreRequest, TokenizeOptions,
 };
 use stockade_core::plugin::Grants;
 use tokio::sync::Mutex;
@@ -152,11 +152,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         start(a, &me, request)
     }
 
-    async fn embed(
-        a: &Accessor<T, Self>,
-        name: String,
-        texts: Vec<String>,
-    ) -> Answer<Vec<Vec<f32>>> {
+    async fn embed(a: &Accessor<T, Self>, name: String, texts: Vec<String>) -> Answer<Vec<Vec<f32>>> {
         let me = enter(a).await?;
         let model = match few(&texts).and_then(|()| model(&me, &name)) {
             Ok(model) => model,
@@ -175,32 +171,20 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         Ok(answer.map(|e| e.vectors).map_err(|e| note(a, e)))
     }
 
-    async fn classify(
-        a: &Accessor<T, Self>,
-        name: String,
-        texts: Vec<String>,
-    ) -> Answer<Vec<Vec<LabelScore>>> {
+    async fn classify(a: &Accessor<T, Self>, name: String, texts: Vec<String>) -> Answer<Vec<Vec<LabelScore>>> {
         let me = enter(a).await?;
         let model = match few(&texts).and_then(|()| model(&me, &name)) {
             Ok(model) => model,
             Err(e) => return Ok(Err(e)),
         };
-        let request = ClassifyRequest {
-            model,
-            tenant: me.context.call.tenant.clone(),
-            inputs: texts,
-        };
+        let request = ClassifyRequest { model, tenant: me.context.call.tenant.clone(), inputs: texts };
         let answer = me.host.inference.classify(request).await;
         let best_first = |mut scores: Vec<(String, f32)>| {
             scores.sort_by(|x, y| y.1.total_cmp(&x.1));
             let scores = scores.into_iter();
-            scores
-                .map(|(label, score)| LabelScore { label, score })
-                .collect()
+            scores.map(|(label, score)| LabelScore { label, score }).collect()
         };
-        Ok(answer
-            .map(|rows| rows.into_iter().map(best_first).collect())
-            .map_err(|e| note(a, e)))
+        Ok(answer.map(|rows| rows.into_iter().map(best_first).collect()).map_err(|e| note(a, e)))
     }
 
     async fn tokenize(a: &Accessor<T, Self>, name: String, text: String) -> Answer<Vec<u32>> {
@@ -247,9 +231,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             logprob: t.logprob,
             is_greedy: t.top.first().is_some_and(|best| best.0 == t.id),
         };
-        Ok(answer
-            .map(|tokens| tokens.into_iter().map(score).collect())
-            .map_err(|e| note(a, e)))
+        Ok(answer.map(|tokens| tokens.into_iter().map(score).collect()).map_err(|e| note(a, e)))
     }
 
     async fn models(a: &Accessor<T, Self>) -> Answer<Vec<ModelInfo>> {
@@ -264,10 +246,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
 }
 
 impl<T: Send + 'static> HostGenerationWithStore<T> for HasSelf<Guest> {
-    async fn next(
-        a: &Accessor<T, Self>,
-        this: Resource<Generation>,
-    ) -> Answer<Option<Vec<types::Event>>> {
+    async fn next(a: &Accessor<T, Self>, this: Resource<Generation>) -> Answer<Option<Vec<types::Event>>> {
         let me = enter(a).await?;
         let generation = generation(a, &this)?;
         let mut source = generation.stream.lock().await;
@@ -323,9 +302,7 @@ fn start<T: Send>(
 ) -> Answer<Resource<Generation>> {
     match me.host.inference.generate(request) {
         Ok(stream) => {
-            let generation = Generation {
-                stream: Arc::new(Mutex::new(Source(Some(stream)))),
-            };
+            let generation = Generation { stream: Arc::new(Mutex::new(Source(Some(stream)))) };
             a.with(|mut s| Ok(Ok(s.get().table.push(generation)?)))
         }
         Err(e) => Ok(Err(note(a, e))),
@@ -335,10 +312,7 @@ fn start<T: Send>(
 /// The guest's form of a model error; the host's own is kept in case the guest passes it on.
 pub(crate) fn note<T: Send>(a: &Accessor<T, HasSelf<Guest>>, e: InferError) -> Error {
     if let InferError::Backend { .. } = &e {
-        tracing::error!(
-            error = &e as &dyn std::error::Error,
-            "a model failed under a component"
-        );
+        tracing::error!(error = &e as &dyn std::error::Error, "a model failed under a component");
     }
     let seen = convert::infer_error_out(&e);
     a.with(|mut s| s.get().last_infer = Some((seen.clone(), e)));
@@ -359,11 +333,7 @@ fn model(me: &Entered, name: &str) -> Result<ModelId, Error> {
     } else {
         ModelId::new(name).map_err(|_| not_found())?
     };
-    if Grants::allows(granted, id.as_str()) {
-        Ok(id)
-    } else {
-        Err(not_found())
-    }
+    if Grants::allows(granted, id.as_str()) { Ok(id) } else { Err(not_found()) }
 }
 
 fn few(texts: &[String]) -> Result<(), Error> {
@@ -392,13 +362,7 @@ fn chat_request(me: &Entered, r: ChatRequest) -> Result<GenerateRequest, Error> 
 }
 
 fn complete_request(me: &Entered, r: CompleteRequest) -> Result<GenerateRequest, Error> {
-    request(
-        me,
-        &r.model,
-        Prompt::Text(r.prompt),
-        r.sampling,
-        r.constraint,
-    )
+    request(me, &r.model, Prompt::Text(r.prompt), r.sampling, r.constraint)
 }
 
 fn request(

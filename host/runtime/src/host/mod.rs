@@ -27,9 +27,7 @@ use crate::runtime::Inner;
 use std::sync::Arc;
 use stockade_core::plugin::{Grants, Role};
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime::component::{
-    Accessor, ComponentNamedList, ComponentType, HasSelf, Lift, Linker, Lower,
-};
+use wasmtime::component::{Accessor, ComponentNamedList, ComponentType, HasSelf, Lift, Linker, Lower};
 
 /// What a host function answers: the guest's end, or its business.
 pub(crate) type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
@@ -137,18 +135,12 @@ impl Entered {
 
     /// Checks a role that another component stands in.
     pub fn may_call(&self, role: &str) -> Result<(), types::Error> {
-        if Grants::allows(&self.grants().components, role) {
-            Ok(())
-        } else {
-            Err(denied("components", role))
-        }
+        if Grants::allows(&self.grants().components, role) { Ok(()) } else { Err(denied("components", role)) }
     }
 }
 
 /// Begins an asynchronous call: counts it, and waits while too many are under way or come too fast.
-pub(crate) async fn enter<T: Send>(
-    accessor: &Accessor<T, HasSelf<Guest>>,
-) -> wasmtime::Result<Entered> {
+pub(crate) async fn enter<T: Send>(accessor: &Accessor<T, HasSelf<Guest>>) -> wasmtime::Result<Entered> {
     let (host, context, meter, turn, at_once) = accessor.with(|mut store| {
         let guest = store.get();
         guest.meter.host_call()?;
@@ -164,13 +156,7 @@ pub(crate) async fn enter<T: Send>(
         tokio::time::sleep(wait).await;
     }
     let under_way = at_once.acquire_owned().await?;
-    Ok(Entered {
-        host,
-        context,
-        meter,
-        turn,
-        _under_way: under_way,
-    })
+    Ok(Entered { host, context, meter, turn, _under_way: under_way })
 }
 
 /// Hands a call on to the one component that the tenant has bound to `role`.

@@ -17,14 +17,8 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         let Some(turn) = &me.turn else {
             return Ok(Err(no_turn()));
         };
-        let Some(events) = events
-            .into_iter()
-            .map(convert::event_in)
-            .collect::<Option<Vec<_>>>()
-        else {
-            return Ok(Err(Error::Invalid(
-                "events: `end` is said by returning from `run`".into(),
-            )));
+        let Some(events) = events.into_iter().map(convert::event_in).collect::<Option<Vec<_>>>() else {
+            return Ok(Err(Error::Invalid("events: `end` is said by returning from `run`".into())));
         };
         for event in events {
             if let Err(e) = send(&me, turn, event).await? {
@@ -34,11 +28,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         Ok(Ok(()))
     }
 
-    async fn forward(
-        a: &Accessor<T, Self>,
-        this: Resource<Generation>,
-        tool_calls: bool,
-    ) -> Answer<Completion> {
+    async fn forward(a: &Accessor<T, Self>, this: Resource<Generation>, tool_calls: bool) -> Answer<Completion> {
         let me = enter(a).await?;
         let Some(turn) = &me.turn else {
             return Ok(Err(no_turn()));

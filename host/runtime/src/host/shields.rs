@@ -11,11 +11,7 @@ use wasmtime::component::{Accessor, HasSelf};
 impl Host for Guest {}
 
 impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
-    async fn check(
-        a: &Accessor<T, Self>,
-        direction: Direction,
-        messages: Vec<Message>,
-    ) -> Answer<Verdict> {
+    async fn check(a: &Accessor<T, Self>, direction: Direction, messages: Vec<Message>) -> Answer<Verdict> {
         let me = enter(a).await?;
         let (role, name) = match direction {
             Direction::Input => (Role::ShieldInput, "shield.input"),
@@ -38,15 +34,10 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
                     edited = true;
                 }
                 Ok(Verdict::Block(violation)) => return Ok(Ok(Verdict::Block(violation))),
-                Err(_) if shield.mode == Mode::Observe || shield.on_failure == OnFailure::Allow => {
-                }
+                Err(_) if shield.mode == Mode::Observe || shield.on_failure == OnFailure::Allow => {}
                 Err(stop) => return Ok(Err(stop.into_guest_error())),
             }
         }
-        Ok(Ok(if edited {
-            Verdict::Edit(messages)
-        } else {
-            Verdict::Pass
-        }))
+        Ok(Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass }))
     }
 }

@@ -1,9 +1,7 @@
 //! `state`: the tenant's buckets by granted names.
 
 use super::{Answer, denied, enter};
-use crate::bindings::state::{
-    Entry, Expectation, Host, HostBucket, HostBucketWithStore, HostWithStore,
-};
+use crate::bindings::state::{Entry, Expectation, Host, HostBucket, HostBucketWithStore, HostWithStore};
 use crate::bindings::types::Error;
 use crate::guest::Guest;
 use stockade_core::plugin::Grants;
@@ -41,11 +39,7 @@ impl HostBucket for Guest {
 }
 
 impl<T: Send + 'static> HostBucketWithStore<T> for HasSelf<Guest> {
-    async fn get(
-        a: &Accessor<T, Self>,
-        this: Resource<Bucket>,
-        key: String,
-    ) -> Answer<Option<Entry>> {
+    async fn get(a: &Accessor<T, Self>, this: Resource<Bucket>, key: String) -> Answer<Option<Entry>> {
         let _me = enter(a).await?;
         let bucket = bucket(a, &this)?;
         Ok(read(&bucket, key).map_err(registry_error))
@@ -66,12 +60,7 @@ impl<T: Send + 'static> HostBucketWithStore<T> for HasSelf<Guest> {
         Ok(written.map_err(registry_error))
     }
 
-    async fn delete(
-        a: &Accessor<T, Self>,
-        this: Resource<Bucket>,
-        key: String,
-        expect: Expectation,
-    ) -> Answer<()> {
+    async fn delete(a: &Accessor<T, Self>, this: Resource<Bucket>, key: String, expect: Expectation) -> Answer<()> {
         let _me = enter(a).await?;
         let bucket = bucket(a, &this)?;
         if matches!(expect, Expectation::Absent) {
@@ -102,29 +91,17 @@ impl<T: Send + 'static> HostBucketWithStore<T> for HasSelf<Guest> {
     }
 }
 
-fn bucket<T: Send>(
-    a: &Accessor<T, HasSelf<Guest>>,
-    this: &Resource<Bucket>,
-) -> wasmtime::Result<Bucket> {
+fn bucket<T: Send>(a: &Accessor<T, HasSelf<Guest>>, this: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
     a.with(|mut s| Ok(s.get().table.get(this)?.clone()))
 }
 
 fn read(bucket: &Bucket, key: String) -> Result<Option<Entry>, RegistryError> {
     let found = bucket.0.get(&key)?;
-    Ok(found.map(|v| Entry {
-        key,
-        value: v.value.bytes.to_vec(),
-        revision: v.revision,
-    }))
+    Ok(found.map(|v| Entry { key, value: v.value.bytes.to_vec(), revision: v.revision }))
 }
 
 /// Entries up to [`MAX_STATE_VALUE_BYTES`] together, but always one where there is one.
-fn scan(
-    bucket: &Bucket,
-    prefix: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<Entry>, RegistryError> {
+fn scan(bucket: &Bucket, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, RegistryError> {
     let mut entries = Vec::new();
     let mut bytes = 0;
     let mut after = after.map(str::to_string);
@@ -169,10 +146,7 @@ pub(crate) fn registry_error(e: RegistryError) -> Error {
             Error::TooLarge(e.to_string())
         }
         e => {
-            tracing::error!(
-                error = &e as &dyn std::error::Error,
-                "state failed under a component"
-            );
+            tracing::error!(error = &e as &dyn std::error::Error, "state failed under a component");
             Error::Other("state failed".into())
         }
     }

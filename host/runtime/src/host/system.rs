@@ -20,8 +20,7 @@ impl Host for Guest {
             wasmtime::bail!("system.random: {length} bytes asked, {MAX_RANDOM_BYTES} are the most");
         }
         let mut bytes = vec![0; length as usize];
-        getrandom::fill(&mut bytes)
-            .map_err(|e| wasmtime::format_err!("system.random: the system has none: {e}"))?;
+        getrandom::fill(&mut bytes).map_err(|e| wasmtime::format_err!("system.random: the system has none: {e}"))?;
         Ok(bytes)
     }
 }

@@ -56,11 +56,7 @@ impl Guest {
 impl HostSpan for Guest {
     fn new(&mut self, name: String) -> wasmtime::Result<Resource<Span>> {
         self.meter.host_call()?;
-        let span = Span {
-            name: cut(&name).to_string(),
-            began: Instant::now(),
-            attributes: Vec::new(),
-        };
+        let span = Span { name: cut(&name).to_string(), began: Instant::now(), attributes: Vec::new() };
         Ok(self.table.push(span)?)
     }
 
@@ -68,8 +64,7 @@ impl HostSpan for Guest {
         self.meter.host_call()?;
         let span = self.table.get_mut(&this)?;
         if span.attributes.len() < MAX_ATTRIBUTES {
-            span.attributes
-                .push((cut(&key).to_string(), cut(&value).to_string()));
+            span.attributes.push((cut(&key).to_string(), cut(&value).to_string()));
         }
         Ok(())
     }

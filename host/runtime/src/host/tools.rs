@@ -23,14 +23,9 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             if !Grants::allows(granted, &format!("tool/{name}")) {
                 continue;
             }
-            let asked = me
-                .host
-                .ask_plain(me.context.child(tool), exports::TOOL_DESCRIBE);
+            let asked = me.host.ask_plain(me.context.child(tool), exports::TOOL_DESCRIBE);
             match asked.await {
-                Ok(spec) => specs.push(ToolSpec {
-                    name: name.to_string(),
-                    ..spec
-                }),
+                Ok(spec) => specs.push(ToolSpec { name: name.to_string(), ..spec }),
                 Err(stop) => return Ok(Err(stop.into_guest_error())),
             }
         }
@@ -43,15 +38,11 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             return Ok(Err(e));
         }
         let role = ComponentName::new(&name).map(Role::Tool);
-        let tool = role
-            .ok()
-            .and_then(|r| me.context.call.pins.one(&r).cloned());
+        let tool = role.ok().and_then(|r| me.context.call.pins.one(&r).cloned());
         let Some(tool) = tool else {
             return Ok(Err(Error::NotFound(format!("tool `{name}`"))));
         };
-        let asked = me
-            .host
-            .ask(me.context.child(&tool), exports::TOOL_CALL, (arguments,));
+        let asked = me.host.ask(me.context.child(&tool), exports::TOOL_CALL, (arguments,));
         Ok(asked.await.map_err(|stop| stop.into_guest_error()))
     }
 }

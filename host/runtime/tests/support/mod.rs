@@ -28,10 +28,7 @@ pub struct Bench {
 pub fn settings() -> Settings {
     // One folder for all tests: each guest compiles once.
     let artifacts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artifacts");
-    Settings {
-        instances: 40,
-        ..Settings::new(artifacts, 2)
-    }
+    Settings { instances: 40, ..Settings::new(artifacts, 2) }
 }
 
 /// A bench whose artifacts nobody shares.
@@ -57,20 +54,9 @@ pub fn bench_with(settings: Settings) -> Bench {
 }
 
 pub fn bench_over(settings: Settings, registry: Registry, models: Arc<Scripted>) -> Bench {
-    let seams = Seams {
-        inference: models.clone(),
-        registry: registry.clone(),
-    };
-    let compiler = CompilerCommand {
-        program: env!("CARGO_BIN_EXE_stockade-compile").into(),
-        args: Vec::new(),
-    };
-    Bench {
-        runtime: Runtime::new(settings, seams, compiler).unwrap(),
-        registry,
-        models,
-        _folder: None,
-    }
+    let seams = Seams { inference: models.clone(), registry: registry.clone() };
+    let compiler = CompilerCommand { program: env!("CARGO_BIN_EXE_stockade-compile").into(), args: Vec::new() };
+    Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, _folder: None }
 }
 
 impl Bench {
@@ -218,20 +204,13 @@ pub const WORDS: [&str; 3] = ["Hello", " there", "."];
 pub const MODEL: &str = "scripted";
 
 pub fn text(text: &str) -> Event {
-    Event::Text(TextDelta {
-        text: text.into(),
-        logprobs: Vec::new(),
-    })
+    Event::Text(TextDelta { text: text.into(), logprobs: Vec::new() })
 }
 
 pub fn end() -> Event {
     Event::End(End {
         reason: FinishReason::Stop,
-        usage: Usage {
-            prompt_tokens: 5,
-            cached_tokens: 0,
-            completion_tokens: 3,
-        },
+        usage: Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 3 },
         refusal: None,
     })
 }
@@ -275,34 +254,18 @@ impl Inference for Scripted {
     }
 
     fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>> {
-        Box::pin(async {
-            Ok(Embeddings {
-                vectors: vec![vec![1.0, 0.0]],
-                prompt_tokens: 1,
-            })
-        })
+        Box::pin(async { Ok(Embeddings { vectors: vec![vec![1.0, 0.0]], prompt_tokens: 1 }) })
     }
 
-    fn classify(
-        &self,
-        _: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+    fn classify(&self, _: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
         Box::pin(async { Ok(vec![vec![("a".into(), 0.25), ("b".into(), 0.75)]]) })
     }
 
-    fn log_likelihood(
-        &self,
-        _: ScoreRequest,
-    ) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+    fn log_likelihood(&self, _: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn tokenize(
-        &self,
-        _: &ModelId,
-        text: &str,
-        _: TokenizeOptions,
-    ) -> Result<Vec<u32>, InferError> {
+    fn tokenize(&self, _: &ModelId, text: &str, _: TokenizeOptions) -> Result<Vec<u32>, InferError> {
         Ok(text.bytes().map(u32::from).collect())
     }
 
