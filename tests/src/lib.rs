@@ -240,10 +240,10 @@ impl Client {
             bail!("status {status}: {text}");
         }
         for line in reader.lines() {
-            if let Some(data) = line?.strip_prefix("data:") {
-                if !on_event(data.trim_start()) {
-                    break;
-                }
+            if let Some(data) = line?.strip_prefix("data:")
+                && !on_event(data.trim_start())
+            {
+                break;
             }
         }
         Ok(())

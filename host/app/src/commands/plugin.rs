@@ -237,10 +237,10 @@ fn template(language: &str, kind: &str, name: &str) -> Option<BTreeMap<String, V
         if let Some(path) = path.strip_prefix("wit/v0.1/") {
             files.insert(format!("wit/{path}"), bytes.to_vec());
         }
-        if language == "rust" {
-            if let Some(path) = path.strip_prefix("guest-sdk/rust/") {
-                files.insert(format!("vendor/stockade-guest/{path}"), bytes.to_vec());
-            }
+        if let Some(path) = path.strip_prefix("guest-sdk/rust/")
+            && language == "rust"
+        {
+            files.insert(format!("vendor/stockade-guest/{path}"), bytes.to_vec());
         }
     }
     Some(files)

@@ -95,10 +95,9 @@ async fn push(
     // A development build changes bytes under one version; the digest tells them apart.
     let marked = Version::new(&format!("{plain}-{}", &digest.to_string()[..8])).map_err(failed)?;
     for version in [&plain, &marked] {
-        if let Some(known) = registry.version(tenant, &component, version).map_err(failed)? {
-            if known.admitted.digest == digest {
-                return Ok(version.clone());
-            }
+        let known = registry.version(tenant, &component, version).map_err(failed)?;
+        if known.is_some_and(|known| known.admitted.digest == digest) {
+            return Ok(version.clone());
         }
     }
     let admitted = plugins.admit(tenant, bytes.clone()).await.map_err(|e| refused(name, &e))?;
