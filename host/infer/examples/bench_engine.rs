@@ -33,10 +33,7 @@ fn main() -> Result<(), Failure> {
         }
     }
     let path = path.ok_or("a model folder or .gguf file is needed")?;
-    let engine = Engine::new(Settings {
-        threads,
-        ..Settings::default()
-    });
+    let engine = Engine::new(Settings { threads, ..Settings::default() });
     let model = ModelId::new("bench")?;
     let begin = Instant::now();
     engine.load_model(model.clone(), &path, &ModelOptions::default(), &|_, _| {})?;
@@ -78,38 +75,21 @@ fn main() -> Result<(), Failure> {
 
 /// A prompt of some hundred tokens that no other stream shares.
 fn request(model: &ModelId, stream: usize, streams: usize, tokens: u32) -> GenerateRequest {
-    let story = format!(
-        "Story {stream} of {streams}. {}",
-        "The quick brown fox jumps over the lazy dog. ".repeat(20)
-    );
-    let messages = vec![Message::text(
-        Role::User,
-        format!("{story} Go on with it at length."),
-    )];
-    let sampling = Sampling {
-        max_tokens: Some(tokens),
-        seed: Some(stream as u64),
-        ignore_eos: true,
-        ..Sampling::default()
-    };
+    let story = format!("Story {stream} of {streams}. {}", "The quick brown fox jumps over the lazy dog. ".repeat(20));
+    let messages = vec![Message::text(Role::User, format!("{story} Go on with it at length."))];
+    let sampling =
+        Sampling { max_tokens: Some(tokens), seed: Some(stream as u64), ignore_eos: true, ..Sampling::default() };
     GenerateRequest {
         model: model.clone(),
         tenant: TenantId::default_tenant(),
-        prompt: Prompt::Chat(ChatPrompt {
-            messages,
-            ..ChatPrompt::default()
-        }),
+        prompt: Prompt::Chat(ChatPrompt { messages, ..ChatPrompt::default() }),
         sampling,
         constraint: None,
     }
 }
 
 fn read(mut stream: stockade_core::infer::EventStream, begin: Instant) -> Result<Seen, Failure> {
-    let mut seen = Seen {
-        first: Duration::ZERO,
-        gaps: Vec::new(),
-        tokens: 0,
-    };
+    let mut seen = Seen { first: Duration::ZERO, gaps: Vec::new(), tokens: 0 };
     let mut last: Option<Instant> = None;
     while let Some(event) = stream.blocking_recv() {
         let now = Instant::now();

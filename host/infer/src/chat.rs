@@ -18,18 +18,9 @@ pub(crate) struct PreparedChat {
     pub constraint: Option<Constraint>,
 }
 
-pub(crate) fn prepare(
-    text: &dyn ModelText,
-    prompt: &ChatPrompt,
-) -> Result<PreparedChat, InferError> {
-    let template = text
-        .template()
-        .ok_or_else(|| InferError::Template("the model has no chat template".into()))?;
-    let offered: &[ToolSpec] = if prompt.tool_choice == ToolChoice::None {
-        &[]
-    } else {
-        &prompt.tools
-    };
+pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<PreparedChat, InferError> {
+    let template = text.template().ok_or_else(|| InferError::Template("the model has no chat template".into()))?;
+    let offered: &[ToolSpec] = if prompt.tool_choice == ToolChoice::None { &[] } else { &prompt.tools };
     let constraint_tools = match &prompt.tool_choice {
         ToolChoice::Auto | ToolChoice::None => None,
         ToolChoice::Required => Some(offered.iter().collect::<Vec<_>>()),
@@ -37,20 +28,13 @@ pub(crate) fn prepare(
     };
     if constraint_tools.as_ref().is_some_and(Vec::is_empty) {
         let reason = "the tool that must be called is not among the tools".into();
-        return Err(InferError::Invalid {
-            field: "tool_choice",
-            reason,
-        });
+        return Err(InferError::Invalid { field: "tool_choice", reason });
     }
     let native = CallFormat::of_template(template);
     let rendered = if native.is_some() {
         text.render(&prompt.messages, offered, &prompt.template_args)?
     } else {
-        text.render(
-            &spelled_out(&prompt.messages, offered),
-            &[],
-            &prompt.template_args,
-        )?
+        text.render(&spelled_out(&prompt.messages, offered), &[], &prompt.template_args)?
     };
     let calls = native.unwrap_or(CallFormat::Hermes);
     let reasoning = marks_reasoning(template);
@@ -60,14 +44,8 @@ pub(crate) fn prepare(
         reasoning,
         starts_in_reasoning: reasoning && rendered.text.trim_end().ends_with("<think>"),
     };
-    let constraint = constraint_tools
-        .map(|tools| call_grammar(calls, &tools))
-        .transpose()?;
-    Ok(PreparedChat {
-        rendered,
-        format,
-        constraint,
-    })
+    let constraint = constraint_tools.map(|tools| call_grammar(calls, &tools)).transpose()?;
+    Ok(PreparedChat { rendered, format, constraint })
 }
 
 /// The conversation for a template that knows neither tools nor their results, in the words that Hermes, Qwen and
@@ -81,17 +59,13 @@ fn spelled_out(messages: &[Message], tools: &[ToolSpec]) -> Vec<Message> {
             parts.push(match part {
                 Part::ToolCall(call) => {
                     let name = Value::String(call.name);
-                    let text = format!(
-                        "<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>",
-                        call.arguments
-                    );
+                    let text =
+                        format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>", call.arguments);
                     Part::Text { text }
                 }
                 Part::ToolResult(result) => {
                     message.role = Role::User;
-                    Part::Text {
-                        text: format!("<tool_response>\n{}\n</tool_response>", result.content),
-                    }
+                    Part::Text { text: format!("<tool_response>\n{}\n</tool_response>", result.content) }
                 }
                 other => other,
             });
@@ -144,14 +118,8 @@ fn call_grammar(format: CallFormat, tools: &[&ToolSpec]) -> Result<Constraint, I
             Value::Object(map) if !map.is_empty() => Value::Object(map.clone()),
             Value::Object(_) | Value::Null => json!({"type": "object"}),
             _ => {
-                let reason = format!(
-                    "the parameters of `{}` are not a JSON schema object",
-                    tool.name
-                );
-                return Err(InferError::Invalid {
-                    field: "tools",
-                    reason,
-                });
+                let reason = format!("the parameters of `{}` are not a JSON schema object", tool.name);
+                return Err(InferError::Invalid { field: "tools", reason });
             }
         };
         // Without a type anything would do; arguments are an object.
@@ -220,15 +188,10 @@ mod tests {
             tools: &[ToolSpec],
             _: &Map<String, Value>,
         ) -> Result<Rendered, InferError> {
-            let mut text: String = messages
-                .iter()
-                .map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text()))
-                .collect();
+            let mut text: String =
+                messages.iter().map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text())).collect();
             text.push_str(&format!("[tools {}]", tools.len()));
-            Ok(Rendered {
-                tokens: vec![],
-                text,
-            })
+            Ok(Rendered { tokens: vec![], text })
         }
     }
 
@@ -243,29 +206,16 @@ mod tests {
     fn chat(choice: ToolChoice) -> ChatPrompt {
         let call = Message {
             role: Role::Assistant,
-            parts: vec![Part::ToolCall(ToolCall {
-                id: "1".into(),
-                name: "f".into(),
-                arguments: "{\"a\":1}".into(),
-            })],
+            parts: vec![Part::ToolCall(ToolCall { id: "1".into(), name: "f".into(), arguments: "{\"a\":1}".into() })],
             name: None,
         };
         let result = Message {
             role: Role::Tool,
-            parts: vec![Part::ToolResult(ToolResult {
-                call_id: "1".into(),
-                content: "42".into(),
-                is_error: false,
-            })],
+            parts: vec![Part::ToolResult(ToolResult { call_id: "1".into(), content: "42".into(), is_error: false })],
             name: None,
         };
         ChatPrompt {
-            messages: vec![
-                Message::text(Role::System, "Be brief."),
-                Message::text(Role::User, "hi"),
-                call,
-                result,
-            ],
+            messages: vec![Message::text(Role::System, "Be brief."), Message::text(Role::User, "hi"), call, result],
             tools: vec![tool("f"), tool("g")],
             tool_choice: choice,
             template_args: Map::new(),
@@ -279,15 +229,10 @@ mod tests {
         assert!(text.starts_with("[system]Be brief.\n\n# Tools"), "{text}");
         assert!(text.contains("<tools>\n{\"type\":\"function\""), "{text}");
         assert!(
-            text.contains(
-                "[assistant]<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":1}}\n</tool_call>"
-            ),
+            text.contains("[assistant]<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":1}}\n</tool_call>"),
             "{text}"
         );
-        assert!(
-            text.contains("[user]<tool_response>\n42\n</tool_response>[tools 0]"),
-            "{text}"
-        );
+        assert!(text.contains("[user]<tool_response>\n42\n</tool_response>[tools 0]"), "{text}");
         assert_eq!(prepared.format.calls, Some(CallFormat::Hermes));
         assert!(prepared.constraint.is_none());
     }
@@ -306,28 +251,14 @@ mod tests {
     #[test]
     fn an_enforced_call_names_only_tools_that_exist_and_relocates_their_references() {
         let text = Plain("x");
-        let Some(Constraint::Lark(grammar)) = prepare(&text, &chat(ToolChoice::Named("g".into())))
-            .unwrap()
-            .constraint
+        let Some(Constraint::Lark(grammar)) = prepare(&text, &chat(ToolChoice::Named("g".into()))).unwrap().constraint
         else {
             panic!("a grammar")
         };
-        assert!(
-            grammar.contains("\"const\":\"g\"") && !grammar.contains("\"const\":\"f\""),
-            "{grammar}"
-        );
+        assert!(grammar.contains("\"const\":\"g\"") && !grammar.contains("\"const\":\"f\""), "{grammar}");
         assert!(grammar.contains("#/$defs/tool0/$defs/x"), "{grammar}");
-        for choice in [
-            ToolChoice::Named("h".into()),
-            ToolChoice::Named(String::new()),
-        ] {
-            assert!(matches!(
-                prepare(&text, &chat(choice)),
-                Err(InferError::Invalid {
-                    field: "tool_choice",
-                    ..
-                })
-            ));
+        for choice in [ToolChoice::Named("h".into()), ToolChoice::Named(String::new())] {
+            assert!(matches!(prepare(&text, &chat(choice)), Err(InferError::Invalid { field: "tool_choice", .. })));
         }
     }
 }

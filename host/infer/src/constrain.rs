@@ -39,12 +39,7 @@ pub struct Mask(SimpleVob);
 impl Allowed for Mask {
     fn restrict(&self, row: &mut [f32]) {
         let (known, beyond) = row.split_at_mut(row.len().min(self.0.len()));
-        for (word, logits) in self
-            .0
-            .as_slice()
-            .iter()
-            .zip(known.chunks_mut(u32::BITS as usize))
-        {
+        for (word, logits) in self.0.as_slice().iter().zip(known.chunks_mut(u32::BITS as usize)) {
             for (bit, logit) in logits.iter_mut().enumerate() {
                 if word >> bit & 1 == 0 {
                     *logit = f32::NEG_INFINITY;
@@ -64,17 +59,12 @@ impl Mask {
 
 impl Grammar {
     pub fn mask(&mut self) -> Result<Mask, InferError> {
-        self.0
-            .compute_mask_or_eos()
-            .map(Mask)
-            .map_err(|e| refused(&e.to_string()))
+        self.0.compute_mask_or_eos().map(Mask).map_err(|e| refused(&e.to_string()))
     }
 
     /// Advances by a token that the mask allowed. True when nothing may follow.
     pub fn accept(&mut self, token: u32) -> Result<bool, InferError> {
-        self.0
-            .consume_token(token)
-            .map_err(|e| refused(&e.to_string()))?;
+        self.0.consume_token(token).map_err(|e| refused(&e.to_string()))?;
         Ok(self.0.is_stopped())
     }
 }
@@ -130,8 +120,7 @@ impl Grammars {
             None => None,
             Some(trie) => {
                 let env: TokEnv = Arc::new(Env(trie));
-                let mut factory =
-                    ParserFactory::new_simple(&env).map_err(|e| refused(&e.to_string()))?;
+                let mut factory = ParserFactory::new_simple(&env).map_err(|e| refused(&e.to_string()))?;
                 factory.quiet();
                 let limits = factory.limits_mut();
                 limits.max_lexer_states = settings.max_lexer_states;
@@ -144,12 +133,7 @@ impl Grammars {
             }
         };
         let threads = settings.compile_threads.max(1);
-        let shared = Arc::new(Shared {
-            settings,
-            factory,
-            state: Mutex::default(),
-            wake: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { settings, factory, state: Mutex::default(), wake: Condvar::new() });
         let spawn = |id| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -158,19 +142,12 @@ impl Grammars {
                 .spawn(move || shared.compile_all())
         };
         let threads: Result<Vec<_>, _> = (0..threads).map(spawn).collect();
-        let threads = threads.map_err(|e| InferError::Backend {
-            stage: "starting threads",
-            source: Box::new(e),
-        })?;
+        let threads = threads.map_err(|e| InferError::Backend { stage: "starting threads", source: Box::new(e) })?;
         Ok(Self { shared, threads })
     }
 
     /// Checks what can be checked at once. A kept grammar is there at once; another is compiled by [`Self::start`].
-    pub fn prepare(
-        &self,
-        tenant: &TenantId,
-        constraint: &Constraint,
-    ) -> Result<Prepared, InferError> {
+    pub fn prepare(&self, tenant: &TenantId, constraint: &Constraint) -> Result<Prepared, InferError> {
         if self.shared.factory.is_none() {
             return Err(refused("the model has no end token"));
         }
@@ -184,11 +161,7 @@ impl Grammars {
                 kept.used = clock;
                 Prepared::Ready(Grammar(Box::new(kept.prototype.deep_clone())))
             }
-            None => Prepared::Job(Box::new(Job {
-                key,
-                source,
-                since: Instant::now(),
-            })),
+            None => Prepared::Job(Box::new(Job { key, source, since: Instant::now() })),
         })
     }
 
@@ -231,11 +204,7 @@ impl Shared {
         while let Some((job, done)) = self.next() {
             let Job { key, source, since } = *job;
             let late = since.elapsed() > self.settings.compile_deadline;
-            let compiled = if late {
-                Err(refused("compiling took too long"))
-            } else {
-                self.compile_one(source)
-            };
+            let compiled = if late { Err(refused("compiling took too long")) } else { self.compile_one(source) };
             let mut state = self.state.lock();
             state.busy.retain(|t| *t != key.0);
             let result = compiled.map(|prototype| {
@@ -284,9 +253,7 @@ impl Shared {
         state.kept.insert(key, Kept { prototype, used });
         let oldest = |kept: &HashMap<Key, Kept>, of: &dyn Fn(&Key) -> bool| {
             let candidates = kept.iter().filter(|(key, _)| of(key));
-            candidates
-                .min_by_key(|(_, kept)| kept.used)
-                .map(|(key, _)| key.clone())
+            candidates.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone())
         };
         let own = |key: &Key| key.0 == tenant;
         while state.kept.keys().filter(|k| own(k)).count() > self.settings.cached_per_tenant {
@@ -325,10 +292,7 @@ fn refused(reason: &str) -> InferError {
 }
 
 /// A constraint's digest and its form for the compiler.
-fn source(
-    constraint: &Constraint,
-    max_bytes: usize,
-) -> Result<([u8; 32], TopLevelGrammar), InferError> {
+fn source(constraint: &Constraint, max_bytes: usize) -> Result<([u8; 32], TopLevelGrammar), InferError> {
     let (kind, text) = match constraint {
         Constraint::JsonObject => ("json-object", String::new()),
         Constraint::JsonSchema(schema) => ("json-schema", schema.to_string()),
@@ -336,15 +300,10 @@ fn source(
         Constraint::Lark(text) => ("lark", text.clone()),
     };
     if text.len() > max_bytes {
-        return Err(refused(&format!(
-            "{} bytes, more than {max_bytes}",
-            text.len()
-        )));
+        return Err(refused(&format!("{} bytes, more than {max_bytes}", text.len())));
     }
     let grammar = match constraint {
-        Constraint::JsonObject => {
-            GrammarWithLexer::from_json_schema(strict(&json!({"type": "object"}))?)
-        }
+        Constraint::JsonObject => GrammarWithLexer::from_json_schema(strict(&json!({"type": "object"}))?),
         Constraint::JsonSchema(schema) => GrammarWithLexer::from_json_schema(strict(schema)?),
         Constraint::Regex(regex) => GrammarWithLexer::from_regex(regex),
         Constraint::Lark(text) if text.trim().is_empty() => {
@@ -356,10 +315,7 @@ fn source(
     hash.update(kind);
     hash.update([0]);
     hash.update(text);
-    Ok((
-        hash.finalize().into(),
-        TopLevelGrammar::from_grammar(grammar),
-    ))
+    Ok((hash.finalize().into(), TopLevelGrammar::from_grammar(grammar)))
 }
 
 /// The schema with our options for the compiler in place of any of the caller's: `lenient` would drop what it cannot
@@ -371,10 +327,7 @@ pub(crate) fn strict(schema: &Value) -> Result<Value, InferError> {
         Value::Bool(false) => return Err(refused("nothing satisfies the schema `false`")),
         _ => return Err(refused("a schema is an object or a boolean")),
     };
-    schema.insert(
-        "x-guidance".into(),
-        json!({"whitespace_pattern": JSON_SPACE}),
-    );
+    schema.insert("x-guidance".into(), json!({"whitespace_pattern": JSON_SPACE}));
     Ok(Value::Object(schema))
 }
 

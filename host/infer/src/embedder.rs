@@ -52,28 +52,15 @@ struct Request {
 
 impl Embedder {
     pub fn start(parts: EmbedderParts, settings: &Settings) -> Result<Self, InferError> {
-        let EmbedderParts {
-            network,
-            text,
-            info,
-        } = parts;
+        let EmbedderParts { network, text, info } = parts;
         let (mailbox, mail) = mpsc::channel();
         let batch_tokens = settings.embed_batch_tokens;
         let thread = std::thread::Builder::new()
             .name(format!("embed-{}", info.id).chars().take(15).collect())
             .spawn(move || serve(&*network, &mail, batch_tokens))
-            .map_err(|e| InferError::Backend {
-                stage: "starting threads",
-                source: Box::new(e),
-            })?;
+            .map_err(|e| InferError::Backend { stage: "starting threads", source: Box::new(e) })?;
         let queue = Queue::new(settings.max_waiting, settings.max_waiting_per_tenant);
-        Ok(Self {
-            info,
-            text,
-            queue,
-            mailbox: Some(mailbox),
-            thread: Some(thread),
-        })
+        Ok(Self { info, text, queue, mailbox: Some(mailbox), thread: Some(thread) })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -85,13 +72,7 @@ impl Embedder {
 
     /// Token ids of a text, cut to the longest the network takes; a closing control token stays at the end.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, InferError> {
-        let mut tokens = self.text.encode(
-            text,
-            TokenizeOptions {
-                add_special: true,
-                parse_special: false,
-            },
-        )?;
+        let mut tokens = self.text.encode(text, TokenizeOptions { add_special: true, parse_special: false })?;
         let limit = self.info.context_tokens as usize;
         if tokens.len() > limit
             && let Some(last) = tokens.last().copied()
@@ -102,42 +83,22 @@ impl Embedder {
         Ok(tokens)
     }
 
-    pub fn embed(
-        &self,
-        tenant: &TenantId,
-        texts: Vec<Vec<u32>>,
-    ) -> Result<oneshot::Receiver<Vectors>, InferError> {
+    pub fn embed(&self, tenant: &TenantId, texts: Vec<Vec<u32>>) -> Result<oneshot::Receiver<Vectors>, InferError> {
         let limit = self.info.context_tokens;
         for text in &texts {
             if text.is_empty() {
-                return Err(InferError::Invalid {
-                    field: "input",
-                    reason: "an input is empty".into(),
-                });
+                return Err(InferError::Invalid { field: "input", reason: "an input is empty".into() });
             }
             if text.len() > limit as usize {
                 let prompt = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                return Err(InferError::ContextOverflow {
-                    prompt,
-                    requested: 0,
-                    limit,
-                });
+                return Err(InferError::ContextOverflow { prompt, requested: 0, limit });
             }
         }
         let ticket = self.queue.enter(tenant)?;
         let (done, result) = oneshot::channel();
-        let gone = || InferError::Backend {
-            stage: "queueing",
-            source: "the embedder thread has ended".into(),
-        };
+        let gone = || InferError::Backend { stage: "queueing", source: "the embedder thread has ended".into() };
         let mailbox = self.mailbox.as_ref().ok_or_else(gone)?;
-        mailbox
-            .send(Request {
-                texts,
-                done,
-                ticket,
-            })
-            .map_err(|_| gone())?;
+        mailbox.send(Request { texts, done, ticket }).map_err(|_| gone())?;
         Ok(result)
     }
 }
@@ -156,10 +117,8 @@ impl Drop for Embedder {
 fn serve(network: &dyn TextEmbedder, mail: &mpsc::Receiver<Request>, batch_tokens: usize) {
     while let Ok(first) = mail.recv() {
         // Whatever waits by now shares the batches.
-        let waiting: Vec<Request> = std::iter::once(first)
-            .chain(mail.try_iter())
-            .filter(|request| !request.done.is_closed())
-            .collect();
+        let waiting: Vec<Request> =
+            std::iter::once(first).chain(mail.try_iter()).filter(|request| !request.done.is_closed()).collect();
         run(network, waiting, batch_tokens);
     }
 }
@@ -177,34 +136,20 @@ fn run(network: &dyn TextEmbedder, requests: Vec<Request>, batch_tokens: usize) 
     let mut rest = &order[..];
     while !rest.is_empty() {
         let fits = |n: usize| n == 1 || n * length(&rest[n - 1]) <= batch_tokens;
-        let count = (1..=rest.len())
-            .take_while(|&n| fits(n))
-            .last()
-            .unwrap_or(1);
+        let count = (1..=rest.len()).take_while(|&n| fits(n)).last().unwrap_or(1);
         let (batch, after) = rest.split_at(count);
         rest = after;
         // Only what somebody still waits for and that has not failed.
-        let batch: Vec<_> = batch
-            .iter()
-            .filter(|(r, _)| !requests[*r].done.is_closed() && results[*r].is_ok())
-            .collect();
-        let texts: Vec<Vec<u32>> = batch
-            .iter()
-            .map(|(r, t)| requests[*r].texts[*t].clone())
-            .collect();
+        let batch: Vec<_> =
+            batch.iter().filter(|(r, _)| !requests[*r].done.is_closed() && results[*r].is_ok()).collect();
+        let texts: Vec<Vec<u32>> = batch.iter().map(|(r, t)| requests[*r].texts[*t].clone()).collect();
         if texts.is_empty() {
             continue;
         }
         let vectors = catch_unwind(AssertUnwindSafe(|| network.embed(&texts)))
             .map_err(|_| "the network panicked".to_owned())
             .and_then(|result| result.map_err(|e| e.to_string()))
-            .and_then(|v| {
-                if v.len() == texts.len() {
-                    Ok(v)
-                } else {
-                    Err("vectors are missing".into())
-                }
-            });
+            .and_then(|v| if v.len() == texts.len() { Ok(v) } else { Err("vectors are missing".into()) });
         match vectors {
             Ok(vectors) => {
                 for ((r, t), vector) in batch.into_iter().zip(vectors) {
@@ -215,17 +160,12 @@ fn run(network: &dyn TextEmbedder, requests: Vec<Request>, batch_tokens: usize) 
             }
             Err(error) => {
                 tracing::error!(error, "an embedding batch failed");
-                batch
-                    .into_iter()
-                    .for_each(|(r, _)| results[*r] = Err(error.clone()));
+                batch.into_iter().for_each(|(r, _)| results[*r] = Err(error.clone()));
             }
         }
     }
     for (request, result) in requests.into_iter().zip(results) {
-        let result = result.map_err(|e| InferError::Backend {
-            stage: "embedding",
-            source: e.into(),
-        });
+        let result = result.map_err(|e| InferError::Backend { stage: "embedding", source: e.into() });
         drop(request.ticket);
         request.done.send(result).ok();
     }
@@ -256,18 +196,8 @@ mod tests {
         let tenant = TenantId::new("a").unwrap();
         let one = |texts: &&[(u32, usize)]| {
             let (done, result) = oneshot::channel();
-            let texts = texts
-                .iter()
-                .map(|&(token, length)| vec![token; length])
-                .collect();
-            (
-                Request {
-                    texts,
-                    done,
-                    ticket: queue.enter(&tenant).unwrap(),
-                },
-                result,
-            )
+            let texts = texts.iter().map(|&(token, length)| vec![token; length]).collect();
+            (Request { texts, done, ticket: queue.enter(&tenant).unwrap() }, result)
         };
         texts.iter().map(one).unzip()
     }
@@ -277,17 +207,8 @@ mod tests {
         let network = Echo::default();
         let (requests, results) = requests(&[&[(1, 9), (2, 3)], &[(3, 4), (4, 30), (5, 3)]]);
         run(&network, requests, 12);
-        let vectors: Vec<_> = results
-            .into_iter()
-            .map(|r| r.blocking_recv().unwrap().unwrap())
-            .collect();
-        assert_eq!(
-            vectors,
-            [
-                vec![vec![1.0], vec![2.0]],
-                vec![vec![3.0], vec![4.0], vec![5.0]]
-            ]
-        );
+        let vectors: Vec<_> = results.into_iter().map(|r| r.blocking_recv().unwrap().unwrap()).collect();
+        assert_eq!(vectors, [vec![vec![1.0], vec![2.0]], vec![vec![3.0], vec![4.0], vec![5.0]]]);
         assert_eq!(*network.0.lock(), [vec![3, 3, 4], vec![9], vec![30]]);
     }
 
@@ -295,25 +216,14 @@ mod tests {
     fn an_error_ends_the_requests_of_its_batch_and_a_request_without_a_caller_is_skipped() {
         for bad in [13, 14] {
             let network = Echo::default();
-            let (requests, mut results) =
-                requests(&[&[(1, 2)], &[(bad, 9), (2, 20)], &[(3, 40)], &[(4, 50)]]);
+            let (requests, mut results) = requests(&[&[(1, 2)], &[(bad, 9), (2, 20)], &[(3, 40)], &[(4, 50)]]);
             drop(results.pop());
             run(&network, requests, 9);
             let mut outcomes = results.into_iter().map(|r| r.blocking_recv().unwrap());
             assert_eq!(outcomes.next().unwrap().unwrap(), [[1.0]]);
-            assert!(matches!(
-                outcomes.next().unwrap(),
-                Err(InferError::Backend {
-                    stage: "embedding",
-                    ..
-                })
-            ));
+            assert!(matches!(outcomes.next().unwrap(), Err(InferError::Backend { stage: "embedding", .. })));
             assert_eq!(outcomes.next().unwrap().unwrap(), [[3.0]]);
-            assert_eq!(
-                *network.0.lock(),
-                [vec![2], vec![9], vec![40]],
-                "the rest of the failed one never ran"
-            );
+            assert_eq!(*network.0.lock(), [vec![2], vec![9], vec![40]], "the rest of the failed one never ran");
         }
     }
 }

@@ -24,10 +24,7 @@ const MIN_PROMPT_ROWS: usize = 8;
 
 pub(crate) enum Message {
     Submit(Box<Sequence>),
-    Compiled {
-        id: u64,
-        grammar: Result<Grammar, InferError>,
-    },
+    Compiled { id: u64, grammar: Result<Grammar, InferError> },
 }
 
 pub(crate) struct Worker {
@@ -94,9 +91,7 @@ impl Worker {
         if idle {
             let alone = self.scheduler.is_empty() && self.draining.is_empty();
             let first = if alone {
-                self.mailbox
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected)
+                self.mailbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 self.mailbox.recv_timeout(IDLE_POLL)
             };
@@ -118,14 +113,8 @@ impl Worker {
     fn take(&mut self, message: Message) {
         match message {
             Message::Submit(sequence) => self.scheduler.submit(*sequence),
-            Message::Compiled {
-                id,
-                grammar: Ok(grammar),
-            } => self.scheduler.compiled(id, grammar),
-            Message::Compiled {
-                id,
-                grammar: Err(error),
-            } => {
+            Message::Compiled { id, grammar: Ok(grammar) } => self.scheduler.compiled(id, grammar),
+            Message::Compiled { id, grammar: Err(error) } => {
                 let failed = self.scheduler.not_compiled(id, error);
                 self.draining.extend(failed);
             }
@@ -133,23 +122,14 @@ impl Worker {
     }
 
     fn budget(&self) -> StepBudget {
-        let rows = self
-            .settings
-            .max_step_tokens
-            .max(self.settings.max_running)
-            .max(1);
+        let rows = self.settings.max_step_tokens.max(self.settings.max_running).max(1);
         let fit = if self.row_seconds > 0.0 {
             (self.settings.inter_token_target.as_secs_f64() / self.row_seconds) as usize
         } else {
             MIN_PROMPT_ROWS
         };
-        let beside =
-            (fit - fit % MIN_PROMPT_ROWS).clamp(MIN_PROMPT_ROWS, rows.max(MIN_PROMPT_ROWS));
-        StepBudget {
-            rows,
-            prompt_rows_beside_decodes: beside,
-            score_rows: self.settings.score_rows.max(1),
-        }
+        let beside = (fit - fit % MIN_PROMPT_ROWS).clamp(MIN_PROMPT_ROWS, rows.max(MIN_PROMPT_ROWS));
+        StepBudget { rows, prompt_rows_beside_decodes: beside, score_rows: self.settings.score_rows.max(1) }
     }
 
     fn step(&mut self, plan: &[Run]) {
@@ -162,10 +142,7 @@ impl Worker {
             if self.logits.len() == rows * vocab {
                 Ok(())
             } else {
-                Err(format!(
-                    "{} logits for {rows} rows of {vocab}",
-                    self.logits.len()
-                ))
+                Err(format!("{} logits for {rows} rows of {vocab}", self.logits.len()))
             }
         });
         let mut masks = self.return_grammars(masks);
@@ -187,21 +164,10 @@ impl Worker {
     }
 
     /// Runs the network; masks are computed on a second thread meanwhile, since they need only the tokens so far.
-    fn compute(
-        &mut self,
-        plan: &[Run],
-        grammars: Vec<(u64, Grammar)>,
-    ) -> (Result<(), String>, Vec<Masked>) {
-        let Self {
-            decoder,
-            scheduler,
-            logits,
-            ..
-        } = self;
-        let sequences: Vec<&Sequence> = plan
-            .iter()
-            .map(|run| scheduler.sequence(run.id).expect("a planned sequence runs"))
-            .collect();
+    fn compute(&mut self, plan: &[Run], grammars: Vec<(u64, Grammar)>) -> (Result<(), String>, Vec<Masked>) {
+        let Self { decoder, scheduler, logits, .. } = self;
+        let sequences: Vec<&Sequence> =
+            plan.iter().map(|run| scheduler.sequence(run.id).expect("a planned sequence runs")).collect();
         let segments: Vec<Segment<'_>> = plan
             .iter()
             .zip(&sequences)
@@ -215,9 +181,7 @@ impl Worker {
         let cancelled = || sequences.iter().all(|sequence| sequence.is_cancelled());
         logits.clear();
         let mut forward = || {
-            let step = catch_unwind(AssertUnwindSafe(|| {
-                decoder.step(&segments, logits, &cancelled)
-            }));
+            let step = catch_unwind(AssertUnwindSafe(|| decoder.step(&segments, logits, &cancelled)));
             match step {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => Err("the network panicked".to_owned()),
@@ -243,11 +207,7 @@ impl Worker {
     fn borrow_grammars(&mut self, plan: &[Run]) -> Vec<(u64, Grammar)> {
         let mut grammars = Vec::new();
         for run in plan.iter().filter(|run| run.logits == LogitRows::Last) {
-            let Some(Sequence {
-                work: Work::Generate(generation),
-                ..
-            }) = self.scheduler.sequence_mut(run.id)
-            else {
+            let Some(Sequence { work: Work::Generate(generation), .. }) = self.scheduler.sequence_mut(run.id) else {
                 continue;
             };
             match std::mem::replace(&mut generation.grammar, Constraining::Lent) {
@@ -261,11 +221,7 @@ impl Worker {
     fn return_grammars(&mut self, masked: Vec<Masked>) -> HashMap<u64, Result<Mask, InferError>> {
         let mut masks = HashMap::new();
         for (id, grammar, mask) in masked {
-            if let Some(Sequence {
-                work: Work::Generate(generation),
-                ..
-            }) = self.scheduler.sequence_mut(id)
-            {
+            if let Some(Sequence { work: Work::Generate(generation), .. }) = self.scheduler.sequence_mut(id) {
                 generation.grammar = Constraining::Ready(grammar);
             }
             masks.insert(id, mask);
@@ -273,18 +229,11 @@ impl Worker {
         masks
     }
 
-    fn absorb(
-        &mut self,
-        run: &Run,
-        rows: &[f32],
-        vocab: usize,
-        mask: Option<Result<Mask, InferError>>,
-    ) {
+    fn absorb(&mut self, run: &Run, rows: &[f32], vocab: usize, mask: Option<Result<Mask, InferError>>) {
         let Some(sequence) = self.scheduler.sequence_mut(run.id) else {
             return;
         };
-        let lost =
-            matches!(&sequence.work, Work::Generate(g) if matches!(g.grammar, Constraining::Lent));
+        let lost = matches!(&sequence.work, Work::Generate(g) if matches!(g.grammar, Constraining::Lent));
         let result = match mask.transpose() {
             _ if lost => Err(backend("constraining", "the grammar was lost")),
             Ok(mask) => sequence.absorb(run.count, rows, vocab, mask),
@@ -311,11 +260,7 @@ impl Worker {
     /// A step that stopped because all of it was cancelled is no failure: the sweep drops what was cancelled, and
     /// what was not runs again.
     fn fail_step(&mut self, plan: &[Run], reason: &str) {
-        let cancelled = |run: &Run| {
-            self.scheduler
-                .sequence(run.id)
-                .is_none_or(Sequence::is_cancelled)
-        };
+        let cancelled = |run: &Run| self.scheduler.sequence(run.id).is_none_or(Sequence::is_cancelled);
         if plan.iter().all(cancelled) {
             return;
         }
@@ -336,11 +281,7 @@ impl Worker {
     }
 
     fn learn(&mut self, seconds: f64) {
-        let old = if self.row_seconds > 0.0 {
-            self.row_seconds
-        } else {
-            seconds
-        };
+        let old = if self.row_seconds > 0.0 { self.row_seconds } else { seconds };
         self.row_seconds = 0.8 * old + 0.2 * seconds;
     }
 
@@ -367,8 +308,5 @@ impl Run {
 }
 
 fn backend(stage: &'static str, reason: &str) -> InferError {
-    InferError::Backend {
-        stage,
-        source: reason.into(),
-    }
+    InferError::Backend { stage, source: reason.into() }
 }

@@ -26,13 +26,7 @@ struct Account {
 impl Fairness {
     /// A sequence of `tenant` arrives.
     pub fn enter(&mut self, tenant: &TenantId) {
-        let floor = self
-            .tenants
-            .values()
-            .filter(|a| a.present > 0)
-            .map(|a| a.served)
-            .min()
-            .unwrap_or(0);
+        let floor = self.tenants.values().filter(|a| a.present > 0).map(|a| a.served).min().unwrap_or(0);
         let account = self.tenants.entry(tenant.clone()).or_default();
         if account.present == 0 {
             account.served = account.served.max(floor);
@@ -76,10 +70,6 @@ mod tests {
         fairness.charge(&b, 50);
         fairness.leave(&b);
         fairness.enter(&b);
-        assert_eq!(
-            fairness.served(&b),
-            150,
-            "leaving does not clear what was served"
-        );
+        assert_eq!(fairness.served(&b), 150, "leaving does not clear what was served");
     }
 }

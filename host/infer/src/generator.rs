@@ -25,8 +25,8 @@ use std::time::Instant;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::TenantId;
 use stockade_core::infer::{
-    Constraint, EmbedInput, EventStream, GenerateRequest, InferError, Load, ModelInfo, Prompt,
-    Rendered, Sampling, ScoreRequest, TokenizeOptions,
+    Constraint, EmbedInput, EventStream, GenerateRequest, InferError, Load, ModelInfo, Prompt, Rendered, Sampling,
+    ScoreRequest, TokenizeOptions,
 };
 use stockade_model::decoder::{Decoder, PAGE_TOKENS};
 use tokio::sync::oneshot;
@@ -35,13 +35,7 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_LOGPROBS: u8 = 20;
 const MAX_BIASES: usize = 4096;
-const MARKERS: [&str; 5] = [
-    PYTHON_TAG,
-    "<tool_call>",
-    "</tool_call>",
-    "<think>",
-    "</think>",
-];
+const MARKERS: [&str; 5] = [PYTHON_TAG, "<tool_call>", "</tool_call>", "<think>", "</think>"];
 
 /// What a language model is made of.
 pub struct GeneratorParts {
@@ -91,45 +85,25 @@ struct Start {
 
 impl Generator {
     pub fn start(parts: GeneratorParts, settings: Settings) -> Result<Self, InferError> {
-        let GeneratorParts {
-            mut decoder,
-            text,
-            vocabulary,
-            mut info,
-            pages,
-            labels,
-            kv_type,
-        } = parts;
+        let GeneratorParts { mut decoder, text, vocabulary, mut info, pages, labels, kv_type } = parts;
         decoder
             .allocate_pages(pages)
-            .map_err(|e| InferError::Backend {
-                stage: "allocating pages",
-                source: Box::new(e),
-            })?;
+            .map_err(|e| InferError::Backend { stage: "allocating pages", source: Box::new(e) })?;
         let vocab = decoder.spec().vocab;
         let held = u32::try_from(pages.saturating_mul(PAGE_TOKENS)).unwrap_or(u32::MAX);
         info.context_tokens = info.context_tokens.min(held);
-        let gauges = Arc::new(Mutex::new(Load {
-            kv_pages_total: pages as u32,
-            ..Load::default()
-        }));
+        let gauges = Arc::new(Mutex::new(Load { kv_pages_total: pages as u32, ..Load::default() }));
         let (mailbox, mail) = mpsc::channel();
         let worker = Worker::new(decoder, pages, mail, settings.clone(), Arc::clone(&gauges));
         let grammars = Grammars::new(&vocabulary, settings.grammar.clone())?;
         let thread = std::thread::Builder::new()
             .name(format!("engine-{}", info.id).chars().take(15).collect())
             .spawn(move || worker.run())
-            .map_err(|e| InferError::Backend {
-                stage: "starting threads",
-                source: Box::new(e),
-            })?;
+            .map_err(|e| InferError::Backend { stage: "starting threads", source: Box::new(e) })?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(no_randomness)?;
         Ok(Self {
-            markers: MARKERS
-                .iter()
-                .filter_map(|m| vocabulary.special_token(m.as_bytes()))
-                .collect(),
+            markers: MARKERS.iter().filter_map(|m| vocabulary.special_token(m.as_bytes())).collect(),
             queue: Queue::new(settings.max_waiting, settings.max_waiting_per_tenant),
             info,
             settings,
@@ -159,15 +133,9 @@ impl Generator {
 
     pub fn generate(&self, request: GenerateRequest) -> Result<EventStream, InferError> {
         check(&request.sampling)?;
-        let Start {
-            tokens,
-            format,
-            constraint,
-        } = self.prepare(&request)?;
+        let Start { tokens, format, constraint } = self.prepare(&request)?;
         let room = self.room(&tokens, request.sampling.max_tokens)?;
-        let grammar = constraint
-            .map(|c| self.grammars.prepare(&request.tenant, &c))
-            .transpose()?;
+        let grammar = constraint.map(|c| self.grammars.prepare(&request.tenant, &c)).transpose()?;
         let ticket = self.queue.enter(&request.tenant)?;
         let nonce = getrandom::u64().map_err(no_randomness)?;
         let (events, stream) = tokio::sync::mpsc::channel(self.settings.stream_events.max(1));
@@ -180,11 +148,7 @@ impl Generator {
                 (Constraining::Pending { deadline }, Some(job))
             }
         };
-        let shown = if format.is_some() {
-            self.markers.clone()
-        } else {
-            Vec::new()
-        };
+        let shown = if format.is_some() { self.markers.clone() } else { Vec::new() };
         let work = Work::Generate(Box::new(Generation {
             reply: Reply::new(&sampling.stop, format, nonce),
             grammar,
@@ -215,20 +179,11 @@ impl Generator {
     ) -> Result<oneshot::Receiver<Result<Vec<TokenLogprob>, InferError>>, InferError> {
         let mut tokens = match &request.context {
             Prompt::Chat(prompt) => self.chat(prompt)?.rendered.tokens,
-            Prompt::Text(text) => self.encode(
-                text,
-                TokenizeOptions {
-                    add_special: true,
-                    parse_special: false,
-                },
-            )?,
+            Prompt::Text(text) => self.encode(text, TokenizeOptions { add_special: true, parse_special: false })?,
             Prompt::Tokens(tokens) => tokens.clone(),
         };
         if tokens.is_empty() {
-            return Err(invalid(
-                "context",
-                "at least one token must stand before the continuation",
-            ));
+            return Err(invalid("context", "at least one token must stand before the continuation"));
         }
         let first_row = tokens.len() - 1;
         match &request.continuation {
@@ -239,11 +194,7 @@ impl Generator {
         let limit = self.info.context_tokens;
         if tokens.len() > limit as usize {
             let (prompt, requested) = (first_row as u32 + 1, (tokens.len() - first_row - 1) as u32);
-            return Err(InferError::ContextOverflow {
-                prompt,
-                requested,
-                limit,
-            });
+            return Err(InferError::ContextOverflow { prompt, requested, limit });
         }
         let (done, result) = oneshot::channel();
         if tokens.len() == first_row + 1 {
@@ -252,12 +203,7 @@ impl Generator {
         }
         let ticket = self.queue.enter(&request.tenant)?;
         let vocabulary = Arc::clone(&self.vocabulary);
-        let work = Work::Score(Score {
-            first_row,
-            results: Vec::new(),
-            vocabulary,
-            done: Some(done),
-        });
+        let work = Work::Score(Score { first_row, results: Vec::new(), vocabulary, done: Some(done) });
         self.submit(request.tenant, tokens, work, ticket, "log_likelihood")?;
         Ok(result)
     }
@@ -268,10 +214,7 @@ impl Generator {
         tenant: &TenantId,
         text: &str,
     ) -> Result<oneshot::Receiver<Result<Vec<f32>, InferError>>, InferError> {
-        let options = TokenizeOptions {
-            add_special: true,
-            parse_special: false,
-        };
+        let options = TokenizeOptions { add_special: true, parse_special: false };
         let tokens = self.encode(text, options)?;
         let limit = self.info.context_tokens;
         if tokens.is_empty() {
@@ -279,11 +222,7 @@ impl Generator {
         }
         if tokens.len() > limit as usize {
             let prompt = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-            return Err(InferError::ContextOverflow {
-                prompt,
-                requested: 0,
-                limit,
-            });
+            return Err(InferError::ContextOverflow { prompt, requested: 0, limit });
         }
         let ticket = self.queue.enter(tenant)?;
         let (done, result) = oneshot::channel();
@@ -304,24 +243,14 @@ impl Generator {
         self.labels.iter().cloned().zip(probabilities).collect()
     }
 
-    pub fn render(
-        &self,
-        prompt: &stockade_core::infer::ChatPrompt,
-    ) -> Result<Rendered, InferError> {
+    pub fn render(&self, prompt: &stockade_core::infer::ChatPrompt) -> Result<Rendered, InferError> {
         Ok(self.chat(prompt)?.rendered)
     }
 
     pub fn encode(&self, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
         if text.len() > self.settings.max_text_bytes {
-            let reason = format!(
-                "{} bytes, more than {}",
-                text.len(),
-                self.settings.max_text_bytes
-            );
-            return Err(InferError::Invalid {
-                field: "prompt",
-                reason,
-            });
+            let reason = format!("{} bytes, more than {}", text.len(), self.settings.max_text_bytes);
+            return Err(InferError::Invalid { field: "prompt", reason });
         }
         self.text.encode(text, options)
     }
@@ -331,10 +260,7 @@ impl Generator {
         match tokens.iter().find(|&&token| token as usize >= self.vocab) {
             Some(token) => Err(InferError::Invalid {
                 field: "prompt",
-                reason: format!(
-                    "token {token} is not below the vocabulary of {}",
-                    self.vocab
-                ),
+                reason: format!("token {token} is not below the vocabulary of {}", self.vocab),
             }),
             None => Ok(()),
         }
@@ -343,55 +269,31 @@ impl Generator {
     fn chat(&self, prompt: &stockade_core::infer::ChatPrompt) -> Result<PreparedChat, InferError> {
         let bytes: usize = prompt.messages.iter().map(|m| m.joined_text().len()).sum();
         if bytes > self.settings.max_text_bytes {
-            let reason = format!(
-                "{bytes} bytes of text, more than {}",
-                self.settings.max_text_bytes
-            );
-            return Err(InferError::Invalid {
-                field: "messages",
-                reason,
-            });
+            let reason = format!("{bytes} bytes of text, more than {}", self.settings.max_text_bytes);
+            return Err(InferError::Invalid { field: "messages", reason });
         }
         chat::prepare(&*self.text, prompt)
     }
 
     fn prepare(&self, request: &GenerateRequest) -> Result<Start, InferError> {
         let own = request.constraint.clone();
-        let plain = |tokens, constraint| Start {
-            tokens,
-            format: None,
-            constraint,
-        };
+        let plain = |tokens, constraint| Start { tokens, format: None, constraint };
         Ok(match &request.prompt {
             Prompt::Tokens(tokens) => plain(tokens.clone(), own),
             Prompt::Text(text) => {
-                let options = TokenizeOptions {
-                    add_special: true,
-                    parse_special: false,
-                };
+                let options = TokenizeOptions { add_special: true, parse_special: false };
                 plain(self.encode(text, options)?, own)
             }
             Prompt::Chat(prompt) => {
-                let PreparedChat {
-                    rendered,
-                    mut format,
-                    constraint,
-                } = self.chat(prompt)?;
+                let PreparedChat { rendered, mut format, constraint } = self.chat(prompt)?;
                 if own.is_some() && constraint.is_some() {
-                    return Err(invalid(
-                        "tool_choice",
-                        "an enforced tool call and a constraint exclude each other",
-                    ));
+                    return Err(invalid("tool_choice", "an enforced tool call and a constraint exclude each other"));
                 }
                 if own.is_some() && format.calls == Some(CallFormat::Llama) {
                     // A constrained object and a call in this form cannot be told apart.
                     format.calls = None;
                 }
-                Start {
-                    tokens: rendered.tokens,
-                    format: Some(format),
-                    constraint: constraint.or(own),
-                }
+                Start { tokens: rendered.tokens, format: Some(format), constraint: constraint.or(own) }
             }
         })
     }
@@ -434,14 +336,9 @@ impl Generator {
             queue_ms = empty, prefill_ms = empty, decode_ms = empty, tokens_per_second = empty,
         );
         let sequence = Sequence::new(id, tenant, tokens, root, work, Some(ticket), span);
-        let gone = || InferError::Backend {
-            stage: "queueing",
-            source: "the engine thread has ended".into(),
-        };
+        let gone = || InferError::Backend { stage: "queueing", source: "the engine thread has ended".into() };
         let mailbox = self.mailbox.as_ref().ok_or_else(gone)?;
-        mailbox
-            .send(Message::Submit(Box::new(sequence)))
-            .map_err(|_| gone())?;
+        mailbox.send(Message::Submit(Box::new(sequence))).map_err(|_| gone())?;
         Ok(id)
     }
 }
@@ -465,10 +362,7 @@ fn check(s: &Sampling) -> Result<(), InferError> {
         if value.is_finite() && (low..=high).contains(&value) {
             Ok(())
         } else {
-            Err(InferError::Invalid {
-                field,
-                reason: format!("{value} is not in {low} to {high}"),
-            })
+            Err(InferError::Invalid { field, reason: format!("{value} is not in {low} to {high}") })
         }
     };
     range("temperature", s.temperature, 0.0, 2.0)?;
@@ -481,37 +375,22 @@ fn check(s: &Sampling) -> Result<(), InferError> {
         range("logit_bias", *bias, -100.0, 100.0)?;
     }
     if s.logit_bias.len() > MAX_BIASES {
-        return Err(InferError::Invalid {
-            field: "logit_bias",
-            reason: format!("more than {MAX_BIASES} tokens"),
-        });
+        return Err(InferError::Invalid { field: "logit_bias", reason: format!("more than {MAX_BIASES} tokens") });
     }
     if s.stop.len() > MAX_STOPS || s.stop.iter().any(|stop| stop.len() > MAX_STOP_BYTES) {
         let reason = format!("more than {MAX_STOPS} or one longer than {MAX_STOP_BYTES} bytes");
-        return Err(InferError::Invalid {
-            field: "stop",
-            reason,
-        });
+        return Err(InferError::Invalid { field: "stop", reason });
     }
     if s.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
-        return Err(InferError::Invalid {
-            field: "logprobs",
-            reason: format!("more than {MAX_LOGPROBS}"),
-        });
+        return Err(InferError::Invalid { field: "logprobs", reason: format!("more than {MAX_LOGPROBS}") });
     }
     Ok(())
 }
 
 fn invalid(field: &'static str, reason: &str) -> InferError {
-    InferError::Invalid {
-        field,
-        reason: reason.into(),
-    }
+    InferError::Invalid { field, reason: reason.into() }
 }
 
 fn no_randomness(error: getrandom::Error) -> InferError {
-    InferError::Backend {
-        stage: "randomness",
-        source: Box::new(error),
-    }
+    InferError::Backend { stage: "randomness", source: Box::new(error) }
 }

@@ -25,15 +25,8 @@ const LEAST_KV_TOKENS: usize = 1024;
 /// Default tokens of keys and values: enough for a few conversations at once.
 const KV_TOKENS: usize = 16_384;
 /// Control tokens that end a turn in the families served, whatever the configuration lists.
-const END_OF_TURN: [&str; 7] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end|>",
-    "</s>",
-];
+const END_OF_TURN: [&str; 7] =
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -88,57 +81,22 @@ impl Engine {
             info.embedding_dimensions = Some(network.dimensions() as u32);
             let bytes = network.weight_bytes() as u64;
             self.reserve(&info.id, bytes).map_err(|available| {
-                let sum = DoesNotFit {
-                    available,
-                    total: bytes,
-                    weights: bytes,
-                    ..DoesNotFit::default()
-                };
-                LoadError::Memory {
-                    path: path.to_owned(),
-                    sum,
-                }
+                let sum = DoesNotFit { available, total: bytes, weights: bytes, ..DoesNotFit::default() };
+                LoadError::Memory { path: path.to_owned(), sum }
             })?;
-            return Ok(self.add_embedder(EmbedderParts {
-                network: Box::new(network),
-                text,
-                info,
-            })?);
+            return Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?);
         }
         let spec = llama::spec(&checkpoint, &config, options.kv_type)?;
-        let want = options
-            .kv_tokens
-            .unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
-        let memory = plan(
-            &spec,
-            self.settings(),
-            want,
-            LEAST_KV_TOKENS,
-            self.memory_left(),
-        )
-        .map_err(|sum| LoadError::Memory {
-            path: path.to_owned(),
-            sum,
-        })?;
+        let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
+        let memory = plan(&spec, self.settings(), want, LEAST_KV_TOKENS, self.memory_left())
+            .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
         let before = self.reserve(&info.id, memory.bytes).map_err(|available| {
-            let sum = DoesNotFit {
-                available,
-                total: memory.bytes,
-                ..DoesNotFit::default()
-            };
-            LoadError::Memory {
-                path: path.to_owned(),
-                sum,
-            }
+            let sum = DoesNotFit { available, total: memory.bytes, ..DoesNotFit::default() };
+            LoadError::Memory { path: path.to_owned(), sum }
         })?;
-        let load = llama::LoadOptions {
-            kv_type: options.kv_type,
-            precision: options.precision,
-            budget: None,
-        };
-        let served = llama::load(&checkpoint, &config, self.pool(), &load, progress)
-            .map_err(LoadError::from)
-            .and_then(|decoder| {
+        let load = llama::LoadOptions { kv_type: options.kv_type, precision: options.precision, budget: None };
+        let served = llama::load(&checkpoint, &config, self.pool(), &load, progress).map_err(LoadError::from).and_then(
+            |decoder| {
                 let tokenizer = text.tokenizer();
                 let parts = GeneratorParts {
                     vocabulary: vocabulary(tokenizer, &config),
@@ -153,7 +111,8 @@ impl Engine {
                     kv_type: kv_name(options.kv_type),
                 };
                 Ok(self.add_generator(parts)?)
-            });
+            },
+        );
         if served.is_err() {
             self.restore(&info.id, before);
         }
@@ -171,23 +130,14 @@ fn kv_name(kv_type: KvType) -> &'static str {
 fn vocabulary(tokenizer: &Tokenizer, config: &ModelConfig) -> Vocabulary {
     let mut ends = config.eos_ids.clone();
     ends.extend(tokenizer.special().eos);
-    ends.extend(
-        END_OF_TURN
-            .iter()
-            .filter_map(|text| tokenizer.added_id(text)),
-    );
+    ends.extend(END_OF_TURN.iter().filter_map(|text| tokenizer.added_id(text)));
     ends.sort_unstable();
     ends.dedup();
-    let tokens = (0..tokenizer.vocab_size() as u32)
-        .map(|id| (tokenizer.token_bytes(id), tokenizer.is_control(id)));
+    let tokens = (0..tokenizer.vocab_size() as u32).map(|id| (tokenizer.token_bytes(id), tokenizer.is_control(id)));
     Vocabulary::new(tokens, ends)
 }
 
-fn describe(
-    id: ModelId,
-    checkpoint: &Checkpoint,
-    config: &ModelConfig,
-) -> Result<ModelInfo, ModelError> {
+fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Result<ModelInfo, ModelError> {
     let mut bytes: HashMap<String, usize> = HashMap::new();
     let mut parameters = 0u64;
     for tensor in checkpoint.tensors() {
@@ -195,9 +145,7 @@ fn describe(
         parameters += tensor.rows as u64 * tensor.cols as u64;
     }
     let largest = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |t| t.as_secs());
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
     Ok(ModelInfo {
         id,
         kind: match (&config.head, config.architecture) {

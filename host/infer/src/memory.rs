@@ -39,54 +39,29 @@ pub fn plan(
 ) -> Result<MemoryPlan, DoesNotFit> {
     let product = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
     let weights = spec.weight_bytes as u64;
-    let rows = product(
-        spec.row_bytes,
-        settings.max_step_tokens.max(settings.max_running),
-    );
+    let rows = product(spec.row_bytes, settings.max_step_tokens.max(settings.max_running));
     // The engine's copy and the sampler's scratch of a row.
-    let logits = product(
-        spec.vocab * 4,
-        settings.max_running + settings.score_rows + 2,
-    );
+    let logits = product(spec.vocab * 4, settings.max_running + settings.score_rows + 2);
     let fixed = weights.saturating_add(rows).saturating_add(logits);
     let least = least_tokens.min(want_tokens).div_ceil(PAGE_TOKENS).max(1);
     let kv = product(spec.page_bytes, least);
     let total = fixed.saturating_add(kv);
     if total > available {
         let kv_tokens = product(least, PAGE_TOKENS);
-        return Err(DoesNotFit {
-            available,
-            total,
-            weights,
-            rows,
-            logits,
-            kv,
-            kv_tokens,
-        });
+        return Err(DoesNotFit { available, total, weights, rows, logits, kv, kv_tokens });
     }
     let fit = (available - fixed) / (spec.page_bytes.max(1) as u64);
-    let pages = want_tokens
-        .div_ceil(PAGE_TOKENS)
-        .max(1)
-        .min(usize::try_from(fit).unwrap_or(usize::MAX));
-    Ok(MemoryPlan {
-        pages,
-        bytes: fixed + product(spec.page_bytes, pages),
-    })
+    let pages = want_tokens.div_ceil(PAGE_TOKENS).max(1).min(usize::try_from(fit).unwrap_or(usize::MAX));
+    Ok(MemoryPlan { pages, bytes: fixed + product(spec.page_bytes, pages) })
 }
 
 /// Bytes that models may take on this machine: a share of the smallest of physical memory and the limits of the control
 /// groups this process is in.
 pub fn machine_limit() -> u64 {
-    let physical = read("/proc/meminfo")
-        .and_then(|text| mem_total(&text))
-        .unwrap_or(4 << 30);
+    let physical = read("/proc/meminfo").and_then(|text| mem_total(&text)).unwrap_or(4 << 30);
     let groups = read("/proc/self/cgroup").unwrap_or_default();
-    let limit = group_files(&groups)
-        .iter()
-        .filter_map(|path| read(path)?.trim().parse::<u64>().ok())
-        .min()
-        .unwrap_or(u64::MAX);
+    let limit =
+        group_files(&groups).iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min().unwrap_or(u64::MAX);
     physical.min(limit) / MODELS_SHARE.1 * MODELS_SHARE.0
 }
 
@@ -95,23 +70,14 @@ fn read(path: &str) -> Option<String> {
 }
 
 fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The files that hold the limits of a process's control groups (version 2 and 1), from `/proc/self/cgroup`.
 fn group_files(groups: &str) -> Vec<String> {
-    let mut files = vec![
-        "/sys/fs/cgroup/memory.max".to_owned(),
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
-    ];
+    let mut files =
+        vec!["/sys/fs/cgroup/memory.max".to_owned(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -131,57 +97,25 @@ mod tests {
     use super::*;
 
     fn spec() -> DecoderSpec {
-        DecoderSpec {
-            vocab: 100,
-            context_tokens: 1024,
-            page_bytes: 1000,
-            weight_bytes: 50_000,
-            row_bytes: 10,
-        }
+        DecoderSpec { vocab: 100, context_tokens: 1024, page_bytes: 1000, weight_bytes: 50_000, row_bytes: 10 }
     }
 
     #[test]
     fn pages_get_what_is_left_and_a_model_that_cannot_fit_is_refused_with_the_sum() {
-        let settings = Settings {
-            max_step_tokens: 100,
-            max_running: 10,
-            score_rows: 8,
-            ..Settings::default()
-        };
+        let settings = Settings { max_step_tokens: 100, max_running: 10, score_rows: 8, ..Settings::default() };
         let fixed = 50_000 + 10 * 100 + 400 * 20;
         let all = plan(&spec(), &settings, 320, 32, 1_000_000).unwrap();
-        assert_eq!(
-            all,
-            MemoryPlan {
-                pages: 10,
-                bytes: fixed + 10_000
-            }
-        );
+        assert_eq!(all, MemoryPlan { pages: 10, bytes: fixed + 10_000 });
         let some = plan(&spec(), &settings, 320, 32, fixed + 3_500).unwrap();
-        assert_eq!(
-            some,
-            MemoryPlan {
-                pages: 3,
-                bytes: fixed + 3_000
-            }
-        );
+        assert_eq!(some, MemoryPlan { pages: 3, bytes: fixed + 3_000 });
         let refused = plan(&spec(), &settings, 320, 32, fixed + 999).unwrap_err();
-        assert_eq!(
-            (refused.total, refused.available),
-            (fixed + 1_000, fixed + 999)
-        );
-        assert_eq!(
-            refused.weights + refused.rows + refused.logits + refused.kv,
-            refused.total
-        );
+        assert_eq!((refused.total, refused.available), (fixed + 1_000, fixed + 999));
+        assert_eq!(refused.weights + refused.rows + refused.logits + refused.kv, refused.total);
     }
 
     #[test]
     fn limits_are_read_from_both_versions_of_control_groups() {
-        assert_eq!(
-            mem_total("MemFree: 1 kB\nMemTotal:       24 kB\n"),
-            Some(24 << 10)
-        );
+        assert_eq!(mem_total("MemFree: 1 kB\nMemTotal:       24 kB\n"), Some(24 << 10));
         let files = group_files("0::/a/b\n5:cpu,memory:/c\n6:pids:/d\n");
         assert!(files.contains(&"/sys/fs/cgroup/a/b/memory.max".to_owned()));
         assert!(files.contains(&"/sys/fs/cgroup/memory/c/memory.limit_in_bytes".to_owned()));

@@ -22,10 +22,7 @@ impl LoadedText {
             let source = template.source();
             (template, source)
         });
-        Ok(Self {
-            tokenizer,
-            template,
-        })
+        Ok(Self { tokenizer, template })
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -35,19 +32,8 @@ impl LoadedText {
 
 impl ModelText for LoadedText {
     fn encode(&self, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
-        let TokenizeOptions {
-            add_special,
-            parse_special,
-        } = options;
-        self.tokenizer
-            .encode(
-                text,
-                EncodeOptions {
-                    add_special,
-                    parse_special,
-                },
-            )
-            .map_err(refused)
+        let TokenizeOptions { add_special, parse_special } = options;
+        self.tokenizer.encode(text, EncodeOptions { add_special, parse_special }).map_err(refused)
     }
 
     fn decode(&self, tokens: &[u32]) -> Result<String, InferError> {
@@ -65,9 +51,7 @@ impl ModelText for LoadedText {
         args: &Map<String, Value>,
     ) -> Result<Rendered, InferError> {
         let Some((template, _)) = &self.template else {
-            return Err(InferError::Template(
-                "the model has no chat template".into(),
-            ));
+            return Err(InferError::Template("the model has no chat template".into()));
         };
         let messages = as_json(messages)?;
         let tools: Vec<Value> = tools.iter().map(tool_as_json).collect();
@@ -78,27 +62,16 @@ impl ModelText for LoadedText {
             variables: (!args.is_empty()).then_some(args),
             now: SystemTime::now(),
         };
-        let rendered = template
-            .render(&input)
-            .map_err(|e| InferError::Template(e.to_string()))?;
+        let rendered = template.render(&input).map_err(|e| InferError::Template(e.to_string()))?;
         let tokens = self.tokenizer.encode_rendered(&rendered).map_err(refused)?;
-        Ok(Rendered {
-            text: rendered.text().into_owned(),
-            tokens,
-        })
+        Ok(Rendered { text: rendered.text().into_owned(), tokens })
     }
 }
 
 fn refused(error: TokenizeError) -> InferError {
     match error.fault() {
-        Fault::Caller | Fault::Load => InferError::Invalid {
-            field: "prompt",
-            reason: error.to_string(),
-        },
-        Fault::Host => InferError::Backend {
-            stage: "tokenizing",
-            source: Box::new(error),
-        },
+        Fault::Caller | Fault::Load => InferError::Invalid { field: "prompt", reason: error.to_string() },
+        Fault::Host => InferError::Backend { stage: "tokenizing", source: Box::new(error) },
     }
 }
 
@@ -123,8 +96,7 @@ fn as_json(messages: &[Message]) -> Result<Vec<Value>, InferError> {
                 Part::Reasoning { text } => reasoning.push_str(text),
                 Part::ToolCall(call) => {
                     let text = || Value::String(call.arguments.clone());
-                    let arguments: Value =
-                        serde_json::from_str(&call.arguments).unwrap_or_else(|_| text());
+                    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| text());
                     let function = json!({"name": call.name, "arguments": arguments});
                     calls.push(json!({"id": call.id, "type": "function", "function": function}));
                 }
@@ -135,17 +107,11 @@ fn as_json(messages: &[Message]) -> Result<Vec<Value>, InferError> {
                 })),
                 Part::Image(_) => {
                     let reason = "the model takes no images".into();
-                    return Err(InferError::Invalid {
-                        field: "messages",
-                        reason,
-                    });
+                    return Err(InferError::Invalid { field: "messages", reason });
                 }
             }
         }
-        let has_text = message
-            .parts
-            .iter()
-            .any(|part| matches!(part, Part::Text { .. }));
+        let has_text = message.parts.iter().any(|part| matches!(part, Part::Text { .. }));
         if has_text || results.is_empty() {
             let mut object = Map::new();
             object.insert("role".into(), message.role.as_str().into());
@@ -173,51 +139,26 @@ mod tests {
 
     #[test]
     fn messages_take_the_shape_that_templates_know() {
-        let call = ToolCall {
-            id: "c1".into(),
-            name: "f".into(),
-            arguments: "{\"a\": 1}".into(),
-        };
-        let result = |id: &str| {
-            Part::ToolResult(ToolResult {
-                call_id: id.into(),
-                content: "42".into(),
-                is_error: false,
-            })
-        };
+        let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{\"a\": 1}".into() };
+        let result =
+            |id: &str| Part::ToolResult(ToolResult { call_id: id.into(), content: "42".into(), is_error: false });
         let messages = [
             Message {
                 role: Role::Assistant,
                 parts: vec![Part::Reasoning { text: "hm".into() }, Part::ToolCall(call)],
                 name: None,
             },
-            Message {
-                role: Role::Tool,
-                parts: vec![result("c1"), result("c2")],
-                name: None,
-            },
+            Message { role: Role::Tool, parts: vec![result("c1"), result("c2")], name: None },
         ];
         let json = as_json(&messages).unwrap();
         assert_eq!(json[0]["tool_calls"][0]["function"]["arguments"]["a"], 1);
-        assert_eq!(
-            (&json[0]["content"], &json[0]["reasoning_content"]),
-            (&json!(""), &json!("hm"))
-        );
+        assert_eq!((&json[0]["content"], &json[0]["reasoning_content"]), (&json!(""), &json!("hm")));
         assert_eq!((json.len(), &json[2]["tool_call_id"]), (3, &json!("c2")));
         let image = Message {
             role: Role::User,
-            parts: vec![Part::Image(Image {
-                media_type: "image/png".into(),
-                data: vec![],
-            })],
+            parts: vec![Part::Image(Image { media_type: "image/png".into(), data: vec![] })],
             name: None,
         };
-        assert!(matches!(
-            as_json(&[image]),
-            Err(InferError::Invalid {
-                field: "messages",
-                ..
-            })
-        ));
+        assert!(matches!(as_json(&[image]), Err(InferError::Invalid { field: "messages", .. })));
     }
 }

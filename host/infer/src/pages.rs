@@ -17,13 +17,7 @@ impl PageKey {
     /// The key before the first page: what belongs to another tenant, weights, adapter or KV type never matches.
     ///
     /// `secret` is made by the host at start, so that no client can choose or guess a salt.
-    pub fn root(
-        secret: &[u8; 32],
-        tenant: &TenantId,
-        weights: &Digest,
-        adapter: Option<&Digest>,
-        kv: &str,
-    ) -> Self {
+    pub fn root(secret: &[u8; 32], tenant: &TenantId, weights: &Digest, adapter: Option<&Digest>, kv: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(secret);
         hash.update((tenant.as_str().len() as u64).to_le_bytes());
@@ -118,19 +112,13 @@ impl Pages {
     pub fn peek(&self, keys: &[PageKey]) -> (usize, usize) {
         let found = keys.iter().map_while(|key| self.index.get(key));
         found.fold((0, 0), |(known, kept), &page| {
-            (
-                known + 1,
-                kept + usize::from(self.pages[page as usize].holders == 0),
-            )
+            (known + 1, kept + usize::from(self.pages[page as usize].holders == 0))
         })
     }
 
     /// Holds the pages of the longest known prefix of `keys`.
     pub fn reuse(&mut self, keys: &[PageKey]) -> Vec<u32> {
-        let found: Vec<u32> = keys
-            .iter()
-            .map_while(|key| self.index.get(key).copied())
-            .collect();
+        let found: Vec<u32> = keys.iter().map_while(|key| self.index.get(key).copied()).collect();
         for &id in &found {
             let page = &mut self.pages[id as usize];
             if page.holders == 0 {
@@ -155,10 +143,7 @@ impl Pages {
         self.clock += 1;
         for (depth, &id) in pages.iter().enumerate() {
             let page = &mut self.pages[id as usize];
-            page.holders = page
-                .holders
-                .checked_sub(1)
-                .expect("a released page is held");
+            page.holders = page.holders.checked_sub(1).expect("a released page is held");
             if page.holders > 0 {
                 continue;
             }

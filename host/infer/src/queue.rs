@@ -23,11 +23,7 @@ pub(crate) struct Ticket {
 
 impl Queue {
     pub fn new(max: usize, max_per_tenant: usize) -> Arc<Self> {
-        Arc::new(Self {
-            max,
-            max_per_tenant,
-            waiting: Mutex::default(),
-        })
+        Arc::new(Self { max, max_per_tenant, waiting: Mutex::default() })
     }
 
     pub fn enter(self: &Arc<Self>, tenant: &TenantId) -> Result<Ticket, InferError> {
@@ -42,10 +38,7 @@ impl Queue {
         }
         *total += 1;
         tenants.insert(tenant.clone(), own + 1);
-        Ok(Ticket {
-            queue: Arc::clone(self),
-            tenant: tenant.clone(),
-        })
+        Ok(Ticket { queue: Arc::clone(self), tenant: tenant.clone() })
     }
 }
 
@@ -72,15 +65,9 @@ mod tests {
         let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
         let first = queue.enter(&a).unwrap();
         let _second = queue.enter(&a).unwrap();
-        assert!(matches!(
-            queue.enter(&a),
-            Err(InferError::Overloaded { waiting: 2 })
-        ));
+        assert!(matches!(queue.enter(&a), Err(InferError::Overloaded { waiting: 2 })));
         let _third = queue.enter(&b).unwrap();
-        assert!(matches!(
-            queue.enter(&b),
-            Err(InferError::Overloaded { waiting: 3 })
-        ));
+        assert!(matches!(queue.enter(&b), Err(InferError::Overloaded { waiting: 3 })));
         drop(first);
         queue.enter(&b).unwrap();
     }

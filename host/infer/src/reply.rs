@@ -43,15 +43,9 @@ impl Reply {
     }
 
     /// Appends a token's bytes. True when a stop string is complete: [`Reply::finish`] is next.
-    pub fn push(
-        &mut self,
-        bytes: &[u8],
-        logprob: Option<TokenLogprob>,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    pub fn push(&mut self, bytes: &[u8], logprob: Option<TokenLogprob>, events: &mut Vec<Event>) -> bool {
         if let Some(logprob) = logprob {
-            self.logprobs
-                .push_back((self.decoded + self.detokenizer.held(), logprob));
+            self.logprobs.push_back((self.decoded + self.detokenizer.held(), logprob));
         }
         let mut text = String::new();
         self.detokenizer.push(bytes, &mut text);
@@ -84,15 +78,8 @@ impl Reply {
             self.emit(pieces, events);
         }
         if self.last_was_text && !self.logprobs.is_empty() {
-            let logprobs = self
-                .logprobs
-                .drain(..)
-                .map(|(_, logprob)| logprob)
-                .collect();
-            events.push(Event::Text(TextDelta {
-                text: String::new(),
-                logprobs,
-            }));
+            let logprobs = self.logprobs.drain(..).map(|(_, logprob)| logprob).collect();
+            events.push(Event::Text(TextDelta { text: String::new(), logprobs }));
         }
         self.calls > 0
     }
@@ -106,10 +93,7 @@ impl Reply {
         let mut pieces = Vec::new();
         match &mut self.parser {
             Some(parser) => parser.push(text, &mut pieces),
-            None => pieces.push(Piece::Text {
-                text: text.to_owned(),
-                start,
-            }),
+            None => pieces.push(Piece::Text { text: text.to_owned(), start }),
         }
         self.emit(pieces, events);
     }
@@ -153,12 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(id: u32) -> TokenLogprob {
-        TokenLogprob {
-            id,
-            bytes: vec![],
-            logprob: -1.0,
-            top: vec![],
-        }
+        TokenLogprob { id, bytes: vec![], logprob: -1.0, top: vec![] }
     }
 
     fn run(stops: &[&str], format: Option<ReplyFormat>, tokens: &[&[u8]]) -> (Vec<Event>, bool) {
@@ -189,63 +168,32 @@ mod tests {
             Event::Text(t) => Some(t),
             _ => None,
         });
-        texts
-            .flat_map(|t| t.logprobs.iter().map(|l| l.id))
-            .collect()
+        texts.flat_map(|t| t.logprobs.iter().map(|l| l.id)).collect()
     }
 
     #[test]
     fn log_probabilities_wait_for_their_text() {
-        let (events, _) = run(
-            &["STOP"],
-            None,
-            &[b"ab", b"S", b"T", b"x", b" S", b"TOP", b"never"],
-        );
+        let (events, _) = run(&["STOP"], None, &[b"ab", b"S", b"T", b"x", b" S", b"TOP", b"never"]);
         assert_eq!(text(&events), "abSTx ");
         assert_eq!(ids(&events), [0, 1, 2, 3, 4]);
-        let Event::Text(first) = &events[0] else {
-            panic!("text first")
-        };
+        let Event::Text(first) = &events[0] else { panic!("text first") };
         assert_eq!(first.logprobs.len(), 1);
-        let Event::Text(second) = &events[1] else {
-            panic!("text second")
-        };
+        let Event::Text(second) = &events[1] else { panic!("text second") };
         assert_eq!((second.text.as_str(), second.logprobs.len()), ("STx", 3));
     }
 
     #[test]
     fn a_split_character_goes_out_whole_with_both_log_probabilities() {
-        let (events, _) = run(
-            &[],
-            None,
-            &[
-                "é".as_bytes().split_at(1).0,
-                "é".as_bytes().split_at(1).1,
-                b"!",
-            ],
-        );
+        let (events, _) = run(&[], None, &["é".as_bytes().split_at(1).0, "é".as_bytes().split_at(1).1, b"!"]);
         assert_eq!(text(&events), "é!");
         assert_eq!(ids(&events), [0, 1, 2]);
     }
 
     #[test]
     fn log_probabilities_of_a_call_do_not_reach_the_text() {
-        let format = ReplyFormat {
-            calls: Some(CallFormat::Hermes),
-            tools: vec!["f".into()],
-            ..ReplyFormat::default()
-        };
-        let (events, calls) = run(
-            &[],
-            Some(format),
-            &[
-                b"hi",
-                b"<tool_call>",
-                b"{\"name\":\"f\"}",
-                b"</tool_call>",
-                b"bye",
-            ],
-        );
+        let format = ReplyFormat { calls: Some(CallFormat::Hermes), tools: vec!["f".into()], ..ReplyFormat::default() };
+        let (events, calls) =
+            run(&[], Some(format), &[b"hi", b"<tool_call>", b"{\"name\":\"f\"}", b"</tool_call>", b"bye"]);
         assert!(calls);
         assert_eq!(text(&events), "hibye");
         assert_eq!(ids(&events), [0, 4]);

@@ -45,29 +45,16 @@ struct Count {
 impl Sampler {
     /// `seed` is used where the request fixes none.
     pub fn new(sampling: Sampling, seed: u64, prompt: &[u32]) -> Self {
-        let penalised = sampling.repetition_penalty != 1.0
-            || sampling.frequency_penalty != 0.0
-            || sampling.presence_penalty != 0.0;
+        let penalised =
+            sampling.repetition_penalty != 1.0 || sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
         let mut counts = HashMap::new();
         if sampling.repetition_penalty != 1.0 {
             for &token in prompt {
-                counts.insert(
-                    token,
-                    Count {
-                        prompt: true,
-                        completion: 0,
-                    },
-                );
+                counts.insert(token, Count { prompt: true, completion: 0 });
             }
         }
         let seed = sampling.seed.unwrap_or(seed);
-        Self {
-            sampling,
-            seed,
-            counts,
-            penalised,
-            row: Vec::new(),
-        }
+        Self { sampling, seed, counts, penalised, row: Vec::new() }
     }
 
     /// Draws the token for `position` (counted from the prompt's first token).
@@ -117,11 +104,7 @@ impl Sampler {
                 continue;
             };
             if count.prompt || count.completion > 0 {
-                *logit = if *logit > 0.0 {
-                    *logit / s.repetition_penalty
-                } else {
-                    *logit * s.repetition_penalty
-                };
+                *logit = if *logit > 0.0 { *logit / s.repetition_penalty } else { *logit * s.repetition_penalty };
             }
             if count.completion > 0 {
                 *logit -= s.frequency_penalty * count.completion as f32 + s.presence_penalty;
@@ -149,18 +132,11 @@ impl Sampler {
             // Tokens that are together lighter than what top-p leaves out cannot be in the nucleus.
             let total = sum(&self.row);
             let least = ((1.0 - f64::from(s.top_p)) * total / self.row.len() as f64 * 0.5) as f32;
-            (0u32..)
-                .zip(self.row.iter().copied())
-                .filter(|c| c.1 > least)
-                .collect()
+            (0u32..).zip(self.row.iter().copied()).filter(|c| c.1 > least).collect()
         };
         candidates.retain(|c| c.1 > 0.0);
         if s.top_p < 1.0 {
-            let total = if s.top_k > 0 {
-                candidates.iter().map(|c| f64::from(c.1)).sum()
-            } else {
-                sum(&self.row)
-            };
+            let total = if s.top_k > 0 { candidates.iter().map(|c| f64::from(c.1)).sum() } else { sum(&self.row) };
             keep_nucleus(&mut candidates, f64::from(s.top_p) * total);
         }
         let total: f64 = candidates.iter().map(|c| f64::from(c.1)).sum();
@@ -250,19 +226,11 @@ pub fn argmax(row: &[f32]) -> Option<u32> {
 }
 
 /// `(token, log-probability)` of `chosen` and of the `top` likeliest, from raw logits. `None` for broken rows.
-pub fn log_probabilities(
-    logits: &[f32],
-    chosen: u32,
-    top: usize,
-) -> Option<(f32, Vec<(u32, f32)>)> {
+pub fn log_probabilities(logits: &[f32], chosen: u32, top: usize) -> Option<(f32, Vec<(u32, f32)>)> {
     let max = largest(logits).filter(|max| max.is_finite())?;
     let normaliser = f64::from(max) + sum_of_exponentials(logits, max).ln();
     let of = |logit: f32| (f64::from(logit) - normaliser) as f32;
-    let mut best = if top > 0 {
-        likeliest(logits, top)
-    } else {
-        Vec::new()
-    };
+    let mut best = if top > 0 { likeliest(logits, top) } else { Vec::new() };
     best.iter_mut().for_each(|b| b.1 = of(b.1));
     Some((of(*logits.get(chosen as usize)?), best))
 }
@@ -286,19 +254,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn sampler(change: impl FnOnce(&mut Sampling)) -> Sampler {
-        let mut sampling = Sampling {
-            seed: Some(1),
-            ..Sampling::default()
-        };
+        let mut sampling = Sampling { seed: Some(1), ..Sampling::default() };
         change(&mut sampling);
         Sampler::new(sampling, 0, &[])
     }
 
     /// Which tokens ever come out over many positions.
     fn support(mut s: Sampler, logits: &[f32]) -> Vec<u32> {
-        let drawn: std::collections::BTreeSet<u32> = (0..4000)
-            .map(|p| s.sample(logits, None, p).unwrap())
-            .collect();
+        let drawn: std::collections::BTreeSet<u32> = (0..4000).map(|p| s.sample(logits, None, p).unwrap()).collect();
         drawn.into_iter().collect()
     }
 
@@ -309,24 +272,12 @@ mod tests {
         for (name, s, kept) in [
             ("everything", sampler(|_| ()), vec![0, 1, 2, 3]),
             ("top-k 2", sampler(|s| s.top_k = 2), vec![0, 1]),
-            (
-                "top-k tie goes to the smaller id",
-                sampler(|s| s.top_k = 3),
-                vec![0, 1, 2],
-            ),
+            ("top-k tie goes to the smaller id", sampler(|s| s.top_k = 3), vec![0, 1, 2]),
             ("top-p first is enough", sampler(|s| s.top_p = 0.4), vec![0]),
             ("top-p needs two", sampler(|s| s.top_p = 0.7), vec![0, 1]),
-            (
-                "top-p tie goes to the smaller id",
-                sampler(|s| s.top_p = 0.87),
-                vec![0, 1, 2],
-            ),
+            ("top-p tie goes to the smaller id", sampler(|s| s.top_p = 0.87), vec![0, 1, 2]),
             ("top-p 0 keeps one", sampler(|s| s.top_p = 0.0), vec![0]),
-            (
-                "min-p half of the best",
-                sampler(|s| s.min_p = 0.45),
-                vec![0, 1],
-            ),
+            ("min-p half of the best", sampler(|s| s.min_p = 0.45), vec![0, 1]),
             (
                 "top-p counts mass after top-k",
                 sampler(|s| {
@@ -335,16 +286,8 @@ mod tests {
                 }),
                 vec![0],
             ),
-            (
-                "temperature 0 is greedy",
-                sampler(|s| s.temperature = 0.0),
-                vec![0],
-            ),
-            (
-                "bias removes",
-                sampler(|s| s.logit_bias = vec![(0, -100.0), (9, 5.0)]),
-                vec![1, 2, 3],
-            ),
+            ("temperature 0 is greedy", sampler(|s| s.temperature = 0.0), vec![0]),
+            ("bias removes", sampler(|s| s.logit_bias = vec![(0, -100.0), (9, 5.0)]), vec![1, 2, 3]),
         ] {
             assert_eq!(support(s, &logits), kept, "{name}");
         }
@@ -360,10 +303,7 @@ mod tests {
                 counts[s.sample(&logits, None, position).unwrap() as usize] += 1;
             }
             for (count, p) in counts.iter().zip([0.5, 0.3, 0.2]) {
-                assert!(
-                    (f64::from(*count) / 20_000.0 - p).abs() < 0.02,
-                    "{counts:?}"
-                );
+                assert!((f64::from(*count) / 20_000.0 - p).abs() < 0.02, "{counts:?}");
             }
         }
     }
@@ -373,56 +313,30 @@ mod tests {
         let logits: Vec<f32> = (0..100).map(|i| (i % 7) as f32 * 0.1).collect();
         let run = |seed| {
             let mut s = sampler(|s| s.seed = Some(seed));
-            (0..50)
-                .map(|p| s.sample(&logits, None, p).unwrap())
-                .collect::<Vec<_>>()
+            (0..50).map(|p| s.sample(&logits, None, p).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
         let mut s = sampler(|s| s.seed = Some(3));
-        assert_eq!(
-            s.sample(&logits, None, 17).unwrap(),
-            run(3)[17],
-            "order of calls does not matter"
-        );
+        assert_eq!(s.sample(&logits, None, 17).unwrap(), run(3)[17], "order of calls does not matter");
     }
 
     #[test]
     fn penalties_count_prompt_and_completion_as_documented() {
-        let greedy =
-            |change: fn(&mut Sampling), prompt: &[u32], completion: &[u32], logits: &[f32]| {
-                let mut sampling = Sampling {
-                    temperature: 0.0,
-                    ..Sampling::default()
-                };
-                change(&mut sampling);
-                let mut s = Sampler::new(sampling, 0, prompt);
-                completion.iter().for_each(|&t| s.accept(t));
-                s.sample(logits, None, 0).unwrap()
-            };
+        let greedy = |change: fn(&mut Sampling), prompt: &[u32], completion: &[u32], logits: &[f32]| {
+            let mut sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+            change(&mut sampling);
+            let mut s = Sampler::new(sampling, 0, prompt);
+            completion.iter().for_each(|&t| s.accept(t));
+            s.sample(logits, None, 0).unwrap()
+        };
         let repeat = |s: &mut Sampling| s.repetition_penalty = 2.0;
-        assert_eq!(
-            greedy(repeat, &[0], &[], &[1.0, 0.9]),
-            1,
-            "positive logits are divided"
-        );
-        assert_eq!(
-            greedy(repeat, &[1], &[], &[-1.0, -0.6]),
-            0,
-            "negative logits are multiplied"
-        );
+        assert_eq!(greedy(repeat, &[0], &[], &[1.0, 0.9]), 1, "positive logits are divided");
+        assert_eq!(greedy(repeat, &[1], &[], &[-1.0, -0.6]), 0, "negative logits are multiplied");
         let frequency = |s: &mut Sampling| s.frequency_penalty = 0.5;
-        assert_eq!(
-            greedy(frequency, &[0, 0, 0], &[], &[1.0, 0.9]),
-            0,
-            "the prompt does not count"
-        );
+        assert_eq!(greedy(frequency, &[0, 0, 0], &[], &[1.0, 0.9]), 0, "the prompt does not count");
         assert_eq!(greedy(frequency, &[], &[0], &[1.6, 1.0]), 0);
-        assert_eq!(
-            greedy(frequency, &[], &[0, 0], &[1.6, 1.0]),
-            1,
-            "once per occurrence"
-        );
+        assert_eq!(greedy(frequency, &[], &[0, 0], &[1.6, 1.0]), 1, "once per occurrence");
         let presence = |s: &mut Sampling| s.presence_penalty = 0.5;
         assert_eq!(greedy(presence, &[], &[0, 0], &[1.6, 1.0]), 0, "once");
     }
@@ -430,24 +344,15 @@ mod tests {
     #[test]
     fn a_broken_row_is_an_error_and_not_a_token() {
         let mut s = sampler(|_| ());
-        assert_eq!(
-            s.sample(&[0.0, f32::NAN], None, 0),
-            Err(SampleError::NotANumber)
-        );
-        assert_eq!(
-            s.sample(&[f32::NEG_INFINITY; 2], None, 0),
-            Err(SampleError::NothingAllowed)
-        );
+        assert_eq!(s.sample(&[0.0, f32::NAN], None, 0), Err(SampleError::NotANumber));
+        assert_eq!(s.sample(&[f32::NEG_INFINITY; 2], None, 0), Err(SampleError::NothingAllowed));
         struct Nothing;
         impl Allowed for Nothing {
             fn restrict(&self, row: &mut [f32]) {
                 row.fill(f32::NEG_INFINITY);
             }
         }
-        assert_eq!(
-            s.sample(&[0.0, 1.0], Some(&Nothing), 0),
-            Err(SampleError::NothingAllowed)
-        );
+        assert_eq!(s.sample(&[0.0, 1.0], Some(&Nothing), 0), Err(SampleError::NothingAllowed));
         assert_eq!(log_probabilities(&[0.0, f32::NAN], 0, 1), None);
     }
 

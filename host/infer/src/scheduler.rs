@@ -65,10 +65,7 @@ impl Scheduler {
         if is_compiling(&sequence) {
             self.compiling.push(sequence);
         } else {
-            self.waiting
-                .entry(sequence.tenant.clone())
-                .or_default()
-                .push_back(sequence);
+            self.waiting.entry(sequence.tenant.clone()).or_default().push_back(sequence);
         }
     }
 
@@ -81,10 +78,7 @@ impl Scheduler {
         if let Work::Generate(generation) = &mut sequence.work {
             generation.grammar = Constraining::Ready(grammar);
         }
-        self.waiting
-            .entry(sequence.tenant.clone())
-            .or_default()
-            .push_back(sequence);
+        self.waiting.entry(sequence.tenant.clone()).or_default().push_back(sequence);
     }
 
     /// Ends a sequence that waits for its grammar.
@@ -98,12 +92,7 @@ impl Scheduler {
 
     /// Drops what was cancelled, delivers what readers have room for, and returns those whose grammar is late.
     pub fn sweep(&mut self) -> Vec<Sequence> {
-        let cancelled: Vec<u64> = self
-            .running
-            .iter()
-            .filter(|s| s.is_cancelled())
-            .map(|s| s.id)
-            .collect();
+        let cancelled: Vec<u64> = self.running.iter().filter(|s| s.is_cancelled()).map(|s| s.id).collect();
         for id in cancelled {
             self.remove(id);
         }
@@ -123,16 +112,9 @@ impl Scheduler {
         });
         self.compiling.retain(stays);
         let now = Instant::now();
-        let late: Vec<u64> = self
-            .compiling
-            .iter()
-            .filter(|s| is_late(s, now))
-            .map(|s| s.id)
-            .collect();
+        let late: Vec<u64> = self.compiling.iter().filter(|s| is_late(s, now)).map(|s| s.id).collect();
         late.into_iter()
-            .filter_map(|id| {
-                self.not_compiled(id, InferError::Constraint("compiling took too long".into()))
-            })
+            .filter_map(|id| self.not_compiled(id, InferError::Constraint("compiling took too long".into())))
             .collect()
     }
 
@@ -141,12 +123,7 @@ impl Scheduler {
         let mut runs = Vec::new();
         let mut rows = budget.rows;
         let mut score_rows = budget.score_rows;
-        let decodes: Vec<u64> = self
-            .running
-            .iter()
-            .filter(|s| s.decodes() && !s.is_parked())
-            .map(|s| s.id)
-            .collect();
+        let decodes: Vec<u64> = self.running.iter().filter(|s| s.decodes() && !s.is_parked()).map(|s| s.id).collect();
         for id in decodes {
             // An earlier one may have taken this one's pages.
             let Some(at) = self.index(id).filter(|_| rows > 0) else {
@@ -155,11 +132,7 @@ impl Scheduler {
             if self.grow(at) {
                 let tenant = self.sequence(id).expect("it got its page").tenant.clone();
                 self.fairness.charge(&tenant, DECODE_COST);
-                runs.push(Run {
-                    id,
-                    count: 1,
-                    logits: LogitRows::Last,
-                });
+                runs.push(Run { id, count: 1, logits: LogitRows::Last });
                 rows -= 1;
             }
         }
@@ -168,23 +141,14 @@ impl Scheduler {
         }
         // A tenant's prompt must not wait until another tenant's long one is through: one of each comes in first.
         let is_prompt = |s: &&Sequence| !s.decodes() && !s.is_parked();
-        let mut busy: BTreeSet<TenantId> = self
-            .running
-            .iter()
-            .filter(is_prompt)
-            .map(|s| s.tenant.clone())
-            .collect();
+        let mut busy: BTreeSet<TenantId> = self.running.iter().filter(is_prompt).map(|s| s.tenant.clone()).collect();
         while rows > 0
             && let Some(id) = self.admit(&busy)
         {
             busy.extend(self.sequence(id).map(|s| s.tenant.clone()));
         }
-        let mut prompts: Vec<(u64, u64)> = self
-            .running
-            .iter()
-            .filter(is_prompt)
-            .map(|s| (self.fairness.served(&s.tenant), s.id))
-            .collect();
+        let mut prompts: Vec<(u64, u64)> =
+            self.running.iter().filter(is_prompt).map(|s| (self.fairness.served(&s.tenant), s.id)).collect();
         prompts.sort_unstable();
         for (_, id) in prompts {
             self.plan_prompt(id, &mut rows, &mut score_rows, &mut runs);
@@ -197,13 +161,7 @@ impl Scheduler {
         runs
     }
 
-    fn plan_prompt(
-        &mut self,
-        id: u64,
-        rows: &mut usize,
-        score_rows: &mut usize,
-        runs: &mut Vec<Run>,
-    ) {
+    fn plan_prompt(&mut self, id: u64, rows: &mut usize, score_rows: &mut usize, runs: &mut Vec<Run>) {
         let Some(sequence) = self.sequence(id) else {
             return;
         };
@@ -212,9 +170,7 @@ impl Scheduler {
         };
         // A chunk that does not end the prompt ends on a whole tile, so that the next one starts a whole tile.
         if logits == LogitRows::None && count > ROW_TILE && count < sequence.pending() {
-            (count, logits) = sequence
-                .chunk(count - count % ROW_TILE, *score_rows)
-                .unwrap_or((count, logits));
+            (count, logits) = sequence.chunk(count - count % ROW_TILE, *score_rows).unwrap_or((count, logits));
         }
         let tenant = sequence.tenant.clone();
         *rows -= count;
@@ -234,19 +190,13 @@ impl Scheduler {
             .waiting
             .iter()
             .filter(|(tenant, _)| !busy.contains(tenant))
-            .filter_map(|(tenant, queue)| {
-                Some((tenant, queue.iter().position(|s| !s.is_parked())?))
-            })
+            .filter_map(|(tenant, queue)| Some((tenant, queue.iter().position(|s| !s.is_parked())?)))
             .min_by_key(|(tenant, _)| self.fairness.served(tenant))
             .map(|(tenant, at)| (tenant.clone(), at))?;
         let sequence = self.waiting.get_mut(&tenant)?.get_mut(at)?;
         let needed = sequence.pages_needed();
         let (known, kept) = self.pages.peek(sequence.reusable_keys());
-        let watermark = if self.running.is_empty() {
-            0
-        } else {
-            self.watermark
-        };
+        let watermark = if self.running.is_empty() { 0 } else { self.watermark };
         if needed - known + watermark > self.pages.available() - kept {
             // A reader that does not read must not keep others waiting.
             let parked = self.running.iter().rposition(Sequence::is_parked)?;
@@ -303,10 +253,7 @@ impl Scheduler {
         self.pages.release(&sequence.pages);
         sequence.pages.clear();
         (sequence.computed, sequence.published) = (0, 0);
-        self.waiting
-            .entry(sequence.tenant.clone())
-            .or_default()
-            .push_front(sequence);
+        self.waiting.entry(sequence.tenant.clone()).or_default().push_front(sequence);
     }
 
     pub fn sequence(&self, id: u64) -> Option<&Sequence> {

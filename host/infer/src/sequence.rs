@@ -103,11 +103,7 @@ impl Sequence {
         span: tracing::Span,
     ) -> Self {
         let prompt = tokens.len();
-        let times = Times {
-            queued: Instant::now(),
-            admitted: None,
-            first_token: None,
-        };
+        let times = Times { queued: Instant::now(), admitted: None, first_token: None };
         Self {
             id,
             tenant,
@@ -153,8 +149,7 @@ impl Sequence {
         while self.keys.len() < count {
             let last = self.keys.last().copied().unwrap_or(self.root);
             let start = self.keys.len() * PAGE_TOKENS;
-            self.keys
-                .push(last.next(&self.tokens[start..start + PAGE_TOKENS]));
+            self.keys.push(last.next(&self.tokens[start..start + PAGE_TOKENS]));
         }
     }
 
@@ -168,17 +163,13 @@ impl Sequence {
 
     /// One token a step from here on.
     pub fn decodes(&self) -> bool {
-        matches!(self.work, Work::Generate(_))
-            && self.pending() == 1
-            && self.tokens.len() > self.prompt
+        matches!(self.work, Work::Generate(_)) && self.pending() == 1 && self.tokens.len() > self.prompt
     }
 
     /// What to run with up to `rows` rows, of which up to `score_rows` may be scored: a count above 0 and its logits.
     pub fn chunk(&self, rows: usize, score_rows: usize) -> Option<(usize, LogitRows)> {
         let (count, logits) = match &self.work {
-            Work::Generate(_) | Work::Classify(_) if self.pending() <= rows => {
-                (self.pending(), LogitRows::Last)
-            }
+            Work::Generate(_) | Work::Classify(_) if self.pending() <= rows => (self.pending(), LogitRows::Last),
             Work::Generate(_) | Work::Classify(_) => (rows, LogitRows::None),
             Work::Score(score) if self.computed < score.first_row => {
                 ((score.first_row - self.computed).min(rows), LogitRows::None)
@@ -232,16 +223,8 @@ impl Sequence {
         if let Work::Generate(generation) = &mut self.work {
             let mut events = Vec::new();
             let calls = generation.reply.finish(&mut events);
-            let reason = if calls && reason == FinishReason::Stop {
-                FinishReason::ToolCalls
-            } else {
-                reason
-            };
-            events.push(Event::End(End {
-                reason,
-                usage,
-                refusal: None,
-            }));
+            let reason = if calls && reason == FinishReason::Stop { FinishReason::ToolCalls } else { reason };
+            events.push(Event::End(End { reason, usage, refusal: None }));
             generation.outbox.extend(events.into_iter().map(Ok));
         }
         self.record(usage);
@@ -255,8 +238,7 @@ impl Sequence {
         let first = self.times.first_token.unwrap_or(now);
         let decode = ms(first, now);
         let rate = f64::from(usage.completion_tokens.saturating_sub(1)) / (decode / 1e3).max(1e-9);
-        self.span
-            .record("queue_ms", ms(self.times.queued, admitted));
+        self.span.record("queue_ms", ms(self.times.queued, admitted));
         self.span.record("prefill_ms", ms(admitted, first));
         self.span.record("decode_ms", decode);
         self.span.record("tokens_per_second", rate);
@@ -288,9 +270,7 @@ impl Sequence {
                 Ok(complete)
             }
             Work::Classify(_) if logits.is_empty() => Ok(false),
-            Work::Classify(_) if logits.iter().any(|x| !x.is_finite()) => {
-                Err(broken(SampleError::NotANumber))
-            }
+            Work::Classify(_) if logits.iter().any(|x| !x.is_finite()) => Err(broken(SampleError::NotANumber)),
             Work::Classify(classify) => {
                 answer(&mut classify.done, Ok(logits.to_vec()));
                 Ok(true)
@@ -304,10 +284,7 @@ impl Sequence {
         };
         let position = self.tokens.len();
         let allowed = mask.as_ref().map(|mask| mask as &dyn Allowed);
-        let token = generation
-            .sampler
-            .sample(logits, allowed, position)
-            .map_err(broken)?;
+        let token = generation.sampler.sample(logits, allowed, position).map_err(broken)?;
         self.times.first_token.get_or_insert_with(Instant::now);
         generation.completion += 1;
         let constrained = mask.is_some();
@@ -316,12 +293,7 @@ impl Sequence {
             return Ok(true);
         }
         let logprob = match generation.logprobs {
-            Some(top) => Some(entry(
-                logits,
-                token,
-                usize::from(top),
-                &generation.vocabulary,
-            )?),
+            Some(top) => Some(entry(logits, token, usize::from(top), &generation.vocabulary)?),
             None => None,
         };
         let complete = match &mut generation.grammar {
@@ -380,29 +352,12 @@ fn answer<T>(done: &mut Option<oneshot::Sender<T>>, result: T) {
     }
 }
 
-fn entry(
-    logits: &[f32],
-    token: u32,
-    top: usize,
-    vocabulary: &Vocabulary,
-) -> Result<TokenLogprob, InferError> {
-    let (logprob, top) =
-        log_probabilities(logits, token, top).ok_or_else(|| broken(SampleError::NotANumber))?;
-    let top = top
-        .into_iter()
-        .map(|(id, p)| (id, vocabulary.bytes(id).to_vec(), p))
-        .collect();
-    Ok(TokenLogprob {
-        id: token,
-        bytes: vocabulary.bytes(token).to_vec(),
-        logprob,
-        top,
-    })
+fn entry(logits: &[f32], token: u32, top: usize, vocabulary: &Vocabulary) -> Result<TokenLogprob, InferError> {
+    let (logprob, top) = log_probabilities(logits, token, top).ok_or_else(|| broken(SampleError::NotANumber))?;
+    let top = top.into_iter().map(|(id, p)| (id, vocabulary.bytes(id).to_vec(), p)).collect();
+    Ok(TokenLogprob { id: token, bytes: vocabulary.bytes(token).to_vec(), logprob, top })
 }
 
 fn broken(error: SampleError) -> InferError {
-    InferError::Backend {
-        stage: "sampling",
-        source: Box::new(error),
-    }
+    InferError::Backend { stage: "sampling", source: Box::new(error) }
 }

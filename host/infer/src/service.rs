@@ -12,9 +12,8 @@ use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::ModelId;
 use stockade_core::infer::{
-    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream,
-    GenerateRequest, InferError, Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest,
-    TokenizeOptions,
+    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError,
+    Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
 };
 use stockade_kernels::Pool;
 
@@ -38,13 +37,7 @@ impl Engine {
     /// An engine without models.
     pub fn new(settings: Settings) -> Self {
         let memory_limit = settings.memory_bytes.unwrap_or_else(machine_limit);
-        Self {
-            settings,
-            models: RwLock::default(),
-            pool: OnceLock::new(),
-            memory_limit,
-            reserved: Mutex::default(),
-        }
+        Self { settings, models: RwLock::default(), pool: OnceLock::new(), memory_limit, reserved: Mutex::default() }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -84,8 +77,7 @@ impl Engine {
 
     /// Bytes that another model may take.
     pub(crate) fn memory_left(&self) -> u64 {
-        self.memory_limit
-            .saturating_sub(self.reserved.lock().values().sum())
+        self.memory_limit.saturating_sub(self.reserved.lock().values().sum())
     }
 
     /// Takes `bytes` for a model and returns what a model of that name had; else tells what is left.
@@ -109,9 +101,7 @@ impl Engine {
 
     fn add(&self, served: Served) {
         let mut models = self.models.write();
-        let at = models
-            .iter()
-            .position(|model| model.info().id == served.info().id);
+        let at = models.iter().position(|model| model.info().id == served.info().id);
         let served = Arc::new(served);
         let replaced = match at {
             Some(at) => Some(std::mem::replace(&mut models[at], served)),
@@ -127,9 +117,7 @@ impl Engine {
     fn find(&self, id: &ModelId) -> Result<Arc<Served>, InferError> {
         let models = self.models.read();
         let found = models.iter().find(|model| model.info().id == *id);
-        found
-            .cloned()
-            .ok_or_else(|| InferError::UnknownModel(id.to_string()))
+        found.cloned().ok_or_else(|| InferError::UnknownModel(id.to_string()))
     }
 }
 
@@ -168,22 +156,13 @@ impl Served {
     }
 
     fn wrong_kind(&self, needs: ModelKind) -> InferError {
-        InferError::WrongKind {
-            model: self.info().id.clone(),
-            is: self.info().kind,
-            needs,
-        }
+        InferError::WrongKind { model: self.info().id.clone(), is: self.info().kind, needs }
     }
 }
 
 impl Inference for Engine {
     fn models(&self) -> Vec<ModelInfo> {
-        let mut models: Vec<ModelInfo> = self
-            .models
-            .read()
-            .iter()
-            .map(|model| model.info().clone())
-            .collect();
+        let mut models: Vec<ModelInfo> = self.models.read().iter().map(|model| model.info().clone()).collect();
         models.sort_by_key(|info| info.kind != ModelKind::Generator);
         models
     }
@@ -201,46 +180,29 @@ impl Inference for Engine {
                 return Err(invalid("dimensions", format!("not in 1 to {full}")));
             }
             if request.inputs.len() > self.settings.max_embed_inputs {
-                return Err(invalid(
-                    "input",
-                    format!("more than {} inputs", self.settings.max_embed_inputs),
-                ));
+                return Err(invalid("input", format!("more than {} inputs", self.settings.max_embed_inputs)));
             }
             let mut texts = Vec::with_capacity(request.inputs.len());
             for input in request.inputs {
                 texts.push(match input {
                     EmbedInput::Text(text) if text.len() > self.settings.max_text_bytes => {
-                        return Err(invalid(
-                            "input",
-                            format!("{} bytes in one input", text.len()),
-                        ));
+                        return Err(invalid("input", format!("{} bytes in one input", text.len())));
                     }
                     EmbedInput::Text(text) => embedder.encode(&text)?,
                     EmbedInput::Tokens(tokens) => tokens,
                 });
             }
-            let prompt_tokens = texts
-                .iter()
-                .map(|text| text.len() as u32)
-                .fold(0, u32::saturating_add);
+            let prompt_tokens = texts.iter().map(|text| text.len() as u32).fold(0, u32::saturating_add);
             let result = embedder.embed(&request.tenant, texts)?;
             let mut vectors = result.await.unwrap_or(Err(InferError::Cancelled))?;
             if let Some(n) = request.dimensions {
-                vectors
-                    .iter_mut()
-                    .for_each(|vector| shorten(vector, n as usize));
+                vectors.iter_mut().for_each(|vector| shorten(vector, n as usize));
             }
-            Ok(Embeddings {
-                vectors,
-                prompt_tokens,
-            })
+            Ok(Embeddings { vectors, prompt_tokens })
         })
     }
 
-    fn classify(
-        &self,
-        request: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
         Box::pin(async move {
             let served = self.find(&request.model)?;
             let classifier = served.of_kind(ModelKind::Classifier)?;
@@ -261,10 +223,7 @@ impl Inference for Engine {
         })
     }
 
-    fn log_likelihood(
-        &self,
-        request: ScoreRequest,
-    ) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
         Box::pin(async move {
             let served = self.find(&request.model)?;
             let result = served.generator()?.log_likelihood(request)?;
@@ -272,21 +231,9 @@ impl Inference for Engine {
         })
     }
 
-    fn tokenize(
-        &self,
-        model: &ModelId,
-        text: &str,
-        options: TokenizeOptions,
-    ) -> Result<Vec<u32>, InferError> {
+    fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
         if text.len() > self.settings.max_text_bytes {
-            return Err(invalid(
-                "prompt",
-                format!(
-                    "{} bytes, more than {}",
-                    text.len(),
-                    self.settings.max_text_bytes
-                ),
-            ));
+            return Err(invalid("prompt", format!("{} bytes, more than {}", text.len(), self.settings.max_text_bytes)));
         }
         self.find(model)?.text().encode(text, options)
     }
@@ -322,11 +269,7 @@ impl Inference for Engine {
 /// Keeps the leading dimensions and makes the length 1 again.
 fn shorten(vector: &mut Vec<f32>, dimensions: usize) {
     vector.truncate(dimensions);
-    let norm = vector
-        .iter()
-        .map(|x| f64::from(*x).powi(2))
-        .sum::<f64>()
-        .sqrt() as f32;
+    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
     if norm > 0.0 {
         vector.iter_mut().for_each(|x| *x /= norm);
     }

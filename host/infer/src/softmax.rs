@@ -19,11 +19,7 @@ pub(crate) fn largest(row: &[f32]) -> Option<f32> {
         }
     }
     let any = broken.contains(&true) || rest.iter().any(|x| x.is_nan());
-    let max = rest
-        .iter()
-        .chain(&lanes)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
+    let max = rest.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, f32::max);
     (!any).then_some(max)
 }
 
@@ -74,11 +70,7 @@ fn exp_of_negative(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let exponent = shifted
-        .to_bits()
-        .wrapping_sub(ROUND.to_bits())
-        .wrapping_add(127)
-        << 23;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     f32::from_bits((p * f32::from_bits(exponent)).to_bits() & kept)
 }
 

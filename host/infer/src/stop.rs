@@ -13,10 +13,7 @@ impl StopMatcher {
     /// Empty stop strings are left out.
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self {
-            stops,
-            held: String::new(),
-        }
+        Self { stops, held: String::new() }
     }
 
     /// Appends `text`, moves what is certain to `out`, and tells whether a stop string is complete; nothing may be
@@ -27,11 +24,8 @@ impl StopMatcher {
             return false;
         }
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| {
-            self.held
-                .find(stop.as_str())
-                .map(|start| (start + stop.len(), start))
-        });
+        let found =
+            self.stops.iter().filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start)));
         if let Some((_, start)) = found.min() {
             out.push_str(&self.held[..start]);
             self.held.clear();
@@ -56,10 +50,7 @@ pub(crate) fn held_back<'a>(text: &str, words: impl Iterator<Item = &'a str>) ->
     words
         .map(|word| {
             let longest = word.len().saturating_sub(1).min(text.len());
-            (1..=longest)
-                .rev()
-                .find(|&n| text.as_bytes()[text.len() - n..] == word.as_bytes()[..n])
-                .unwrap_or(0)
+            (1..=longest).rev().find(|&n| text.as_bytes()[text.len() - n..] == word.as_bytes()[..n]).unwrap_or(0)
         })
         .max()
         .unwrap_or(0)

@@ -98,14 +98,7 @@ impl ReplyParser {
         } else {
             State::Text
         };
-        Self {
-            format,
-            state,
-            held: String::new(),
-            consumed: 0,
-            answered: false,
-            drops_space: false,
-        }
+        Self { format, state, held: String::new(), consumed: 0, answered: false, drops_space: false }
     }
 
     /// Appends text and the pieces it decides.
@@ -119,11 +112,7 @@ impl ReplyParser {
         loop {
             match self.state {
                 State::Hermes(scan) => match self.calls_in(CALL.len(), scan.end) {
-                    Some(calls)
-                        if self.held[CALL.len() + scan.end.unwrap_or(0)..]
-                            .trim()
-                            .is_empty() =>
-                    {
+                    Some(calls) if self.held[CALL.len() + scan.end.unwrap_or(0)..].trim().is_empty() => {
                         self.take(self.held.len());
                         out.extend(calls);
                         return;
@@ -187,11 +176,7 @@ impl ReplyParser {
             self.state = State::Hermes(Scan::default());
             return true;
         }
-        let keep = if hermes {
-            held_back(&self.held, [CALL].into_iter())
-        } else {
-            0
-        };
+        let keep = if hermes { held_back(&self.held, [CALL].into_iter()) } else { 0 };
         let ready = self.held.len() - keep;
         if self.drops_space && self.held[..ready].trim().is_empty() {
             return false;
@@ -207,11 +192,8 @@ impl ReplyParser {
             self.take(THINK_END.len());
             self.drops_space = true;
             self.answered = true;
-            self.state = if self.format.calls == Some(CallFormat::Llama) {
-                State::Llama(Scan::default())
-            } else {
-                State::Text
-            };
+            self.state =
+                if self.format.calls == Some(CallFormat::Llama) { State::Llama(Scan::default()) } else { State::Text };
             return true;
         }
         let ready = self.held.len() - held_back(&self.held, [THINK_END].into_iter());
@@ -275,8 +257,7 @@ impl ReplyParser {
         self.state = State::Llama(scan);
         let Some(end) = scan.end else { return false };
         // After a value only separators and further values may follow.
-        let rest =
-            self.held[lead + end..].trim_start_matches(|c: char| c.is_whitespace() || c == ';');
+        let rest = self.held[lead + end..].trim_start_matches(|c: char| c.is_whitespace() || c == ';');
         if !rest.is_empty() && !rest.starts_with('{') {
             self.state = State::Text;
             return true;
@@ -290,8 +271,7 @@ impl ReplyParser {
         let mut text = text.strip_prefix(PYTHON_TAG).unwrap_or(text);
         let mut calls = Vec::new();
         loop {
-            text = text
-                .trim_start_matches(|c: char| c.is_whitespace() || (c == ';' && !calls.is_empty()));
+            text = text.trim_start_matches(|c: char| c.is_whitespace() || (c == ';' && !calls.is_empty()));
             if text.is_empty() {
                 return (!calls.is_empty()).then_some(calls);
             }
@@ -333,10 +313,7 @@ impl ReplyParser {
                 value.is_object().then_some(inner)?
             }
         };
-        Some(Piece::Call {
-            name: call.name,
-            arguments,
-        })
+        Some(Piece::Call { name: call.name, arguments })
     }
 
     /// `held` starts with `<tool_call>` and is no call: that tag is text, the rest is looked at again.
@@ -434,21 +411,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn format(calls: CallFormat, reasoning: bool) -> ReplyFormat {
-        ReplyFormat {
-            calls: Some(calls),
-            tools: vec!["f".into(), "g".into()],
-            reasoning,
-            starts_in_reasoning: false,
-        }
+        ReplyFormat { calls: Some(calls), tools: vec!["f".into(), "g".into()], reasoning, starts_in_reasoning: false }
     }
 
     /// Pieces with neighbours of one kind joined.
     fn read<'a>(format: &ReplyFormat, pieces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let mut parser = ReplyParser::new(format.clone());
         let mut out = Vec::new();
-        pieces
-            .into_iter()
-            .for_each(|piece| parser.push(piece, &mut out));
+        pieces.into_iter().for_each(|piece| parser.push(piece, &mut out));
         parser.finish(&mut out);
         let mut joined: Vec<String> = Vec::new();
         for piece in out {
@@ -471,10 +441,7 @@ mod tests {
         let l = format(Llama, false);
         let t = format(Hermes, true);
         let lt = format(Llama, true);
-        let open = ReplyFormat {
-            starts_in_reasoning: true,
-            ..t.clone()
-        };
+        let open = ReplyFormat { starts_in_reasoning: true, ..t.clone() };
         vec![
             (h.clone(), "plain", vec!["text:plain"]),
             (
@@ -492,11 +459,7 @@ mod tests {
                 "<tool_call>[{\"name\":\"f\",\"arguments\":{}},{\"name\":\"g\"}]</tool_call>",
                 vec!["call:f {}", "call:g {}"],
             ),
-            (
-                h.clone(),
-                "<tool_call>{\"name\":\"f\",\"arguments\":{}}",
-                vec!["call:f {}"],
-            ),
+            (h.clone(), "<tool_call>{\"name\":\"f\",\"arguments\":{}}", vec!["call:f {}"]),
             (
                 h.clone(),
                 "<tool_call>{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}</tool_call>",
@@ -517,22 +480,10 @@ mod tests {
                 "<tool_call> is a tag. <tool_call>{\"name\":\"f\"}</tool_call> end",
                 vec!["text:<tool_call> is a tag. ", "call:f {}", "text:end"],
             ),
-            (
-                h.clone(),
-                "<tool_call>{\"name\":\"f\",\"argum",
-                vec!["text:<tool_call>{\"name\":\"f\",\"argum"],
-            ),
+            (h.clone(), "<tool_call>{\"name\":\"f\",\"argum", vec!["text:<tool_call>{\"name\":\"f\",\"argum"]),
             (h.clone(), "a <tool", vec!["text:a <tool"]),
-            (
-                h.clone(),
-                "{\"name\":\"f\",\"parameters\":{}}",
-                vec!["text:{\"name\":\"f\",\"parameters\":{}}"],
-            ),
-            (
-                l.clone(),
-                "{\"name\": \"f\", \"parameters\": {\"q\": \"a; {b\"}}",
-                vec!["call:f {\"q\": \"a; {b\"}"],
-            ),
+            (h.clone(), "{\"name\":\"f\",\"parameters\":{}}", vec!["text:{\"name\":\"f\",\"parameters\":{}}"]),
+            (l.clone(), "{\"name\": \"f\", \"parameters\": {\"q\": \"a; {b\"}}", vec!["call:f {\"q\": \"a; {b\"}"]),
             (
                 l.clone(),
                 "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}; {\"name\":\"g\",\"parameters\":{}}",
@@ -543,38 +494,18 @@ mod tests {
                 "{\"name\":\"f\",\"parameters\":{}} and more",
                 vec!["text:{\"name\":\"f\",\"parameters\":{}} and more"],
             ),
-            (
-                l.clone(),
-                "{\"temperature\": 20}",
-                vec!["text:{\"temperature\": 20}"],
-            ),
+            (l.clone(), "{\"temperature\": 20}", vec!["text:{\"temperature\": 20}"]),
             (
                 l.clone(),
                 "Here: {\"name\":\"f\",\"parameters\":{}}",
                 vec!["text:Here: {\"name\":\"f\",\"parameters\":{}}"],
             ),
-            (
-                t.clone(),
-                "<think>\nhm < 3</think>\n\nAnswer <think>",
-                vec!["think:\nhm < 3", "text:Answer <think>"],
-            ),
-            (
-                t.clone(),
-                "<think>hm</think>\n<tool_call>{\"name\":\"f\"}</tool_call>",
-                vec!["think:hm", "call:f {}"],
-            ),
+            (t.clone(), "<think>\nhm < 3</think>\n\nAnswer <think>", vec!["think:\nhm < 3", "text:Answer <think>"]),
+            (t.clone(), "<think>hm</think>\n<tool_call>{\"name\":\"f\"}</tool_call>", vec!["think:hm", "call:f {}"]),
             (t, "<thin air", vec!["text:<thin air"]),
             (open, "hm</think>yes", vec!["think:hm", "text:yes"]),
-            (
-                lt.clone(),
-                "<think>hm</think>{\"name\":\"f\",\"parameters\":{}}",
-                vec!["think:hm", "call:f {}"],
-            ),
-            (
-                lt,
-                "<think>hm</think> Hello",
-                vec!["think:hm", "text:Hello"],
-            ),
+            (lt.clone(), "<think>hm</think>{\"name\":\"f\",\"parameters\":{}}", vec!["think:hm", "call:f {}"]),
+            (lt, "<think>hm</think> Hello", vec!["think:hm", "text:Hello"]),
             (
                 ReplyFormat::default(),
                 "<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>",
@@ -594,17 +525,9 @@ mod tests {
     fn every_cut_into_two_and_into_characters_reads_alike() {
         for (format, text, want) in cases() {
             for (at, _) in text.char_indices() {
-                assert_eq!(
-                    read(&format, [&text[..at], &text[at..]]),
-                    want,
-                    "{text} at {at}"
-                );
+                assert_eq!(read(&format, [&text[..at], &text[at..]]), want, "{text} at {at}");
             }
-            assert_eq!(
-                read(&format, text.split_inclusive(|_| true)),
-                want,
-                "{text}"
-            );
+            assert_eq!(read(&format, text.split_inclusive(|_| true)), want, "{text}");
         }
     }
 

@@ -14,16 +14,8 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     /// `tokens` in order of their ids: raw bytes, and whether it is a control token. `end_tokens` end a reply.
-    pub fn new<B: AsRef<[u8]>>(
-        tokens: impl IntoIterator<Item = (B, bool)>,
-        end_tokens: Vec<u32>,
-    ) -> Self {
-        let mut vocabulary = Self {
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            special: Vec::new(),
-            end_tokens,
-        };
+    pub fn new<B: AsRef<[u8]>>(tokens: impl IntoIterator<Item = (B, bool)>, end_tokens: Vec<u32>) -> Self {
+        let mut vocabulary = Self { bytes: Vec::new(), ends: Vec::new(), special: Vec::new(), end_tokens };
         for (bytes, special) in tokens {
             vocabulary.bytes.extend_from_slice(bytes.as_ref());
             vocabulary.ends.push(vocabulary.bytes.len());
@@ -51,11 +43,7 @@ impl Vocabulary {
 
     /// What a token adds to the reply: its bytes, nothing for control tokens.
     pub fn text(&self, token: u32) -> &[u8] {
-        if self.is_special(token) {
-            &[]
-        } else {
-            self.bytes(token)
-        }
+        if self.is_special(token) { &[] } else { self.bytes(token) }
     }
 
     pub fn is_special(&self, token: u32) -> bool {
@@ -77,12 +65,7 @@ impl Vocabulary {
 
     /// The tokens as a trie, control tokens marked so that no text can match them. `None` without an end token.
     pub(crate) fn trie(&self) -> Option<toktrie::TokTrie> {
-        let ends: Vec<u32> = self
-            .end_tokens
-            .iter()
-            .copied()
-            .filter(|&t| (t as usize) < self.len())
-            .collect();
+        let ends: Vec<u32> = self.end_tokens.iter().copied().filter(|&t| (t as usize) < self.len()).collect();
         let words: Vec<Vec<u8>> = (0..self.len() as u32)
             .map(|token| match self.bytes(token) {
                 bytes if bytes.len() > MAX_GRAMMAR_TOKEN_BYTES => Vec::new(),

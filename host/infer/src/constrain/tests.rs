@@ -17,11 +17,7 @@ fn tenant(name: &str) -> TenantId {
     TenantId::new(name).unwrap()
 }
 
-fn compile(
-    grammars: &Grammars,
-    tenant: &TenantId,
-    constraint: &Constraint,
-) -> Result<Grammar, InferError> {
+fn compile(grammars: &Grammars, tenant: &TenantId, constraint: &Constraint) -> Result<Grammar, InferError> {
     match grammars.prepare(tenant, constraint)? {
         Prepared::Ready(grammar) => Ok(grammar),
         Prepared::Job(job) => {
@@ -46,26 +42,14 @@ fn accepts(mut grammar: Grammar, text: &str) -> bool {
 
 #[test]
 fn a_grammar_is_kept_for_its_tenant_bounded_and_least_recently_used_first_out() {
-    let grammars = grammars(GrammarSettings {
-        cached_per_tenant: 2,
-        cached: 3,
-        ..GrammarSettings::default()
-    });
+    let grammars = grammars(GrammarSettings { cached_per_tenant: 2, cached: 3, ..GrammarSettings::default() });
     let regex = |n: u32| Constraint::Regex(format!("a{{{n}}}"));
-    let ready = |tenant: &TenantId, n| {
-        matches!(
-            grammars.prepare(tenant, &regex(n)).unwrap(),
-            Prepared::Ready(_)
-        )
-    };
+    let ready = |tenant: &TenantId, n| matches!(grammars.prepare(tenant, &regex(n)).unwrap(), Prepared::Ready(_));
     let (a, b) = (tenant("a"), tenant("b"));
     for n in 1..=2 {
         compile(&grammars, &a, &regex(n)).unwrap();
     }
-    assert!(
-        ready(&a, 1) && !ready(&b, 1),
-        "another tenant cannot tell what was compiled"
-    );
+    assert!(ready(&a, 1) && !ready(&b, 1), "another tenant cannot tell what was compiled");
     compile(&grammars, &a, &regex(3)).unwrap();
     assert!(ready(&a, 1) && !ready(&a, 2) && ready(&a, 3));
     for n in 1..=2 {
@@ -79,14 +63,8 @@ fn a_kept_grammar_starts_afresh_each_time() {
     let grammars = grammars(GrammarSettings::default());
     let schema = Constraint::JsonSchema(json!({"type": "integer"}));
     for _ in 0..3 {
-        assert!(accepts(
-            compile(&grammars, &tenant("a"), &schema).unwrap(),
-            "12"
-        ));
-        assert!(!accepts(
-            compile(&grammars, &tenant("a"), &schema).unwrap(),
-            "1x"
-        ));
+        assert!(accepts(compile(&grammars, &tenant("a"), &schema).unwrap(), "12"));
+        assert!(!accepts(compile(&grammars, &tenant("a"), &schema).unwrap(), "1x"));
     }
 }
 
@@ -95,10 +73,7 @@ fn white_space_is_bounded_and_control_tokens_never_match_text() {
     let grammars = grammars(GrammarSettings::default());
     let object = || compile(&grammars, &tenant("a"), &Constraint::JsonObject).unwrap();
     assert!(accepts(object(), "{\n  \"a\": [1,\n  2]}"));
-    assert!(!accepts(
-        object(),
-        &format!("{{{}\"a\": 1}}", " ".repeat(60))
-    ));
+    assert!(!accepts(object(), &format!("{{{}\"a\": 1}}", " ".repeat(60))));
     assert!(!accepts(object(), "[]"));
     let regex = Constraint::Regex("<end>".into());
     let mut grammar = compile(&grammars, &tenant("a"), &regex).unwrap();
@@ -112,39 +87,23 @@ const HOLES: &[&str] = &[];
 
 #[test]
 fn no_instance_that_the_json_schema_suite_calls_invalid_gets_through() {
-    let root = std::env::var_os("STOCKADE_REFERENCE").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("STOCKADE_REFERENCE")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
     let folder = root.join("data/json-schema-tests/draft2020-12");
     if !folder.exists() {
-        assert!(
-            std::env::var_os("STOCKADE_REQUIRE_REFERENCE").is_none(),
-            "{} is missing",
-            folder.display()
-        );
+        assert!(std::env::var_os("STOCKADE_REQUIRE_REFERENCE").is_none(), "{} is missing", folder.display());
         eprintln!("skipped: {} is missing", folder.display());
         return;
     }
-    let grammars = grammars(GrammarSettings {
-        cached: 0,
-        ..GrammarSettings::default()
-    });
+    let grammars = grammars(GrammarSettings { cached: 0, ..GrammarSettings::default() });
     let (mut enforced, mut invalid, mut valid, mut valid_all) = (0, 0, 0, 0);
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     let mut holes = Vec::new();
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
-    for file in files
-        .iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "json"))
-    {
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "json")) {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let groups: Vec<Value> =
-            serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let groups: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         for group in groups {
             let constraint = Constraint::JsonSchema(group["schema"].clone());
             let Ok(grammar) = compile(&grammars, &tenant("a"), &constraint) else {
@@ -153,10 +112,7 @@ fn no_instance_that_the_json_schema_suite_calls_invalid_gets_through() {
             };
             enforced += 1;
             for test in group["tests"].as_array().unwrap() {
-                let accepted = accepts(
-                    Grammar(Box::new(grammar.0.deep_clone())),
-                    &test["data"].to_string(),
-                );
+                let accepted = accepts(Grammar(Box::new(grammar.0.deep_clone())), &test["data"].to_string());
                 if test["valid"] == true {
                     valid_all += 1;
                     valid += usize::from(accepted);
@@ -164,11 +120,7 @@ fn no_instance_that_the_json_schema_suite_calls_invalid_gets_through() {
                     invalid += 1;
                     if accepted {
                         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-                        holes.push(format!(
-                            "{name}: {}: {}",
-                            text(&group["description"]),
-                            text(&test["description"])
-                        ));
+                        holes.push(format!("{name}: {}: {}", text(&group["description"]), text(&test["description"])));
                     }
                 }
             }

@@ -11,8 +11,8 @@ use stockade_core::chat::{Message, ToolSpec};
 use stockade_core::event::{Event, FinishReason, TokenLogprob, ToolCallDelta, Usage};
 use stockade_core::id::{Digest, ModelId, TenantId};
 use stockade_core::infer::{
-    EventStream, GenerateRequest, InferError, Inference, ModelInfo, ModelKind, Prompt, Rendered,
-    Sampling, TokenizeOptions,
+    EventStream, GenerateRequest, InferError, Inference, ModelInfo, ModelKind, Prompt, Rendered, Sampling,
+    TokenizeOptions,
 };
 use stockade_infer::{Engine, GeneratorParts, ModelText, Settings, Vocabulary};
 use stockade_model::ModelError;
@@ -64,12 +64,8 @@ fn mix(a: u64, b: u64) -> u64 {
 
 impl Tiny {
     fn attend(&self, layer: usize, pages: &[u32], position: usize) -> u64 {
-        (0..=position).fold(layer as u64, |acc, p| {
-            mix(
-                acc,
-                self.pages[pages[p / PAGE_TOKENS] as usize][layer][p % PAGE_TOKENS],
-            )
-        })
+        (0..=position)
+            .fold(layer as u64, |acc, p| mix(acc, self.pages[pages[p / PAGE_TOKENS] as usize][layer][p % PAGE_TOKENS]))
     }
 }
 
@@ -95,11 +91,7 @@ impl Decoder for Tiny {
         }
         drop(held);
         let rows: usize = segments.iter().map(|s| s.tokens.len()).sum();
-        self.probe
-            .steps
-            .lock()
-            .unwrap()
-            .push(segments.iter().map(|s| s.tokens.len()).collect());
+        self.probe.steps.lock().unwrap().push(segments.iter().map(|s| s.tokens.len()).collect());
         std::thread::sleep(*self.probe.row_cost.lock().unwrap() * rows as u32);
         let mut written = HashSet::new();
         logits.clear();
@@ -112,10 +104,7 @@ impl Decoder for Tiny {
                 }
                 assert!(token != PANIC, "asked to panic");
                 let position = segment.start + i;
-                let (page, slot) = (
-                    segment.pages[position / PAGE_TOKENS] as usize,
-                    position % PAGE_TOKENS,
-                );
+                let (page, slot) = (segment.pages[position / PAGE_TOKENS] as usize, position % PAGE_TOKENS);
                 assert!(written.insert((page, slot)), "two sequences write one slot");
                 self.pages[page][0][slot] = mix(u64::from(token), position as u64);
                 let hidden = self.attend(0, segment.pages, position);
@@ -160,42 +149,23 @@ impl ModelText for ByteText {
         Ok(bos.into_iter().chain(text.bytes().map(u32::from)).collect())
     }
     fn decode(&self, tokens: &[u32]) -> Result<String, InferError> {
-        let bytes: Vec<u8> = tokens
-            .iter()
-            .filter_map(|&t| u8::try_from(t).ok())
-            .collect();
+        let bytes: Vec<u8> = tokens.iter().filter_map(|&t| u8::try_from(t).ok()).collect();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
     fn template(&self) -> Option<&str> {
         Some("{{ messages }}")
     }
-    fn render(
-        &self,
-        messages: &[Message],
-        _: &[ToolSpec],
-        _: &Map<String, Value>,
-    ) -> Result<Rendered, InferError> {
-        let mut text: String = messages
-            .iter()
-            .map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text()))
-            .collect();
+    fn render(&self, messages: &[Message], _: &[ToolSpec], _: &Map<String, Value>) -> Result<Rendered, InferError> {
+        let mut text: String = messages.iter().map(|m| format!("[{}]{}", m.role.as_str(), m.joined_text())).collect();
         text.push_str("[assistant]");
-        Ok(Rendered {
-            tokens: text.bytes().map(u32::from).collect(),
-            text,
-        })
+        Ok(Rendered { tokens: text.bytes().map(u32::from).collect(), text })
     }
 }
 
 pub fn vocabulary() -> Vocabulary {
-    let names = [
-        "<bos>", "<eos>", "<nan>", "<fail>", "<panic>", "<a>", "<b>", "<c>",
-    ];
+    let names = ["<bos>", "<eos>", "<nan>", "<fail>", "<panic>", "<a>", "<b>", "<c>"];
     let bytes = (0..=255u8).map(|b| (vec![b], false));
-    Vocabulary::new(
-        bytes.chain(names.iter().map(|n| (n.as_bytes().to_vec(), true))),
-        vec![EOS],
-    )
+    Vocabulary::new(bytes.chain(names.iter().map(|n| (n.as_bytes().to_vec(), true))), vec![EOS])
 }
 
 pub fn tenant(name: &str) -> TenantId {
@@ -223,18 +193,8 @@ pub fn info(kind: ModelKind) -> ModelInfo {
 /// An engine with one tiny model of `pages` pages.
 pub fn engine(pages: usize, settings: Settings) -> (Engine, Arc<Probe>) {
     let probe = Arc::new(Probe::default());
-    let spec = DecoderSpec {
-        vocab: VOCAB,
-        context_tokens: 4096,
-        page_bytes: 512,
-        weight_bytes: 0,
-        row_bytes: 8,
-    };
-    let decoder = Box::new(Tiny {
-        spec,
-        pages: Vec::new(),
-        probe: Arc::clone(&probe),
-    });
+    let spec = DecoderSpec { vocab: VOCAB, context_tokens: 4096, page_bytes: 512, weight_bytes: 0, row_bytes: 8 };
+    let decoder = Box::new(Tiny { spec, pages: Vec::new(), probe: Arc::clone(&probe) });
     let engine = Engine::new(settings);
     let parts = GeneratorParts {
         decoder,
@@ -257,20 +217,12 @@ pub fn request(tokens: Vec<u32>, max_tokens: u32) -> GenerateRequest {
         ignore_eos: true,
         ..Sampling::default()
     };
-    GenerateRequest {
-        model: model(),
-        tenant: tenant("a"),
-        prompt: Prompt::Tokens(tokens),
-        sampling,
-        constraint: None,
-    }
+    GenerateRequest { model: model(), tenant: tenant("a"), prompt: Prompt::Tokens(tokens), sampling, constraint: None }
 }
 
 /// Tokens of a prompt that no other `seed` shares.
 pub fn prompt(seed: u64, length: usize) -> Vec<u32> {
-    (0..length as u64)
-        .map(|i| (mix(seed, i) % 95) as u32 + 32)
-        .collect()
+    (0..length as u64).map(|i| (mix(seed, i) % 95) as u32 + 32).collect()
 }
 
 /// A whole reply.
@@ -295,10 +247,7 @@ impl Reply {
 pub fn collect(mut stream: EventStream) -> Reply {
     let mut reply = Reply::default();
     while let Some(event) = stream.blocking_recv() {
-        assert!(
-            reply.reason.is_none() && reply.error.is_none(),
-            "nothing follows the end"
-        );
+        assert!(reply.reason.is_none() && reply.error.is_none(), "nothing follows the end");
         match event {
             Ok(Event::Text(delta)) => {
                 reply.text.push_str(&delta.text);
@@ -310,10 +259,7 @@ pub fn collect(mut stream: EventStream) -> Reply {
             Err(error) => reply.error = Some(error.to_string()),
         }
     }
-    assert!(
-        reply.reason.is_some() || reply.error.is_some(),
-        "a stream ends with an end or an error"
-    );
+    assert!(reply.reason.is_some() || reply.error.is_some(), "a stream ends with an end or an error");
     reply
 }
 
@@ -325,10 +271,7 @@ pub fn generate(engine: &Engine, request: GenerateRequest) -> Reply {
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "{what} did not happen"
-        );
+        assert!(since.elapsed() < Duration::from_secs(20), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
