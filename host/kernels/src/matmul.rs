@@ -28,6 +28,9 @@ pub enum MatmulPrecision {
 ///
 /// Activations that are not finite give outputs that are not finite.
 ///
+/// Beside the output it keeps, per calling thread, 1.5 bytes an activation (int8) or 4 (f32), for the largest
+/// `x` so far.
+///
 /// # Shapes
 /// - `x`: `[n, cols]`, n = `x.len() / cols`
 /// - each output: `[n, rows]` of its matrix, overwritten
