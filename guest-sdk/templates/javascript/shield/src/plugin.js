@@ -57,7 +57,7 @@ function bytes(text) {
 class Session {
   constructor(channel) {
     this.text = ''; // what is not decided yet
-    this.base = 0n; // its offset in the channel, in bytes
+    this.base = 0; // its offset in the channel, in bytes
   }
 
   async feed(text) {
@@ -86,7 +86,7 @@ class Session {
   }
 
   offset(at) {
-    return this.base + BigInt(bytes(this.text.slice(0, at)));
+    return this.base + bytes(this.text.slice(0, at));
   }
 }
 
