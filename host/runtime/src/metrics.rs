@@ -13,8 +13,11 @@ const MAX_NAME_BYTES: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Metrics {
-    series: Mutex<BTreeMap<(String, &'static str, String), (f64, u64)>>,
+    series: Mutex<BTreeMap<Key, (f64, u64)>>,
 }
+
+/// Component, kind and name of a series.
+type Key = (String, &'static str, String);
 
 /// One series of a component.
 #[derive(Debug, Clone, PartialEq)]
