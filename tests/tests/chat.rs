@@ -110,10 +110,16 @@ fn bound_tools_are_run_by_the_orchestrator_and_their_result_reaches_the_model() 
     let answer = client.post("/v1/chat/completions", &body)?;
     let id = answer.header("stockade-trace").context("a trace id")?.to_string();
     let whole = answer.expect(200)?;
-    ensure!(whole["choices"][0]["message"]["tool_calls"].is_null(), "the host's own tool is no business of the client: {whole}");
+    ensure!(
+        whole["choices"][0]["message"]["tool_calls"].is_null(),
+        "the host's own tool is no business of the client: {whole}"
+    );
     let trace = trace(&client, &id)?;
     let calls = trace["components"].as_array().context("components")?;
-    ensure!(calls.iter().any(|c| c["role"] == "tool/echo" && c["function"].as_str().is_some_and(|f| f.contains("call"))), "{trace}");
+    ensure!(
+        calls.iter().any(|c| c["role"] == "tool/echo" && c["function"].as_str().is_some_and(|f| f.contains("call"))),
+        "{trace}"
+    );
     Ok(())
 }
 

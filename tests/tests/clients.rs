@@ -13,8 +13,7 @@ fn python() -> Result<PathBuf> {
     if !stamp.is_file() {
         let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status()?;
         ensure!(made.success(), "python3 -m venv failed");
-        let installed =
-            Command::new(&python).args(["-m", "pip", "install", "--quiet", "openai==3.17.0"]).status()?;
+        let installed = Command::new(&python).args(["-m", "pip", "install", "--quiet", "openai==3.17.0"]).status()?;
         ensure!(installed.success(), "the openai package could not be installed");
         std::fs::write(stamp, "")?;
     }

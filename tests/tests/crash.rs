@@ -17,7 +17,11 @@ fn every_acknowledged_write_survives_kill_9() -> Result<()> {
         for (key, value) in acknowledged.lock().expect("no writer panics").iter() {
             let found = client.get(&format!("/stockade/v1/state/crash/{key}"))?.expect(200)?;
             // A later write may have been committed whose answer the kill has cut off.
-            ensure!(found["n"].as_u64() >= Some(*value), "{key}: {} instead of {value} after round {round}", found["n"]);
+            ensure!(
+                found["n"].as_u64() >= Some(*value),
+                "{key}: {} instead of {value} after round {round}",
+                found["n"]
+            );
             ensure!(found["pad"].as_str().map(str::len) == Some(6000), "{key} is torn");
         }
         let writers: Vec<_> = (0..4)

@@ -17,7 +17,8 @@ fn each_hostile_shield_fails_its_own_request_with_the_limit_it_met() -> Result<(
         ("traps", &["trap"]),
         ("storms-host-calls", &["host_calls", "cpu", "deadline"]),
     ] {
-        let grants = json!({"limits": {"deadline_ms": 1500, "cpu_ms": 400, "memory_bytes": 33554432, "host_calls": 20000}});
+        let grants =
+            json!({"limits": {"deadline_ms": 1500, "cpu_ms": 400, "memory_bytes": 33554432, "host_calls": 20000}});
         client.push(name, "1.0.0", &component(&name.replace("-", "_")), &grants)?;
         client.bind("shield.input", json!([{"component": name, "version": "1.0.0"}]))?;
         let started = Instant::now();

@@ -36,7 +36,10 @@ fn author(language: &str) -> Result<()> {
     let version = pushed["version"].as_str().context("a version")?;
 
     let client = server.admin();
-    client.bind("shield.output", json!([{"component": "my-shield", "version": version, "config": {"words": ["darn"]}}]))?;
+    client.bind(
+        "shield.output",
+        json!([{"component": "my-shield", "version": version, "config": {"words": ["darn"]}}]),
+    )?;
     client.push("emits-pieces", "1.0.0", &component("emits_pieces"), &json!({}))?;
     client.bind("orchestrator", json!([{"component": "emits-pieces", "version": "1.0.0"}]))?;
     let pieces = json!(["well, d", "ar", "n it"]).to_string();

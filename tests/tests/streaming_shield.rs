@@ -39,7 +39,11 @@ fn a_forbidden_span_is_blocked_at_every_cut_and_never_sent_in_part() -> Result<(
         let streamed = client.chat_stream(&request(&pieces))?;
         ensure!(streamed.finish_reason.as_deref() == Some("content_filter"), "{pieces:?}: {streamed:?}");
         ensure!(SECRET.starts_with(&streamed.text), "{pieces:?}: sent {:?}", streamed.text);
-        ensure!(streamed.text.len() <= SECRET.find(FORBIDDEN).expect("it is there"), "{pieces:?}: sent {:?}", streamed.text);
+        ensure!(
+            streamed.text.len() <= SECRET.find(FORBIDDEN).expect("it is there"),
+            "{pieces:?}: sent {:?}",
+            streamed.text
+        );
         for chunk in &streamed.chunks {
             let sent = chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
             ensure!(!sent.contains("XK"), "{pieces:?}: {chunk}");
@@ -77,7 +81,8 @@ fn a_blocked_question_costs_no_model_token() -> Result<()> {
     let shield = json!([{"component": "regex-shield", "version": shipped_version(&client)?, 
         "config": {"refusal": "We do not talk about that.", "patterns": [{"name": "topic", "regex": "(?i)forbidden topic", "action": "block"}]}}]);
     client.bind("shield.input", shield)?;
-    let body = json!({"model": "smollm2", "messages": [{"role": "user", "content": "Tell me about the FORBIDDEN TOPIC"}]});
+    let body =
+        json!({"model": "smollm2", "messages": [{"role": "user", "content": "Tell me about the FORBIDDEN TOPIC"}]});
     let whole = client.post("/v1/chat/completions", &body)?.expect(200)?;
     let choice = &whole["choices"][0];
     ensure!(choice["finish_reason"] == "content_filter", "{whole}");

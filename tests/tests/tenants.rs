@@ -20,7 +20,10 @@ fn what_belongs_to_another_tenant_answers_like_what_does_not_exist() -> Result<(
     let bob = admin.tenant_with_key("bob", &ALL)?;
 
     alice.push("mine", "1.0.0", &component("regex-shield"), &json!({}))?;
-    alice.put("/stockade/v1/state/notes/secret", &json!({"n": 1}))?.expect(200).or_else(|_| Ok::<_, anyhow::Error>(Value::Null))?;
+    alice
+        .put("/stockade/v1/state/notes/secret", &json!({"n": 1}))?
+        .expect(200)
+        .or_else(|_| Ok::<_, anyhow::Error>(Value::Null))?;
     let chat = json!({"model": "smollm2", "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]});
     let answer = alice.post("/v1/chat/completions", &chat)?;
     let trace = answer.header("stockade-trace").unwrap_or_default().to_string();

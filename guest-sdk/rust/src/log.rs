@@ -12,10 +12,10 @@ macro_rules! level {
         /// Writes a line to the component's log at the level of its name.
         #[macro_export]
         macro_rules! $name {
-                            ($dollar($part:tt)*) => {
-                                $crate::log::write($crate::log::Level::$level, &::std::format!($dollar($part)*))
-                            };
-                        }
+                                    ($dollar($part:tt)*) => {
+                                        $crate::log::write($crate::log::Level::$level, &::std::format!($dollar($part)*))
+                                    };
+                                }
     };
 }
 level!(debug, Debug, $);

@@ -125,7 +125,8 @@ struct Sent {
 impl Sent {
     fn apply(&mut self, fed: &str, ruling: Ruling) -> Result<Option<String>, String> {
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-        let slice = |from: usize, to: usize| fed.get(from..to).ok_or_else(|| format!("{from}..{to} is no range of text"));
+        let slice =
+            |from: usize, to: usize| fed.get(from..to).ok_or_else(|| format!("{from}..{to} is no range of text"));
         for Edit { start, end, replacement } in &ruling.edits {
             self.text += slice(self.cleared, at(*start))?;
             self.text += replacement;

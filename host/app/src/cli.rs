@@ -206,7 +206,9 @@ pub enum Component {
         bind: Option<String>,
     },
     List,
-    Show { name: String },
+    Show {
+        name: String,
+    },
     /// Bind a role to a version. For a shield role it is put at the end of the list, or replaces the same component.
     Bind {
         role: String,
@@ -225,16 +227,22 @@ pub enum Component {
     /// Show all bindings.
     Bindings,
     /// Take a role's binding away.
-    Unbind { role: String },
+    Unbind {
+        role: String,
+    },
     /// Go back to a role's previous binding.
-    Rollback { role: String },
+    Rollback {
+        role: String,
+    },
     /// Remove a version.
     Rm {
         /// NAME@VERSION
         component: String,
     },
     /// The newest log lines of a component, from stored traces.
-    Logs { name: String },
+    Logs {
+        name: String,
+    },
     /// Call an exported function.
     Invoke(Invoke),
 }
@@ -311,15 +319,24 @@ pub enum Key {
         scopes: Vec<String>,
     },
     List,
-    Rotate { id: String },
-    Rm { id: String },
+    Rotate {
+        id: String,
+    },
+    Rm {
+        id: String,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum Grant {
-    Show { component: String },
+    Show {
+        component: String,
+    },
     /// Replace a component's grants by a JSON document (or @FILE).
-    Set { component: String, grants: String },
+    Set {
+        component: String,
+        grants: String,
+    },
     /// Add to a component's grants.
     Add {
         component: String,
@@ -337,7 +354,12 @@ pub enum Grant {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum Quota {
-    Show { tenant: String },
+    Show {
+        tenant: String,
+    },
     /// Replace a tenant's quotas by a JSON document (or @FILE).
-    Set { tenant: String, quotas: String },
+    Set {
+        tenant: String,
+        quotas: String,
+    },
 }

@@ -138,9 +138,10 @@ impl Client {
 
     fn transport(&self, error: &ureq::Error) -> Failure {
         let exit = match error {
-            ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound | ureq::Error::Timeout(_) => {
-                Exit::NoServer
-            }
+            ureq::Error::Io(_)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::HostNotFound
+            | ureq::Error::Timeout(_) => Exit::NoServer,
             ureq::Error::BadUri(_) => Exit::Usage,
             _ => Exit::Failed,
         };

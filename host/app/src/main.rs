@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if json {
-                let document = failure.document.clone().unwrap_or_else(|| serde_json::json!({"error": failure.message}));
+                let document =
+                    failure.document.clone().unwrap_or_else(|| serde_json::json!({"error": failure.message}));
                 output::print_line(&document.to_string());
             }
             eprintln!("stockade: {failure}");

@@ -28,8 +28,7 @@ impl Manifest {
 
 /// Reads `component.toml` as the JSON that goes into the section.
 pub fn read_toml(path: &Path) -> Result<Value, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     let table: toml::Table = text.parse().map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     let json = serde_json::to_value(table).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     for field in ["name", "version"] {

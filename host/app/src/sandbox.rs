@@ -5,6 +5,8 @@ use crate::digest::sha256;
 use crate::failure::{Exit, Failure};
 use bytes::Bytes;
 use serde_json::Value;
+use std::sync::Arc;
+use stockade_core::ModelId;
 use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::{ComponentName, ComponentRef, RequestId, TenantId, Version};
@@ -16,9 +18,7 @@ use stockade_core::plugin::{
     AdmitError, Call, Grants, Mode, OnFailure, Pinned, Pins, PluginKind, Plugins, Role, TraceLog,
 };
 use stockade_core::registry::{MemoryStore, Registry};
-use stockade_core::ModelId;
 use stockade_runtime::{Runtime, Seams, Settings};
-use std::sync::Arc;
 
 pub struct Sandbox {
     pub plugins: Runtime,

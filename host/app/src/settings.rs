@@ -150,7 +150,13 @@ pub struct Values(BTreeMap<&'static str, (Known, Value, Origin)>);
 
 impl Values {
     fn defaults() -> Self {
-        Self(known().into_iter().map(|k| (k.key, (k.default.clone(), Origin::Default, k))).map(|(key, (v, o, k))| (key, (k, v, o))).collect())
+        Self(
+            known()
+                .into_iter()
+                .map(|k| (k.key, (k.default.clone(), Origin::Default, k)))
+                .map(|(key, (v, o, k))| (key, (k, v, o)))
+                .collect(),
+        )
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), Failure> {
@@ -192,11 +198,7 @@ impl Values {
             return Err(Failure::usage(format!("`{key}` is not a setting; the nearest is `{nearest}`")));
         };
         if entry.1.type_str() != value.type_str() {
-            return Err(Failure::usage(format!(
-                "`{key}` is a {}, this is a {}",
-                entry.1.type_str(),
-                value.type_str()
-            )));
+            return Err(Failure::usage(format!("`{key}` is a {}, this is a {}", entry.1.type_str(), value.type_str())));
         }
         (entry.1, entry.2) = (value, origin);
         Ok(())

@@ -105,11 +105,7 @@ pub enum ToolChoice {
 
 impl Message {
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self {
-            role,
-            parts: vec![Part::Text { text: text.into() }],
-            name: None,
-        }
+        Self { role, parts: vec![Part::Text { text: text.into() }], name: None }
     }
 
     /// All text parts, joined.
@@ -146,11 +142,7 @@ pub mod base64_bytes {
     pub fn encode(bytes: &[u8]) -> String {
         let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
         for chunk in bytes.chunks(3) {
-            let b = [
-                chunk[0],
-                chunk.get(1).copied().unwrap_or(0),
-                chunk.get(2).copied().unwrap_or(0),
-            ];
+            let b = [chunk[0], chunk.get(1).copied().unwrap_or(0), chunk.get(2).copied().unwrap_or(0)];
             let n = u32::from(b[0]) << 16 | u32::from(b[1]) << 8 | u32::from(b[2]);
             for i in 0..4 {
                 let digit = ALPHABET[(n >> (18 - 6 * i)) as usize & 63] as char;
@@ -190,10 +182,7 @@ mod tests {
     fn base64_round_trips_at_every_length_and_refuses_stray_bits() {
         for len in 0..50u8 {
             let bytes: Vec<u8> = (0..len).map(|i| i.wrapping_mul(37)).collect();
-            assert_eq!(
-                base64_bytes::decode(&base64_bytes::encode(&bytes)).unwrap(),
-                bytes
-            );
+            assert_eq!(base64_bytes::decode(&base64_bytes::encode(&bytes)).unwrap(), bytes);
         }
         for bad in ["A", "AA", "AB==", "AAB=", "A===", "A A=", "AAAA="] {
             assert!(base64_bytes::decode(bad).is_none(), "{bad}");
@@ -206,15 +195,8 @@ mod tests {
             role: Role::Assistant,
             parts: vec![
                 Part::Text { text: "a".into() },
-                Part::ToolCall(ToolCall {
-                    id: "1".into(),
-                    name: "t".into(),
-                    arguments: "{}".into(),
-                }),
-                Part::Image(Image {
-                    media_type: "image/png".into(),
-                    data: vec![1, 2, 3],
-                }),
+                Part::ToolCall(ToolCall { id: "1".into(), name: "t".into(), arguments: "{}".into() }),
+                Part::Image(Image { media_type: "image/png".into(), data: vec![1, 2, 3] }),
             ],
             name: None,
         };

@@ -23,18 +23,8 @@ fn slug(kind: &'static str, name: &str) -> Result<(), NameError> {
     let ok = !name.is_empty()
         && name.len() <= MAX_NAME_BYTES
         && name.as_bytes()[0].is_ascii_alphanumeric()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
-    if ok {
-        Ok(())
-    } else {
-        Err(NameError {
-            kind,
-            name: name.chars().take(64).collect(),
-            rule: SLUG_RULE,
-        })
-    }
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
+    if ok { Ok(()) } else { Err(NameError { kind, name: name.chars().take(64).collect(), rule: SLUG_RULE }) }
 }
 
 macro_rules! slug_id {
@@ -155,11 +145,7 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = NameError;
     fn from_str(s: &str) -> Result<Self, NameError> {
-        let bad = || NameError {
-            kind: "digest",
-            name: s.chars().take(64).collect(),
-            rule: "64 hexadecimal digits",
-        };
+        let bad = || NameError { kind: "digest", name: s.chars().take(64).collect(), rule: "64 hexadecimal digits" };
         if s.len() != 64 || !s.is_ascii() {
             return Err(bad());
         }
@@ -213,18 +199,7 @@ mod tests {
 
     #[test]
     fn names_refuse_what_could_escape_a_path_or_a_key() {
-        for bad in [
-            "",
-            "..",
-            "a/b",
-            "A",
-            "-a",
-            ".a",
-            "a b",
-            "a\0",
-            "é",
-            &"a".repeat(129),
-        ] {
+        for bad in ["", "..", "a/b", "A", "-a", ".a", "a b", "a\0", "é", &"a".repeat(129)] {
             assert!(TenantId::new(bad).is_err(), "{bad:?}");
         }
         for good in ["a", "0", "my-shield_1.2", &"a".repeat(128)] {

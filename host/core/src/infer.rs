@@ -29,24 +29,13 @@ pub trait Inference: Send + Sync + 'static {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>>;
 
     /// Class probabilities per input, from a sequence-classification model.
-    fn classify(
-        &self,
-        request: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<ClassScores>, InferError>>;
+    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<ClassScores>, InferError>>;
 
     /// Log-probability of `continuation` after `context`, per token.
-    fn log_likelihood(
-        &self,
-        request: ScoreRequest,
-    ) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>>;
+    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>>;
 
     /// Token ids of `text`. Control tokens spelled out in `text` are plain text unless `parse_special`.
-    fn tokenize(
-        &self,
-        model: &ModelId,
-        text: &str,
-        options: TokenizeOptions,
-    ) -> Result<Vec<u32>, InferError>;
+    fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError>;
     fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError>;
 
     /// The prompt text and token ids that a chat becomes under the model's template.
@@ -242,17 +231,9 @@ pub enum InferError {
     #[error("model `{0}` is not served")]
     UnknownModel(String),
     #[error("model `{model}` is a {is:?}, this call needs a {needs:?}")]
-    WrongKind {
-        model: ModelId,
-        is: ModelKind,
-        needs: ModelKind,
-    },
+    WrongKind { model: ModelId, is: ModelKind, needs: ModelKind },
     #[error("{prompt} prompt + {requested} new tokens exceed the context of {limit}")]
-    ContextOverflow {
-        prompt: u32,
-        requested: u32,
-        limit: u32,
-    },
+    ContextOverflow { prompt: u32, requested: u32, limit: u32 },
     /// `field` in the words of [`Sampling`] or of the request.
     #[error("{field}: {reason}")]
     Invalid { field: &'static str, reason: String },

@@ -161,9 +161,7 @@ pub struct DirectoryGrant {
 
 impl Grants {
     pub fn allows(list: &[String], name: &str) -> bool {
-        list.iter().any(|g| {
-            g == "*" || g == name || g.strip_suffix('*').is_some_and(|p| name.starts_with(p))
-        })
+        list.iter().any(|g| g == "*" || g == name || g.strip_suffix('*').is_some_and(|p| name.starts_with(p)))
     }
 }
 
@@ -216,12 +214,10 @@ impl Pins {
     }
     /// Bound tools by name.
     pub fn tools(&self) -> impl Iterator<Item = (&ComponentName, &Arc<Pinned>)> {
-        self.entries
-            .iter()
-            .filter_map(|(role, entries)| match role {
-                Role::Tool(name) => entries.first().map(|e| (name, e)),
-                _ => None,
-            })
+        self.entries.iter().filter_map(|(role, entries)| match role {
+            Role::Tool(name) => entries.first().map(|e| (name, e)),
+            _ => None,
+        })
     }
 }
 
@@ -241,10 +237,7 @@ pub struct Call {
 
 impl Call {
     pub fn target(&self, target: &Arc<Pinned>) -> Self {
-        Self {
-            target: target.clone(),
-            ..self.clone()
-        }
+        Self { target: target.clone(), ..self.clone() }
     }
 }
 
@@ -258,10 +251,7 @@ pub struct TraceLog {
 impl Default for TraceLog {
     /// A log whose request starts now.
     fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            calls: Mutex::default(),
-        }
+        Self { started: Instant::now(), calls: Mutex::default() }
     }
 }
 
@@ -280,10 +270,7 @@ impl TraceLog {
         }
     }
     pub fn snapshot(&self) -> Vec<ComponentCall> {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -407,11 +394,7 @@ pub struct Edit {
 
 /// A running streaming shield: one component instance for one reply.
 pub trait ShieldStream: Send {
-    fn feed<'a>(
-        &'a mut self,
-        channel: Channel,
-        text: &'a str,
-    ) -> BoxFuture<'a, Result<Ruling, CallError>>;
+    fn feed<'a>(&'a mut self, channel: Channel, text: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>>;
     /// No more text on this channel: the shield rules on all that it has held back.
     fn finish(&mut self, channel: Channel) -> BoxFuture<'_, Result<Ruling, CallError>>;
     /// Most bytes that this shield ever holds back on a channel.
@@ -448,18 +431,10 @@ pub struct Invocation {
 pub enum CallError {
     /// The component answered with an error of its own.
     #[error("component `{component}` answered: {message}")]
-    Component {
-        component: String,
-        code: &'static str,
-        message: String,
-    },
+    Component { component: String, code: &'static str, message: String },
     /// It crashed or met a limit.
     #[error("component `{component}` failed: {detail}")]
-    Failed {
-        component: String,
-        limit: LimitKind,
-        detail: String,
-    },
+    Failed { component: String, limit: LimitKind, detail: String },
     /// It needed something that it was not granted.
     #[error("component `{component}` was denied {what}")]
     Denied { component: String, what: String },
@@ -486,10 +461,7 @@ impl CallError {
             Self::NoFunction { .. } | Self::Arguments(_) => Fault::Caller,
             Self::Infer(e) => e.fault(),
             Self::Overloaded => Fault::Load,
-            Self::Component { .. }
-            | Self::Failed { .. }
-            | Self::Denied { .. }
-            | Self::Host { .. } => Fault::Host,
+            Self::Component { .. } | Self::Failed { .. } | Self::Denied { .. } | Self::Host { .. } => Fault::Host,
         }
     }
 }
@@ -498,8 +470,7 @@ impl CallError {
 pub trait Plugins: Send + Sync + 'static {
     /// The whole way of an upload: static gate, compilation in a process of its own, trial instantiation.
     /// Keeps the compiled artifact; the caller stores the bytes.
-    fn admit(&self, tenant: &TenantId, bytes: Bytes)
-    -> BoxFuture<'_, Result<Admitted, AdmitError>>;
+    fn admit(&self, tenant: &TenantId, bytes: Bytes) -> BoxFuture<'_, Result<Admitted, AdmitError>>;
 
     /// Makes sure that a component can be called at once: loads its artifact, or compiles it again from the blob.
     fn warm(&self, component: &ComponentRef) -> BoxFuture<'_, Result<(), CallError>>;
@@ -519,12 +490,7 @@ pub trait Plugins: Send + Sync + 'static {
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream;
 
     /// Calls an exported function by name (`check`, or `INTERFACE#FUNCTION`) with JSON arguments in order.
-    fn invoke(
-        &self,
-        call: Call,
-        function: String,
-        args: Vec<Value>,
-    ) -> BoxFuture<'_, Result<Invocation, CallError>>;
+    fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>>;
 }
 
 /// Which way the text goes that a shield judges.
@@ -541,15 +507,8 @@ mod tests {
 
     #[test]
     fn roles_round_trip_and_unknown_ones_are_refused() {
-        for text in [
-            "shield.input",
-            "shield.output",
-            "orchestrator",
-            "prompt-store",
-            "memory",
-            "tool/echo",
-            "reward/a",
-        ] {
+        for text in ["shield.input", "shield.output", "orchestrator", "prompt-store", "memory", "tool/echo", "reward/a"]
+        {
             assert_eq!(text.parse::<Role>().unwrap().to_string(), text);
         }
         for bad in ["", "shield", "tool/", "tool/A", "tool/a/b", "x/y"] {

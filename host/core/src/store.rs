@@ -74,11 +74,7 @@ pub enum StoreError {
         found: Option<Revision>,
     },
     #[error("{what} of {size} bytes exceeds the limit of {limit}")]
-    TooLarge {
-        what: &'static str,
-        size: usize,
-        limit: usize,
-    },
+    TooLarge { what: &'static str, size: usize, limit: usize },
     #[error("no blob {0}")]
     NoBlob(Digest),
     #[error("no space left for state")]
@@ -112,12 +108,7 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Row>, StoreError>;
 
     /// Rows whose key starts with `prefix` and is greater than `after` (a whole key), in key order, at most `limit`.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError>;
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, StoreError>;
 
     /// Applies `batch` and answers with its revision once it is fsynced. Commits of concurrent callers share an fsync.
     /// Dropping the future does not undo a commit that was already queued.

@@ -53,10 +53,7 @@ pub struct Permit {
 
 impl Admission {
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            load: Arc::default(),
-        }
+        Self { limits, load: Arc::default() }
     }
 
     pub fn running(&self) -> usize {
@@ -64,40 +61,24 @@ impl Admission {
     }
 
     /// Lets a request of `tenant` in, or tells when to come back.
-    pub fn admit(
-        &self,
-        registry: &Registry,
-        tenant: &TenantId,
-        quotas: &Quotas,
-    ) -> Result<Permit, ApiError> {
+    pub fn admit(&self, registry: &Registry, tenant: &TenantId, quotas: &Quotas) -> Result<Permit, ApiError> {
         let today = unix_seconds() / DAY_SECONDS;
         self.know_today(registry, tenant, today)?;
         let now = Instant::now();
         let mut load = self.load.lock();
         if load.running >= self.limits.total {
-            return Err(ApiError::new(
-                Code::Overloaded,
-                format!("{} requests are running", load.running),
-            ));
+            return Err(ApiError::new(Code::Overloaded, format!("{} requests are running", load.running)));
         }
         let counters = load.tenants.entry(tenant.clone()).or_default();
         counters.check(quotas, self.limits.per_tenant, now, today)?;
         counters.running += 1;
         counters.count(now, 1, 0);
         load.running += 1;
-        Ok(Permit {
-            tenant: tenant.clone(),
-            load: self.load.clone(),
-        })
+        Ok(Permit { tenant: tenant.clone(), load: self.load.clone() })
     }
 
     /// Reads, at a tenant's first request of a day, the tokens that were used before this process began to count.
-    fn know_today(
-        &self,
-        registry: &Registry,
-        tenant: &TenantId,
-        today: u64,
-    ) -> Result<(), ApiError> {
+    fn know_today(&self, registry: &Registry, tenant: &TenantId, today: u64) -> Result<(), ApiError> {
         let known = |load: &Load| load.tenants.get(tenant).is_some_and(|t| t.day.0 == today);
         if known(&self.load.lock()) {
             return Ok(());
@@ -106,11 +87,7 @@ impl Admission {
         let rows = registry.usage(tenant, Some(&text), None, 1000)?;
         let tokens = rows
             .iter()
-            .map(|r| {
-                r.total
-                    .prompt_tokens
-                    .saturating_add(r.total.completion_tokens)
-            })
+            .map(|r| r.total.prompt_tokens.saturating_add(r.total.completion_tokens))
             .fold(0u64, u64::saturating_add);
         let mut load = self.load.lock();
         let counters = load.tenants.entry(tenant.clone()).or_default();
@@ -145,28 +122,20 @@ impl Drop for Permit {
         // Idle tenants are forgotten once there are many: their counters come back with their next request.
         if load.tenants.len() > 10_000 {
             let now = Instant::now();
-            load.tenants
-                .retain(|_, t| t.running > 0 || t.in_minute(now).0 > 0);
+            load.tenants.retain(|_, t| t.running > 0 || t.in_minute(now).0 > 0);
         }
     }
 }
 
 impl Tenant {
-    fn check(
-        &mut self,
-        quotas: &Quotas,
-        default_running: u32,
-        now: Instant,
-        today: u64,
-    ) -> Result<(), ApiError> {
+    fn check(&mut self, quotas: &Quotas, default_running: u32, now: Instant, today: u64) -> Result<(), ApiError> {
         let at_once = quotas.concurrent_requests.unwrap_or(default_running);
         if self.running >= at_once {
             return Err(limited("concurrent_requests", u64::from(at_once), 1));
         }
         let (requests, tokens) = self.in_minute(now);
-        let wait = self.minute.front().map_or(1, |(at, ..)| {
-            MINUTE.saturating_sub(now.duration_since(*at)).as_secs() + 1
-        });
+        let wait =
+            self.minute.front().map_or(1, |(at, ..)| MINUTE.saturating_sub(now.duration_since(*at)).as_secs() + 1);
         if let Some(limit) = quotas.requests_per_minute
             && requests >= u64::from(limit)
         {
@@ -182,13 +151,10 @@ impl Tenant {
             && self.day.1 >= limit
         {
             let left = DAY_SECONDS - unix_seconds() % DAY_SECONDS;
-            return Err(ApiError::new(
-                Code::QuotaExceeded,
-                "the tenant's tokens of today are used up",
-            )
-            .with("quota", "tokens_per_day")
-            .with("limit", limit)
-            .retry_after(left));
+            return Err(ApiError::new(Code::QuotaExceeded, "the tenant's tokens of today are used up")
+                .with("quota", "tokens_per_day")
+                .with("limit", limit)
+                .retry_after(left));
         }
         Ok(())
     }
@@ -210,26 +176,19 @@ impl Tenant {
         {
             self.minute.pop_front();
         }
-        self.minute.iter().fold((0, 0), |(r, t), (_, dr, dt)| {
-            (r + dr, t.saturating_add(*dt))
-        })
+        self.minute.iter().fold((0, 0), |(r, t), (_, dr, dt)| (r + dr, t.saturating_add(*dt)))
     }
 }
 
 fn limited(quota: &'static str, limit: u64, seconds: u64) -> ApiError {
-    ApiError::new(
-        Code::RateLimited,
-        format!("the tenant's quota {quota} of {limit} is reached"),
-    )
-    .with("quota", quota)
-    .with("limit", limit)
-    .retry_after(seconds)
+    ApiError::new(Code::RateLimited, format!("the tenant's quota {quota} of {limit} is reached"))
+        .with("quota", quota)
+        .with("limit", limit)
+        .retry_after(seconds)
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 #[cfg(test)]
@@ -239,15 +198,8 @@ mod tests {
 
     fn setup() -> (Admission, Registry, TenantId) {
         let store = Arc::new(MemoryStore::new());
-        let limits = Limits {
-            total: 3,
-            per_tenant: 2,
-        };
-        (
-            Admission::new(limits),
-            Registry::new(store.clone(), store),
-            TenantId::default_tenant(),
-        )
+        let limits = Limits { total: 3, per_tenant: 2 };
+        (Admission::new(limits), Registry::new(store.clone(), store), TenantId::default_tenant())
     }
 
     #[test]
@@ -268,30 +220,20 @@ mod tests {
     #[test]
     fn rates_count_requests_and_tokens_and_say_when_to_come_back() {
         let (admission, registry, t) = setup();
-        let quotas = Quotas {
-            requests_per_minute: Some(2),
-            ..Quotas::default()
-        };
+        let quotas = Quotas { requests_per_minute: Some(2), ..Quotas::default() };
         for _ in 0..2 {
             admission.admit(&registry, &t, &quotas).unwrap();
         }
         let e = admission.admit(&registry, &t, &quotas).unwrap_err();
         assert_eq!(e.code, Code::RateLimited);
         assert!((1..=61).contains(&e.retry_after.unwrap()));
-        let quotas = Quotas {
-            tokens_per_minute: Some(10),
-            tokens_per_day: Some(20),
-            ..Quotas::default()
-        };
+        let quotas = Quotas { tokens_per_minute: Some(10), tokens_per_day: Some(20), ..Quotas::default() };
         let permit = admission.admit(&registry, &t, &quotas).unwrap();
         permit.took(12);
         drop(permit);
         let e = admission.admit(&registry, &t, &quotas).unwrap_err();
         assert_eq!(e.field("quota").unwrap(), "tokens_per_minute");
-        let daily = Quotas {
-            tokens_per_day: Some(12),
-            ..Quotas::default()
-        };
+        let daily = Quotas { tokens_per_day: Some(12), ..Quotas::default() };
         let e = admission.admit(&registry, &t, &daily).unwrap_err();
         assert_eq!(e.code, Code::QuotaExceeded);
     }

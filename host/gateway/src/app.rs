@@ -41,20 +41,10 @@ impl App {
     }
 
     /// As [`App::model`], and of this kind.
-    pub fn model_of(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        needs: ModelKind,
-    ) -> Result<ModelInfo, ApiError> {
+    pub fn model_of(&self, tenant: &TenantId, name: &str, needs: ModelKind) -> Result<ModelInfo, ApiError> {
         let model = self.model(tenant, name)?;
         if model.kind != needs {
-            return Err(InferError::WrongKind {
-                model: model.id,
-                is: model.kind,
-                needs,
-            }
-            .into());
+            return Err(InferError::WrongKind { model: model.id, is: model.kind, needs }.into());
         }
         Ok(model)
     }

@@ -35,24 +35,15 @@ impl Caller {
         if scopes.iter().any(|s| self.key.allows(*s)) {
             return Ok(());
         }
-        let names: Vec<String> = scopes
-            .iter()
-            .map(|s| format!("{s:?}").to_lowercase())
-            .collect();
-        Err(ApiError::new(
-            Code::Forbidden,
-            format!("the key lacks the scope `{}`", names.join("` or `")),
-        ))
+        let names: Vec<String> = scopes.iter().map(|s| format!("{s:?}").to_lowercase()).collect();
+        Err(ApiError::new(Code::Forbidden, format!("the key lacks the scope `{}`", names.join("` or `"))))
     }
 
     pub fn need_operator(&self) -> Result<(), ApiError> {
         if self.is_operator() {
             return Ok(());
         }
-        Err(ApiError::new(
-            Code::Forbidden,
-            "only an admin key of the host may do this",
-        ))
+        Err(ApiError::new(Code::Forbidden, "only an admin key of the host may do this"))
     }
 
     /// Refuses, as unknown, a tenant that is out of the key's reach.
@@ -102,8 +93,6 @@ fn bearer(parts: &Parts) -> Option<&str> {
     let text = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = text.split_once(' ')?;
     let secret = secret.trim();
-    let sound = scheme.eq_ignore_ascii_case("bearer")
-        && !secret.is_empty()
-        && secret.len() <= MAX_SECRET_BYTES;
+    let sound = scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty() && secret.len() <= MAX_SECRET_BYTES;
     sound.then_some(secret)
 }

@@ -18,8 +18,7 @@ pub struct JsonBody(pub Value);
 impl JsonBody {
     /// The body as a record of ours; serde's message names the field.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        serde_json::from_value(self.0)
-            .map_err(|e| ApiError::new(Code::InvalidRequest, format!("request body: {e}")))
+        serde_json::from_value(self.0).map_err(|e| ApiError::new(Code::InvalidRequest, format!("request body: {e}")))
     }
 }
 
@@ -52,10 +51,7 @@ impl FromRequest<App> for LateBody {
 
 /// The whole body, at most `limit` bytes, within `timeout`.
 pub async fn collect(request: Request, limit: usize, timeout: Duration) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(Code::TooLarge, format!("the body exceeds {limit} bytes"))
-            .with("limit", limit)
-    };
+    let too_large = || ApiError::new(Code::TooLarge, format!("the body exceeds {limit} bytes")).with("limit", limit);
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|d| d > limit) {
@@ -66,14 +62,10 @@ pub async fn collect(request: Request, limit: usize, timeout: Duration) -> Resul
     match tokio::time::timeout(timeout, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::new(
-            Code::InvalidRequest,
-            "the body could not be read",
-        )),
-        Err(_) => Err(ApiError::new(
-            Code::InvalidRequest,
-            format!("the body did not arrive within {} s", timeout.as_secs()),
-        )),
+        Ok(Err(_)) => Err(ApiError::new(Code::InvalidRequest, "the body could not be read")),
+        Err(_) => {
+            Err(ApiError::new(Code::InvalidRequest, format!("the body did not arrive within {} s", timeout.as_secs())))
+        }
     }
 }
 
@@ -86,8 +78,7 @@ pub fn parse(bytes: &[u8], max_depth: usize, max_values: usize) -> Result<Value,
             format!("the body exceeds {max_depth} levels or {max_values} values"),
         ));
     }
-    serde_json::from_slice(bytes)
-        .map_err(|e| ApiError::new(Code::InvalidRequest, format!("the body is not JSON: {e}")))
+    serde_json::from_slice(bytes).map_err(|e| ApiError::new(Code::InvalidRequest, format!("the body is not JSON: {e}")))
 }
 
 /// Upper bounds of a text's nesting and number of JSON values, without memory.

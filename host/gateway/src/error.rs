@@ -74,9 +74,7 @@ impl Code {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::InvalidComponent => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QuotaExceeded | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::ComponentFailed | Self::Overloaded | Self::Storage => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::ComponentFailed | Self::Overloaded | Self::Storage => StatusCode::SERVICE_UNAVAILABLE,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -122,13 +120,7 @@ impl ApiError {
     /// A field of the request is wrong.
     pub fn invalid(param: impl Into<String>, reason: impl AsRef<str>) -> Self {
         let param = param.into();
-        Self {
-            param: Some(param.clone()),
-            ..Self::new(
-                Code::InvalidRequest,
-                format!("{param}: {}", reason.as_ref()),
-            )
-        }
+        Self { param: Some(param.clone()), ..Self::new(Code::InvalidRequest, format!("{param}: {}", reason.as_ref())) }
     }
 
     pub fn not_found(what: &str, name: &str) -> Self {
@@ -215,9 +207,7 @@ impl ApiError {
 
 /// Whether errors of this path have OpenAI's shape.
 fn speaks_openai(path: &str) -> bool {
-    path.starts_with("/v1/")
-        || path == "/v1"
-        || ["/tokenize", "/detokenize", "/tokenizer_info"].contains(&path)
+    path.starts_with("/v1/") || path == "/v1" || ["/tokenize", "/detokenize", "/tokenizer_info"].contains(&path)
 }
 
 /// Marks a reply whose body the outermost layer writes.
@@ -246,16 +236,9 @@ impl From<InferError> for ApiError {
     fn from(e: InferError) -> Self {
         let detail = e.to_string();
         match e {
-            InferError::UnknownModel(_) => Self {
-                param: Some("model".into()),
-                ..Self::new(Code::NotFound, detail)
-            },
+            InferError::UnknownModel(_) => Self { param: Some("model".into()), ..Self::new(Code::NotFound, detail) },
             InferError::WrongKind { .. } => Self::invalid("model", detail),
-            InferError::ContextOverflow {
-                prompt,
-                requested,
-                limit,
-            } => Self::new(Code::InvalidRequest, detail)
+            InferError::ContextOverflow { prompt, requested, limit } => Self::new(Code::InvalidRequest, detail)
                 .with("prompt_tokens", prompt)
                 .with("requested_tokens", requested)
                 .with("limit", limit),
@@ -263,10 +246,7 @@ impl From<InferError> for ApiError {
             InferError::Template(_) => Self::invalid("messages", detail),
             InferError::Constraint(_) => Self::invalid("response_format", detail),
             InferError::Overloaded { .. } => Self::new(Code::Overloaded, detail),
-            InferError::Cancelled => Self::new(
-                Code::Overloaded,
-                "the host ended the request; it may be sent again",
-            ),
+            InferError::Cancelled => Self::new(Code::Overloaded, "the host ended the request; it may be sent again"),
             InferError::Backend { stage, source } => host_failure(stage, &*source),
             other => host_failure("inference", &other),
         }
@@ -277,19 +257,15 @@ impl From<CallError> for ApiError {
     fn from(e: CallError) -> Self {
         let detail = e.to_string();
         match e {
-            CallError::Component {
-                component, code, ..
-            } => Self::new(Code::ComponentFailed, detail)
-                .with("component", component)
-                .with("component_code", code),
-            CallError::Failed {
-                component, limit, ..
-            } => Self::new(Code::ComponentFailed, detail)
-                .with("component", component)
-                .with("limit", limit.as_str()),
-            CallError::Denied { component, what } => Self::new(Code::ComponentFailed, detail)
-                .with("component", component)
-                .with("denied", what),
+            CallError::Component { component, code, .. } => {
+                Self::new(Code::ComponentFailed, detail).with("component", component).with("component_code", code)
+            }
+            CallError::Failed { component, limit, .. } => {
+                Self::new(Code::ComponentFailed, detail).with("component", component).with("limit", limit.as_str())
+            }
+            CallError::Denied { component, what } => {
+                Self::new(Code::ComponentFailed, detail).with("component", component).with("denied", what)
+            }
             CallError::NoFunction { .. } => Self::new(Code::NotFound, detail),
             CallError::Arguments(reason) => Self::invalid("args", reason),
             CallError::Infer(e) => e.into(),
@@ -305,15 +281,14 @@ impl From<AdmitError> for ApiError {
         let detail = e.to_string();
         match e {
             AdmitError::Invalid { reasons } => {
-                let first = reasons
-                    .first()
-                    .map(|r| format!(": at {}, found {}, expected {}", r.at, r.found, r.expected));
+                let first =
+                    reasons.first().map(|r| format!(": at {}, found {}, expected {}", r.at, r.found, r.expected));
                 let detail = detail + &first.unwrap_or_default();
                 Self::new(Code::InvalidComponent, detail).with("reasons", json!(reasons))
             }
-            AdmitError::TooLarge { size, limit } => Self::new(Code::TooLarge, detail)
-                .with("size", size)
-                .with("limit", limit),
+            AdmitError::TooLarge { size, limit } => {
+                Self::new(Code::TooLarge, detail).with("size", size).with("limit", limit)
+            }
             AdmitError::Overloaded => Self::new(Code::Overloaded, detail).retry_after(5),
             AdmitError::Host { stage, source } => host_failure(stage, &*source),
             other => host_failure("admission", &other),
@@ -326,30 +301,21 @@ impl From<RegistryError> for ApiError {
         let detail = e.to_string();
         match e {
             RegistryError::NotFound { .. } => Self::new(Code::NotFound, detail),
-            RegistryError::Exists { .. } | RegistryError::Conflict(_) => {
-                Self::new(Code::Conflict, detail)
-            }
+            RegistryError::Exists { .. } | RegistryError::Conflict(_) => Self::new(Code::Conflict, detail),
             RegistryError::VersionExists { component, version } => {
-                Self::new(Code::VersionExists, detail)
-                    .with("component", component)
-                    .with("version", version)
+                Self::new(Code::VersionExists, detail).with("component", component).with("version", version)
             }
-            RegistryError::InUse {
-                component,
-                version,
-                role,
-            } => Self::new(Code::InUse, detail)
-                .with("component", component)
-                .with("version", version)
-                .with("role", role),
+            RegistryError::InUse { component, version, role } => {
+                Self::new(Code::InUse, detail).with("component", component).with("version", version).with("role", role)
+            }
             RegistryError::RevisionMismatch { found } => {
                 Self::new(Code::RevisionMismatch, detail).with("revision", found)
             }
             RegistryError::Invalid { field, reason } => Self::invalid(field, reason),
             RegistryError::NotServed(_) => Self::new(Code::InvalidRequest, detail),
-            RegistryError::TooLarge { size, limit, .. } => Self::new(Code::TooLarge, detail)
-                .with("size", size)
-                .with("limit", limit),
+            RegistryError::TooLarge { size, limit, .. } => {
+                Self::new(Code::TooLarge, detail).with("size", size).with("limit", limit)
+            }
             RegistryError::Store(e) => e.into(),
             other => host_failure("the registry", &other),
         }
@@ -360,9 +326,9 @@ impl From<StoreError> for ApiError {
     fn from(e: StoreError) -> Self {
         match e {
             StoreError::Conflict { .. } => Self::new(Code::Conflict, e.to_string()),
-            StoreError::TooLarge { size, limit, .. } => Self::new(Code::TooLarge, e.to_string())
-                .with("size", size)
-                .with("limit", limit),
+            StoreError::TooLarge { size, limit, .. } => {
+                Self::new(Code::TooLarge, e.to_string()).with("size", size).with("limit", limit)
+            }
             StoreError::Full => Self::new(Code::StorageFull, e.to_string()),
             e => {
                 let host = e.fault() == Fault::Host;
@@ -400,10 +366,7 @@ mod tests {
 
     #[test]
     fn causes_inside_the_host_are_not_told() {
-        let e = ApiError::from(InferError::Backend {
-            stage: "decode",
-            source: "/secret/path".into(),
-        });
+        let e = ApiError::from(InferError::Backend { stage: "decode", source: "/secret/path".into() });
         assert!(!e.openai("r").to_string().contains("secret"));
         assert_eq!(e.code, Code::Internal);
     }

@@ -15,10 +15,7 @@ impl<'a> Fields<'a> {
     /// The body of a request.
     pub fn root(value: &'a Value) -> Result<Self, ApiError> {
         match value {
-            Value::Object(map) => Ok(Self {
-                map,
-                path: String::new(),
-            }),
+            Value::Object(map) => Ok(Self { map, path: String::new() }),
             _ => Err(ApiError::invalid("body", "must be an object")),
         }
     }
@@ -34,11 +31,7 @@ impl<'a> Fields<'a> {
 
     /// The path of a field, for messages.
     pub fn at(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.into()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.into() } else { format!("{}.{name}", self.path) }
     }
 
     pub fn wrong(&self, name: &str, reason: impl AsRef<str>) -> ApiError {
@@ -51,16 +44,14 @@ impl<'a> Fields<'a> {
     }
 
     pub fn need(&self, name: &str) -> Result<&'a Value, ApiError> {
-        self.value(name)
-            .ok_or_else(|| self.wrong(name, "is required"))
+        self.value(name).ok_or_else(|| self.wrong(name, "is required"))
     }
 
     pub fn str(&self, name: &str) -> Result<Option<&'a str>, ApiError> {
         self.typed(name, "must be a string", Value::as_str)
     }
     pub fn need_str(&self, name: &str) -> Result<&'a str, ApiError> {
-        self.str(name)?
-            .ok_or_else(|| self.wrong(name, "is required"))
+        self.str(name)?.ok_or_else(|| self.wrong(name, "is required"))
     }
     pub fn bool(&self, name: &str) -> Result<Option<bool>, ApiError> {
         self.typed(name, "must be true or false", Value::as_bool)
@@ -69,9 +60,7 @@ impl<'a> Fields<'a> {
         self.typed(name, "must be an array", Value::as_array)
     }
     pub fn object(&self, name: &str) -> Result<Option<Fields<'a>>, ApiError> {
-        self.value(name)
-            .map(|v| Fields::of(v, self.at(name)))
-            .transpose()
+        self.value(name).map(|v| Fields::of(v, self.at(name))).transpose()
     }
 
     pub fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
@@ -79,10 +68,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         if !range.contains(&n) {
-            return Err(self.wrong(
-                name,
-                format!("must be from {} to {}", range.start(), range.end()),
-            ));
+            return Err(self.wrong(name, format!("must be from {} to {}", range.start(), range.end())));
         }
         Ok(Some(n))
     }
@@ -92,10 +78,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         if !range.contains(&n) {
-            return Err(self.wrong(
-                name,
-                format!("must be from {} to {}", range.start(), range.end()),
-            ));
+            return Err(self.wrong(name, format!("must be from {} to {}", range.start(), range.end())));
         }
         Ok(Some(n as f32))
     }

@@ -12,16 +12,8 @@ pub async fn health(State(app): State<App>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let models: Vec<String> = app
-        .inference
-        .models()
-        .iter()
-        .map(|m| m.id.to_string())
-        .collect();
-    reply::json_as(
-        status,
-        &json!({"status": app.readiness.as_str(), "models": models, "load": app.inference.load()}),
-    )
+    let models: Vec<String> = app.inference.models().iter().map(|m| m.id.to_string()).collect();
+    reply::json_as(status, &json!({"status": app.readiness.as_str(), "models": models, "load": app.inference.load()}))
 }
 
 pub async fn metrics(State(app): State<App>) -> Response {

@@ -30,10 +30,7 @@ where
     let limit = app.settings.request_timeout;
     let done = match tokio::time::timeout(limit, work(run.clone())).await {
         Ok(done) => done,
-        Err(_) => Err(ApiError::new(
-            Code::Overloaded,
-            format!("the request took longer than {} s", limit.as_secs()),
-        )),
+        Err(_) => Err(ApiError::new(Code::Overloaded, format!("the request took longer than {} s", limit.as_secs()))),
     };
     let mut reply = done.unwrap_or_else(|e| {
         run.failed();

@@ -31,9 +31,7 @@ impl<S: Sync> FromRequestParts<S> for RequestInfo {
 impl RequestInfo {
     fn fresh() -> Self {
         let id = format!("req_{:016x}", getrandom::u64().unwrap_or_default());
-        Self {
-            id: RequestId(id.into()),
-        }
+        Self { id: RequestId(id.into()) }
     }
 }
 
@@ -77,8 +75,7 @@ pub async fn outermost(State(app): State<App>, mut request: Request, next: Next)
         reply.headers_mut().insert("x-request-id", value);
     }
     let status = reply.status().as_u16();
-    app.metrics
-        .request(method, &route, status, started.elapsed());
+    app.metrics.request(method, &route, status, started.elapsed());
     tracing::debug!(request = %id, method, route, status, "answered");
     reply
 }
@@ -88,12 +85,7 @@ fn foreign(reply: &Response) -> Option<Arc<ApiError>> {
     let media = reply.headers().get(header::CONTENT_TYPE);
     let plain = media.is_some_and(|m| m.as_bytes().starts_with(b"text/plain"));
     let refused = plain && reply.status().is_client_error();
-    let error = || {
-        ApiError::new(
-            Code::InvalidRequest,
-            "the path or its parameters cannot be read",
-        )
-    };
+    let error = || ApiError::new(Code::InvalidRequest, "the path or its parameters cannot be read");
     refused.then(|| Arc::new(error()))
 }
 
@@ -102,10 +94,7 @@ pub async fn not_found() -> ApiError {
 }
 
 pub async fn method_not_allowed() -> ApiError {
-    ApiError::new(
-        Code::MethodNotAllowed,
-        "the route does not take this method",
-    )
+    ApiError::new(Code::MethodNotAllowed, "the route does not take this method")
 }
 
 /// A method as a label: unknown ones are one.

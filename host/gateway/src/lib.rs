@@ -79,11 +79,7 @@ impl Gateway {
             metrics: metrics::Metrics::default(),
             admission,
         });
-        Self {
-            router: routes::router(app.clone()),
-            app,
-            recorder: Box::pin(writer),
-        }
+        Self { router: routes::router(app.clone()), app, recorder: Box::pin(writer) }
     }
 
     /// The routes alone, and the future that writes traces and usage, for callers that serve them themselves.
@@ -93,16 +89,8 @@ impl Gateway {
 
     /// Serves `listener` until `shutdown` is done and the running requests have ended or used up the drain time; every
     /// finished request's trace is written before it returns.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> io::Result<()> {
-        let Self {
-            app,
-            router,
-            recorder,
-        } = self;
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+        let Self { app, router, recorder } = self;
         // The recorder ends when the last request has dropped its sender, so both run to their end.
         let (served, ()) = tokio::join!(server::serve(app, router, listener, shutdown), recorder);
         served

@@ -13,9 +13,7 @@ use stockade_core::event::Usage;
 
 const MAX_SERIES: usize = 2000;
 /// Upper bounds of the duration buckets in seconds.
-const BUCKETS: [f64; 12] = [
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
-];
+const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -63,91 +61,36 @@ impl Metrics {
     fn write(&self, out: &mut String, app: &App) -> std::fmt::Result {
         let load = app.inference.load();
         for (name, help, value) in [
-            (
-                "stockade_sequences_running",
-                "Sequences being decoded",
-                u64::from(load.sequences_running),
-            ),
-            (
-                "stockade_sequences_waiting",
-                "Sequences queued",
-                load.sequences_waiting.into(),
-            ),
-            (
-                "stockade_kv_pages_used",
-                "KV cache pages in use",
-                load.kv_pages_used.into(),
-            ),
-            (
-                "stockade_kv_pages_total",
-                "KV cache pages",
-                load.kv_pages_total.into(),
-            ),
-            (
-                "stockade_requests_running",
-                "Inference requests being answered",
-                app.admission.running() as u64,
-            ),
-            (
-                "stockade_ready",
-                "1 while requests are taken",
-                app.readiness.is_ready().into(),
-            ),
+            ("stockade_sequences_running", "Sequences being decoded", u64::from(load.sequences_running)),
+            ("stockade_sequences_waiting", "Sequences queued", load.sequences_waiting.into()),
+            ("stockade_kv_pages_used", "KV cache pages in use", load.kv_pages_used.into()),
+            ("stockade_kv_pages_total", "KV cache pages", load.kv_pages_total.into()),
+            ("stockade_requests_running", "Inference requests being answered", app.admission.running() as u64),
+            ("stockade_ready", "1 while requests are taken", app.readiness.is_ready().into()),
         ] {
-            writeln!(
-                out,
-                "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
-            )?;
+            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}")?;
         }
-        counter(
-            out,
-            "stockade_requests_total",
-            "Requests by route and status",
-        )?;
+        counter(out, "stockade_requests_total", "Requests by route and status")?;
         for ((method, route, status), n) in self.requests.lock().iter() {
-            writeln!(
-                out,
-                "stockade_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} {n}"
-            )?;
+            writeln!(out, "stockade_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} {n}")?;
         }
-        counter(
-            out,
-            "stockade_component_calls_total",
-            "Component calls by outcome",
-        )?;
+        counter(out, "stockade_component_calls_total", "Component calls by outcome")?;
         for ((component, outcome), n) in self.calls.lock().iter() {
-            writeln!(
-                out,
-                "stockade_component_calls_total{{component=\"{component}\",outcome=\"{outcome}\"}} {n}"
-            )?;
+            writeln!(out, "stockade_component_calls_total{{component=\"{component}\",outcome=\"{outcome}\"}} {n}")?;
         }
         counter(out, "stockade_tokens_total", "Tokens of all requests")?;
-        for (kind, n) in [
-            ("prompt", &self.prompt_tokens),
-            ("completion", &self.completion_tokens),
-        ] {
+        for (kind, n) in [("prompt", &self.prompt_tokens), ("completion", &self.completion_tokens)] {
             let n = n.load(Ordering::Relaxed);
             writeln!(out, "stockade_tokens_total{{kind=\"{kind}\"}} {n}")?;
         }
-        counter(
-            out,
-            "stockade_traces_dropped_total",
-            "Traces that the store could not take",
-        )?;
-        writeln!(
-            out,
-            "stockade_traces_dropped_total {}",
-            app.recorder.dropped()
-        )?;
+        counter(out, "stockade_traces_dropped_total", "Traces that the store could not take")?;
+        writeln!(out, "stockade_traces_dropped_total {}", app.recorder.dropped())?;
         self.write_durations(out)
     }
 
     fn write_durations(&self, out: &mut String) -> std::fmt::Result {
         let name = "stockade_request_seconds";
-        writeln!(
-            out,
-            "# HELP {name} Time to the reply's head\n# TYPE {name} histogram"
-        )?;
+        writeln!(out, "# HELP {name} Time to the reply's head\n# TYPE {name} histogram")?;
         let mut sum = 0u64;
         for (i, counter) in self.durations.iter().enumerate() {
             sum += counter.load(Ordering::Relaxed);
@@ -167,10 +110,6 @@ fn counter(out: &mut String, name: &str, help: &str) -> std::fmt::Result {
 
 fn bump<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K, other: impl FnOnce() -> K) {
     let mut map = map.lock();
-    let key = if map.len() < MAX_SERIES || map.contains_key(&key) {
-        key
-    } else {
-        other()
-    };
+    let key = if map.len() < MAX_SERIES || map.contains_key(&key) { key } else { other() };
     *map.entry(key).or_default() += 1;
 }

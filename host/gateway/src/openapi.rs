@@ -48,11 +48,7 @@ fn path(route: &Route) -> String {
 }
 
 fn operation(route: &Route) -> Value {
-    let names = route
-        .path
-        .split('{')
-        .skip(1)
-        .filter_map(|p| p.split('}').next());
+    let names = route.path.split('{').skip(1).filter_map(|p| p.split('}').next());
     let mut parameters: Vec<Value> = names
         .map(|n| {
             json!({
@@ -63,16 +59,7 @@ fn operation(route: &Route) -> Value {
             })
         })
         .collect();
-    let lists = [
-        "tenants",
-        "keys",
-        "components",
-        "bindings",
-        "traces",
-        "secrets",
-        "usage",
-        "{bucket}",
-    ];
+    let lists = ["tenants", "keys", "components", "bindings", "traces", "secrets", "usage", "{bucket}"];
     let last = route.path.rsplit('/').next().unwrap_or_default();
     if route.method == "GET" && route.path.starts_with("/stockade") && lists.contains(&last) {
         for (name, kind) in [("limit", "integer"), ("after", "string")] {

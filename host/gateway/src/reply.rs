@@ -52,10 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         let Query(query) = query.map_err(|e| wrong(e.body_text()))?;
         let limit = query.limit.unwrap_or(DEFAULT_PAGE);
         if limit == 0 || limit > MAX_PAGE {
-            return Err(ApiError::invalid(
-                "limit",
-                format!("must be from 1 to {MAX_PAGE}"),
-            ));
+            return Err(ApiError::invalid("limit", format!("must be from 1 to {MAX_PAGE}")));
         }
         let after = query.after.filter(|a| !a.is_empty());
         if after.as_ref().is_some_and(|a| a.len() > MAX_CURSOR_BYTES) {
@@ -98,10 +95,7 @@ pub fn precondition(headers: &HeaderMap) -> Result<Option<Expect>, ApiError> {
     }
     match headers.get(header::IF_NONE_MATCH) {
         Some(value) if value == "*" => Ok(Some(Expect::Absent)),
-        Some(_) => Err(ApiError::new(
-            Code::InvalidRequest,
-            "`If-None-Match` takes `*` alone",
-        )),
+        Some(_) => Err(ApiError::new(Code::InvalidRequest, "`If-None-Match` takes `*` alone")),
         None => Ok(None),
     }
 }

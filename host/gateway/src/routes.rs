@@ -42,13 +42,7 @@ impl Table {
         };
         let known = self.paths.remove(path).unwrap_or_default();
         self.paths.insert(path, known.merge(on(filter, handler)));
-        self.routes.push(Route {
-            method,
-            path,
-            summary,
-            body: None,
-            key: true,
-        });
+        self.routes.push(Route { method, path, summary, body: None, key: true });
     }
 
     /// The last added route takes a body of this schema.
@@ -79,10 +73,7 @@ pub fn router(app: App) -> Router {
     router
         .fallback(layers::not_found)
         .method_not_allowed_fallback(layers::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(
-            app.clone(),
-            layers::outermost,
-        ))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), layers::outermost))
         .with_state(app)
 }
 
@@ -90,90 +81,34 @@ fn table() -> Table {
     let mut t = Table::default();
     dialects(&mut t);
     host(&mut t);
-    t.add(
-        Method::GET,
-        "/health",
-        "Whether requests are taken",
-        health::health,
-    );
+    t.add(Method::GET, "/health", "Whether requests are taken", health::health);
     t.open();
-    t.add(
-        Method::GET,
-        "/metrics",
-        "Counters in Prometheus' form",
-        health::metrics,
-    );
+    t.add(Method::GET, "/metrics", "Counters in Prometheus' form", health::metrics);
     t.open();
-    t.add(
-        Method::GET,
-        "/openapi.json",
-        "This document",
-        openapi::document,
-    );
+    t.add(Method::GET, "/openapi.json", "This document", openapi::document);
     t.open();
     t
 }
 
 fn dialects(t: &mut Table) {
     let (get, post) = (Method::GET, Method::POST);
-    t.add(
-        post.clone(),
-        "/v1/chat/completions",
-        "Continue a conversation",
-        chat::create,
-    );
+    t.add(post.clone(), "/v1/chat/completions", "Continue a conversation", chat::create);
     t.takes("ChatCompletionRequest");
-    t.add(
-        post.clone(),
-        "/v1/completions",
-        "Continue a text",
-        completions::create,
-    );
+    t.add(post.clone(), "/v1/completions", "Continue a text", completions::create);
     t.takes("CompletionRequest");
-    t.add(
-        post.clone(),
-        "/v1/embeddings",
-        "Embed texts",
-        embeddings::create,
-    );
+    t.add(post.clone(), "/v1/embeddings", "Embed texts", embeddings::create);
     t.takes("EmbeddingRequest");
     t.add(get.clone(), "/v1/models", "Served models", models::list);
-    t.add(
-        get.clone(),
-        "/v1/models/{*id}",
-        "One served model",
-        models::get,
-    );
-    t.add(
-        post.clone(),
-        "/tokenize",
-        "Token ids of a text or conversation",
-        tokenizer::tokenize,
-    );
+    t.add(get.clone(), "/v1/models/{*id}", "One served model", models::get);
+    t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
-    t.add(
-        post,
-        "/detokenize",
-        "Text of token ids",
-        tokenizer::detokenize,
-    );
+    t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
     t.takes("DetokenizeRequest");
-    t.add(
-        get,
-        "/tokenizer_info",
-        "The default model's tokenizer",
-        tokenizer::info,
-    );
+    t.add(get, "/tokenizer_info", "The default model's tokenizer", tokenizer::info);
 }
 
 fn host(t: &mut Table) {
-    let (get, post, put, patch, delete) = (
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-    );
+    let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
     let path = "/stockade/v1/tenants";
     t.add(post.clone(), path, "Make a tenant", tenants::create);
     t.takes("NewTenant");
@@ -182,108 +117,43 @@ fn host(t: &mut Table) {
     t.add(get.clone(), path, "One tenant", tenants::get);
     t.add(patch, path, "Change a tenant's quotas", tenants::patch);
     t.takes("TenantChange");
-    t.add(
-        delete.clone(),
-        path,
-        "Delete a tenant with all it holds",
-        tenants::delete,
-    );
+    t.add(delete.clone(), path, "Delete a tenant with all it holds", tenants::delete);
 
     let path = "/stockade/v1/keys";
     t.add(post.clone(), path, "Make an API key", keys::create);
     t.takes("NewKey");
     t.add(get.clone(), path, "The tenant's API keys", keys::list);
-    t.add(
-        delete.clone(),
-        "/stockade/v1/keys/{id}",
-        "Delete an API key",
-        keys::delete,
-    );
-    t.add(
-        post.clone(),
-        "/stockade/v1/keys/{id}/rotate",
-        "Give an API key a new secret",
-        keys::rotate,
-    );
+    t.add(delete.clone(), "/stockade/v1/keys/{id}", "Delete an API key", keys::delete);
+    t.add(post.clone(), "/stockade/v1/keys/{id}/rotate", "Give an API key a new secret", keys::rotate);
 
     let path = "/stockade/v1/components";
-    t.add(
-        get.clone(),
-        path,
-        "The tenant's components",
-        components::list,
-    );
+    t.add(get.clone(), path, "The tenant's components", components::list);
     let path = "/stockade/v1/components/{name}";
     t.add(get.clone(), path, "A component's versions", components::get);
     let path = "/stockade/v1/components/{name}/versions/{version}";
     t.add(put.clone(), path, "Upload a version", components::put);
     t.takes("Component");
     t.add(get.clone(), path, "One version", components::get_version);
-    t.add(
-        delete.clone(),
-        path,
-        "Delete an unbound version",
-        components::delete_version,
-    );
+    t.add(delete.clone(), path, "Delete an unbound version", components::delete_version);
     let path = "/stockade/v1/components/{name}/versions/{version}/invoke";
-    t.add(
-        post.clone(),
-        path,
-        "Call an exported function",
-        components::invoke,
-    );
+    t.add(post.clone(), path, "Call an exported function", components::invoke);
     t.takes("Invocation");
     let path = "/stockade/v1/components/{name}/grants";
-    t.add(
-        get.clone(),
-        path,
-        "What a component may reach",
-        components::get_grants,
-    );
-    t.add(
-        put.clone(),
-        path,
-        "Replace a component's grants",
-        components::put_grants,
-    );
+    t.add(get.clone(), path, "What a component may reach", components::get_grants);
+    t.add(put.clone(), path, "Replace a component's grants", components::put_grants);
     t.takes("Grants");
 
-    t.add(
-        get.clone(),
-        "/stockade/v1/bindings",
-        "Bound roles",
-        bindings::list,
-    );
+    t.add(get.clone(), "/stockade/v1/bindings", "Bound roles", bindings::list);
     let path = "/stockade/v1/bindings/{*role}";
     t.add(get.clone(), path, "A role's binding", bindings::get);
     t.add(put.clone(), path, "Bind a role", bindings::put);
     t.takes("Binding");
     t.add(delete.clone(), path, "Unbind a role", bindings::delete);
-    t.add(
-        post.clone(),
-        path,
-        "With `/rollback` after the role: bring its previous binding back",
-        bindings::rollback,
-    );
+    t.add(post.clone(), path, "With `/rollback` after the role: bring its previous binding back", bindings::rollback);
 
-    t.add(
-        get.clone(),
-        "/stockade/v1/traces",
-        "Traces, newest first",
-        traces::list,
-    );
-    t.add(
-        get.clone(),
-        "/stockade/v1/traces/{id}",
-        "One trace",
-        traces::get,
-    );
-    t.add(
-        get.clone(),
-        "/stockade/v1/usage",
-        "Tokens by day and model",
-        traces::usage,
-    );
+    t.add(get.clone(), "/stockade/v1/traces", "Traces, newest first", traces::list);
+    t.add(get.clone(), "/stockade/v1/traces/{id}", "One trace", traces::get);
+    t.add(get.clone(), "/stockade/v1/usage", "Tokens by day and model", traces::usage);
 
     let path = "/stockade/v1/secrets";
     t.add(get.clone(), path, "Names of secrets", secrets::list);
@@ -292,23 +162,13 @@ fn host(t: &mut Table) {
     t.takes("Secret");
     t.add(delete.clone(), path, "Delete a secret", secrets::delete);
 
-    t.add(
-        get.clone(),
-        "/stockade/v1/state/{bucket}",
-        "A bucket's keys",
-        state::list,
-    );
+    t.add(get.clone(), "/stockade/v1/state/{bucket}", "A bucket's keys", state::list);
     let path = "/stockade/v1/state/{bucket}/{*key}";
     t.add(get, path, "A value", state::get);
     t.add(put, path, "Put a value", state::put);
     t.takes("Any");
     t.add(delete, path, "Delete a value", state::delete);
 
-    t.add(
-        post,
-        "/stockade/v1/prompts/render",
-        "What a stored prompt becomes",
-        prompts::render,
-    );
+    t.add(post, "/stockade/v1/prompts/render", "What a stored prompt becomes", prompts::render);
     t.takes("RenderRequest");
 }

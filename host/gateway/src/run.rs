@@ -63,12 +63,7 @@ struct State {
 
 impl Run {
     /// Admits a request and pins its tenant's bindings.
-    pub fn begin(
-        app: &App,
-        caller: &Caller,
-        request: RequestId,
-        route: &'static str,
-    ) -> Result<Arc<Self>, ApiError> {
+    pub fn begin(app: &App, caller: &Caller, request: RequestId, route: &'static str) -> Result<Arc<Self>, ApiError> {
         if !app.readiness.is_ready() {
             return Err(ApiError::new(
                 crate::error::Code::Overloaded,
@@ -78,9 +73,7 @@ impl Run {
         }
         let quotas = app.registry.tenant(&caller.tenant)?;
         let quotas = quotas.map(|t| t.quotas).unwrap_or_default();
-        let permit = app
-            .admission
-            .admit(&app.registry, &caller.tenant, &quotas)?;
+        let permit = app.admission.admit(&app.registry, &caller.tenant, &quotas)?;
         let pins = app.registry.pins(&caller.tenant)?;
         let trace_id = new_trace_id(getrandom::u32().unwrap_or_default());
         tracing::Span::current().record("trace", &trace_id);
@@ -147,11 +140,7 @@ impl Run {
 
     /// Opens a span; it ends when the guard is dropped.
     pub fn span(self: &Arc<Self>, name: &'static str) -> SpanGuard {
-        SpanGuard {
-            run: self.clone(),
-            name,
-            start_us: self.log.elapsed_us(),
-        }
+        SpanGuard { run: self.clone(), name, start_us: self.log.elapsed_us() }
     }
 }
 
@@ -183,15 +172,9 @@ impl Drop for Run {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         self.app.metrics.tokens(state.usage);
-        let tokens =
-            u64::from(state.usage.prompt_tokens) + u64::from(state.usage.completion_tokens);
+        let tokens = u64::from(state.usage.prompt_tokens) + u64::from(state.usage.completion_tokens);
         self.permit.took(tokens);
-        let mut spans = vec![Span {
-            name: ROOT.into(),
-            start_us: 0,
-            duration_us: self.log.elapsed_us(),
-            parent: None,
-        }];
+        let mut spans = vec![Span { name: ROOT.into(), start_us: 0, duration_us: self.log.elapsed_us(), parent: None }];
         spans.append(&mut state.spans);
         let ending = Ending {
             app: self.app.clone(),

@@ -100,9 +100,7 @@ fn connection(
             router.clone().oneshot(request)
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(header_timeout);
+        builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
         let connection = builder.serve_connection(io, service);
         tokio::pin!(connection);
         let done = tokio::select! {
@@ -133,11 +131,7 @@ struct TimedStream {
 
 impl TimedStream {
     fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self {
-            stream,
-            timeout,
-            waiting: None,
-        }
+        Self { stream, timeout, waiting: None }
     }
 
     fn timed<T>(
@@ -152,29 +146,18 @@ impl TimedStream {
         let timeout = self.timeout;
         let sleep = self.waiting.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the peer does not read",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
 
 impl AsyncRead for TimedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TimedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.timed(cx, |stream, cx| stream.poll_write(cx, buf))
     }
     fn poll_write_vectored(

@@ -43,11 +43,7 @@ type Item = (usize, Result<Event, ApiError>);
 type Events = SelectAll<Pin<Box<dyn Stream<Item = Item> + Send>>>;
 
 /// Answers with a stream once its first event is there; what fails before it is an error with a status of its own.
-pub async fn reply(
-    run: &Arc<Run>,
-    choices: Vec<Choice>,
-    encoder: impl Encode,
-) -> Result<Response, ApiError> {
+pub async fn reply(run: &Arc<Run>, choices: Vec<Choice>, encoder: impl Encode) -> Result<Response, ApiError> {
     let left = choices.len();
     let streams = choices.into_iter().enumerate().map(|(i, mut choice)| {
         let stream = poll_fn(move |cx| choice.poll_recv(cx).map(|e| e.map(|e| (i, e))));
@@ -59,24 +55,16 @@ pub async fn reply(
         Some(first) => first,
         None => return Err(ApiError::internal()),
     };
-    let writer = Writer {
-        events,
-        encoder,
-        left,
-        next: Some(first),
-        over: false,
-        run: run.clone(),
-    };
+    let writer = Writer { events, encoder, left, next: Some(first), over: false, run: run.clone() };
     let body = unfold(writer, |mut writer| async {
         let bytes = writer.write().await?;
         Some((Ok::<_, Infallible>(bytes), writer))
     });
     let mut reply = Response::new(Body::from_stream(body));
     let headers = reply.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ] {
+    for (name, value) in
+        [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")]
+    {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Asks reverse proxies not to gather the stream.

@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use stockade_kernels::{
-    AttentionSegment, KvCache, KvShape, KvType, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool,
-    WeightType, attention, isa_name, matmul,
+    AttentionSegment, KvCache, KvShape, KvType, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool, WeightType,
+    attention, isa_name, matmul,
 };
 
 /// Inner and outer width of the measured products: the feed-forward shape of a 1B model.
@@ -33,18 +33,9 @@ struct Line {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
-    let option = |flag: &str| {
-        arguments
-            .iter()
-            .position(|a| a == flag)
-            .and_then(|i| arguments.get(i + 1))
-    };
+    let option = |flag: &str| arguments.iter().position(|a| a == flag).and_then(|i| arguments.get(i + 1));
     let threads: Vec<usize> = option("--threads").map_or_else(
-        || {
-            (1..=Pool::default_workers())
-                .filter(|n| n.is_power_of_two())
-                .collect()
-        },
+        || (1..=Pool::default_workers()).filter(|n| n.is_power_of_two()).collect(),
         |list| list.split(',').filter_map(|n| n.parse().ok()).collect(),
     );
     let only = option("--type");
@@ -55,14 +46,9 @@ fn main() {
     for &threads in &threads {
         let pool = Pool::new(threads);
         reads.push((threads, read_rate(&pool, rounds)));
-        for ty in WeightType::ALL
-            .into_iter()
-            .filter(|ty| only.is_none_or(|only| only == ty.name()))
-        {
+        for ty in WeightType::ALL.into_iter().filter(|ty| only.is_none_or(|only| only == ty.name())) {
             let precisions: &[_] = match ty {
-                WeightType::Q4_0 | WeightType::Q8_0 => {
-                    &[MatmulPrecision::Int8, MatmulPrecision::F32]
-                }
+                WeightType::Q4_0 | WeightType::Q8_0 => &[MatmulPrecision::Int8, MatmulPrecision::F32],
                 _ => &[MatmulPrecision::Int8],
             };
             for &precision in precisions {
@@ -70,15 +56,8 @@ fn main() {
             }
         }
     }
-    let attention: Vec<_> = threads
-        .iter()
-        .map(|&n| (n, attention_rate(&Pool::new(n), rounds)))
-        .collect();
-    if has("--json") {
-        print_json(&lines, &reads, &attention)
-    } else {
-        print_table(&lines, &reads, &attention)
-    }
+    let attention: Vec<_> = threads.iter().map(|&n| (n, attention_rate(&Pool::new(n), rounds))).collect();
+    if has("--json") { print_json(&lines, &reads, &attention) } else { print_table(&lines, &reads, &attention) }
 }
 
 fn measure(pool: &Pool, ty: WeightType, precision: MatmulPrecision, rounds: usize) -> Line {
@@ -102,20 +81,13 @@ fn measure(pool: &Pool, ty: WeightType, precision: MatmulPrecision, rounds: usiz
     };
     let operations = |n: usize, matrices: usize| (2 * n * ROWS * COLS * matrices) as f64;
     let decode = run(1, &matrices);
-    let suffix = if precision == MatmulPrecision::F32 {
-        " f32"
-    } else {
-        ""
-    };
+    let suffix = if precision == MatmulPrecision::F32 { " f32" } else { "" };
     Line {
         threads: pool.workers(),
         name: format!("{ty}{suffix}"),
         decode_gb: bytes as f64 / decode / 1e9,
         decode_gop: operations(1, matrices.len()) / decode / 1e9,
-        prefill_gop: PREFILL_ROWS
-            .iter()
-            .map(|&n| operations(n, 1) / run(n, &matrices[..1]) / 1e9)
-            .collect(),
+        prefill_gop: PREFILL_ROWS.iter().map(|&n| operations(n, 1) / run(n, &matrices[..1]) / 1e9).collect(),
     }
 }
 
@@ -153,49 +125,25 @@ fn prefetch(at: &[u64; 8]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            at.as_ptr().wrapping_add(256).cast(),
-        );
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.as_ptr().wrapping_add(256).cast());
     }
 }
 
 /// Microseconds of one layer's attention of a 1B model: (decode at 4096 tokens, prefill of 256 at 0).
 fn attention_rate(pool: &Pool, rounds: usize) -> (f64, f64) {
-    let shape = KvShape {
-        layers: 1,
-        heads: 32,
-        kv_heads: 8,
-        head_dim: 64,
-        kv_type: KvType::F16,
-    };
+    let shape = KvShape { layers: 1, heads: 32, kv_heads: 8, head_dim: 64, kv_type: KvType::F16 };
     let pages: Vec<u32> = (0..128).collect();
     let mut cache = KvCache::new(shape, pages.len()).expect("a sane shape");
     let row: Vec<f32> = (0..512).map(|i| (i % 17) as f32 * 0.1).collect();
     for token in 0..pages.len() * PAGE_TOKENS {
-        cache.write(
-            0,
-            (token / PAGE_TOKENS) as u32,
-            token % PAGE_TOKENS,
-            &row,
-            &row,
-        );
+        cache.write(0, (token / PAGE_TOKENS) as u32, token % PAGE_TOKENS, &row, &row);
     }
     let q = vec![0.01; 256 * 2048];
     let mut out = vec![0.0; 256 * 2048];
     let mut time = |rows: usize, start_position: usize| {
-        let segment = AttentionSegment {
-            first_row: 0,
-            rows,
-            start_position,
-            pages: &pages,
-            window: None,
-        };
+        let segment = AttentionSegment { first_row: 0, rows, start_position, pages: &pages, window: None };
         let (q, out) = (&q[..rows * 2048], &mut out[..rows * 2048]);
-        best(pool.workers(), rounds, || {
-            attention(pool, &cache, 0, black_box(q), &[segment], out)
-        })
-        .as_secs_f64()
-            * 1e6
+        best(pool.workers(), rounds, || attention(pool, &cache, 0, black_box(q), &[segment], out)).as_secs_f64() * 1e6
     };
     (time(1, 4095), time(256, 0))
 }
@@ -205,11 +153,7 @@ fn attention_rate(pool: &Pool, rounds: usize) -> (f64, f64) {
 fn best(workers: usize, rounds: usize, mut f: impl FnMut()) -> Duration {
     let wall = Instant::now();
     let now = || {
-        if workers == 1 {
-            thread_time()
-        } else {
-            wall.elapsed()
-        }
+        if workers == 1 { thread_time() } else { wall.elapsed() }
     };
     f();
     (0..rounds)
@@ -224,10 +168,7 @@ fn best(workers: usize, rounds: usize, mut f: impl FnMut()) -> Duration {
 
 /// Processor time of this thread.
 fn thread_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local of the right type.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -243,11 +184,7 @@ fn print_table(lines: &[Line], reads: &[(usize, f64)], attention: &[(usize, (f64
         );
         for line in lines.iter().filter(|line| line.threads == *threads) {
             let share = 100.0 * line.decode_gb / rate;
-            let prefill: Vec<String> = line
-                .prefill_gop
-                .iter()
-                .map(|g| format!("{g:>7.1}"))
-                .collect();
+            let prefill: Vec<String> = line.prefill_gop.iter().map(|g| format!("{g:>7.1}")).collect();
             println!(
                 "{:<10} {:>12.1} {share:>7.0}% {:>14.1}   {}",
                 line.name,
@@ -257,9 +194,7 @@ fn print_table(lines: &[Line], reads: &[(usize, f64)], attention: &[(usize, (f64
             );
         }
         for (_, (decode, prefill)) in attention.iter().filter(|(n, _)| n == threads) {
-            println!(
-                "attention of one 1B layer: {decode:.0} us decode at 4096 tokens, {prefill:.0} us prefill of 256"
-            );
+            println!("attention of one 1B layer: {decode:.0} us decode at 4096 tokens, {prefill:.0} us prefill of 256");
         }
     }
 }
@@ -280,15 +215,10 @@ fn print_json(lines: &[Line], reads: &[(usize, f64)], attention: &[(usize, (f64,
             )
         })
         .collect();
-    let reads: Vec<String> = reads
-        .iter()
-        .map(|(n, rate)| format!("\"{n}\":{rate:.2}"))
-        .collect();
+    let reads: Vec<String> = reads.iter().map(|(n, rate)| format!("\"{n}\":{rate:.2}")).collect();
     let attention: Vec<String> = attention
         .iter()
-        .map(|(n, (d, p))| {
-            format!("{{\"threads\":{n},\"decode_4096_us\":{d:.1},\"prefill_256_us\":{p:.1}}}")
-        })
+        .map(|(n, (d, p))| format!("{{\"threads\":{n},\"decode_4096_us\":{d:.1},\"prefill_256_us\":{p:.1}}}"))
         .collect();
     println!(
         "{{\"isa\":\"{}\",\"rows\":{ROWS},\"cols\":{COLS},\"read_gb_s\":{{{}}},\"products\":[{}],\"attention\":[{}]}}",

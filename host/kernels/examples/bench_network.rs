@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use stockade_kernels::{
-    AttentionSegment, KvCache, KvShape, KvType, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool,
-    WeightType, add_assign, attention, isa_name, matmul, rms_norm, rope, silu_mul,
+    AttentionSegment, KvCache, KvShape, KvType, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool, WeightType,
+    add_assign, attention, isa_name, matmul, rms_norm, rope, silu_mul,
 };
 
 const PROMPT: usize = 256;
@@ -30,16 +30,7 @@ struct Shape {
 const HEAD_DIM: usize = 64;
 
 fn llama_1b(name: &'static str, types: [WeightType; 3]) -> Shape {
-    Shape {
-        name,
-        layers: 16,
-        hidden: 2048,
-        heads: 32,
-        kv_heads: 8,
-        ffn: 8192,
-        vocabulary: 128_256,
-        types,
-    }
+    Shape { name, layers: 16, hidden: 2048, heads: 32, kv_heads: 8, ffn: 8192, vocabulary: 128_256, types }
 }
 
 struct Layer {
@@ -100,11 +91,7 @@ impl Network {
             kv_type: KvType::F16,
         };
         let pages = (PROMPT + DECODE).div_ceil(PAGE_TOKENS);
-        let angles = |f: fn(f32) -> f32| {
-            (0..(PROMPT + DECODE) * HEAD_DIM / 2)
-                .map(|i| f(i as f32 * 0.01))
-                .collect()
-        };
+        let angles = |f: fn(f32) -> f32| (0..(PROMPT + DECODE) * HEAD_DIM / 2).map(|i| f(i as f32 * 0.01)).collect();
         Self {
             layers,
             head: matrix(last, shape.vocabulary, hidden),
@@ -118,65 +105,37 @@ impl Network {
     }
 
     fn bytes(&self) -> usize {
-        let layer = |l: &Layer| {
-            [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].map(PackedMatrix::size_bytes)
-        };
+        let layer = |l: &Layer| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].map(PackedMatrix::size_bytes);
         self.layers.iter().flat_map(layer).sum::<usize>() + self.head.size_bytes()
     }
 
     /// One step of `n` tokens from position `start`; logits of the last.
     fn step(&mut self, pool: &Pool, start: usize, n: usize, logits: &mut [f32]) {
-        let Shape {
-            hidden,
-            kv_heads,
-            ffn,
-            ..
-        } = self.shape;
+        let Shape { hidden, kv_heads, ffn, .. } = self.shape;
         let kv = kv_heads * HEAD_DIM;
         let int8 = MatmulPrecision::Int8;
         let positions: Vec<u32> = (start..start + n).map(|p| p as u32).collect();
-        let mut x: Vec<f32> = (0..n * hidden)
-            .map(|i| (i % 101) as f32 * 0.01 - 0.5)
-            .collect();
+        let mut x: Vec<f32> = (0..n * hidden).map(|i| (i % 101) as f32 * 0.01 - 0.5).collect();
         let mut normed = vec![0.0; n * hidden];
         let (mut q, mut k, mut v) = (vec![0.0; n * hidden], vec![0.0; n * kv], vec![0.0; n * kv]);
         let (mut gate, mut up) = (vec![0.0; n * ffn], vec![0.0; n * ffn]);
         let mut out = vec![0.0; n * hidden];
         for (i, layer) in self.layers.iter().enumerate() {
             rms_norm(pool, &x, &self.norm, 1e-5, &mut normed);
-            matmul(
-                pool,
-                int8,
-                &normed,
-                &mut [(&layer.q, &mut q), (&layer.k, &mut k), (&layer.v, &mut v)],
-            );
+            matmul(pool, int8, &normed, &mut [(&layer.q, &mut q), (&layer.k, &mut k), (&layer.v, &mut v)]);
             rope(pool, &mut q, &positions, HEAD_DIM / 2, &self.cos, &self.sin);
             rope(pool, &mut k, &positions, HEAD_DIM / 2, &self.cos, &self.sin);
             for t in 0..n {
-                let (page, slot) = (
-                    self.pages[(start + t) / PAGE_TOKENS],
-                    (start + t) % PAGE_TOKENS,
-                );
-                self.cache
-                    .write(i, page, slot, &k[t * kv..][..kv], &v[t * kv..][..kv]);
+                let (page, slot) = (self.pages[(start + t) / PAGE_TOKENS], (start + t) % PAGE_TOKENS);
+                self.cache.write(i, page, slot, &k[t * kv..][..kv], &v[t * kv..][..kv]);
             }
-            let segment = AttentionSegment {
-                first_row: 0,
-                rows: n,
-                start_position: start,
-                pages: &self.pages,
-                window: None,
-            };
+            let segment =
+                AttentionSegment { first_row: 0, rows: n, start_position: start, pages: &self.pages, window: None };
             attention(pool, &self.cache, i, &q, &[segment], &mut normed);
             matmul(pool, int8, &normed, &mut [(&layer.o, &mut out)]);
             add_assign(&mut x, &out);
             rms_norm(pool, &x, &self.norm, 1e-5, &mut normed);
-            matmul(
-                pool,
-                int8,
-                &normed,
-                &mut [(&layer.gate, &mut gate), (&layer.up, &mut up)],
-            );
+            matmul(pool, int8, &normed, &mut [(&layer.gate, &mut gate), (&layer.up, &mut up)]);
             silu_mul(pool, &mut gate, &up);
             matmul(pool, int8, &gate, &mut [(&layer.down, &mut out)]);
             add_assign(&mut x, &out);
@@ -190,18 +149,10 @@ impl Network {
 fn main() {
     use WeightType::{Q4_0, Q4_1, Q4_K, Q6_K, Q8_0};
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |flag: &str| {
-        arguments
-            .iter()
-            .position(|a| a == flag)
-            .and_then(|i| arguments.get(i + 1))
-    };
+    let option = |flag: &str| arguments.iter().position(|a| a == flag).and_then(|i| arguments.get(i + 1));
     let json = arguments.iter().any(|a| a == "--json");
-    let threads: Vec<usize> = option("--threads")
-        .map_or("1,2", String::as_str)
-        .split(',')
-        .filter_map(|n| n.parse().ok())
-        .collect();
+    let threads: Vec<usize> =
+        option("--threads").map_or("1,2", String::as_str).split(',').filter_map(|n| n.parse().ok()).collect();
     let smollm2 = Shape {
         name: "smollm2 Q4_1",
         layers: 30,
@@ -222,10 +173,7 @@ fn main() {
     if !json {
         println!("{} kernels; tokens per second", isa_name());
     }
-    for shape in shapes
-        .into_iter()
-        .filter(|shape| only.is_none_or(|only| shape.name.contains(only.as_str())))
-    {
+    for shape in shapes.into_iter().filter(|shape| only.is_none_or(|only| shape.name.contains(only.as_str()))) {
         let mut network = Network::new(&Pool::new(2), shape);
         for &threads in &threads {
             let pool = Pool::new(threads);
@@ -236,10 +184,7 @@ fn main() {
                     network.step(&pool, PROMPT + i, 1, &mut logits);
                 }
             });
-            let (prefill, decode) = (
-                PROMPT as f64 / prefill.as_secs_f64(),
-                DECODE as f64 / decode.as_secs_f64(),
-            );
+            let (prefill, decode) = (PROMPT as f64 / prefill.as_secs_f64(), DECODE as f64 / decode.as_secs_f64());
             let (name, rate) = (network.shape.name, decode * network.bytes() as f64 / 1e9);
             if json {
                 println!(
@@ -258,11 +203,7 @@ fn main() {
 fn best(workers: usize, mut f: impl FnMut()) -> Duration {
     let wall = Instant::now();
     let now = || {
-        if workers == 1 {
-            thread_time()
-        } else {
-            wall.elapsed()
-        }
+        if workers == 1 { thread_time() } else { wall.elapsed() }
     };
     f();
     let rounds = (0..3).map(|_| {
@@ -275,10 +216,7 @@ fn best(workers: usize, mut f: impl FnMut()) -> Duration {
 
 /// Processor time of this thread.
 fn thread_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a local of the right type.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

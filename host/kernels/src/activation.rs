@@ -38,13 +38,7 @@ pub(crate) trait Activation: Copy + Send + Sync {
 }
 
 impl Activation for Int8Block {
-    const ZERO: Self = Self {
-        codes: [0; UNIT],
-        scale: 0.0,
-        sums: [0; 2],
-        sum_8: 0,
-        scaled_sum: 0.0,
-    };
+    const ZERO: Self = Self { codes: [0; UNIT], scale: 0.0, sums: [0; 2], sum_8: 0, scaled_sum: 0.0 };
     fn prepare(row: &[f32], out: &mut [Self], stride: usize) {
         let quantize = isa().quantize;
         for (values, out) in row.as_chunks().0.iter().zip(out.iter_mut().step_by(stride)) {
@@ -55,9 +49,7 @@ impl Activation for Int8Block {
 }
 
 impl Activation for FloatBlock {
-    const ZERO: Self = Self {
-        values: [0.0; UNIT],
-    };
+    const ZERO: Self = Self { values: [0.0; UNIT] };
     fn prepare(row: &[f32], out: &mut [Self], stride: usize) {
         for (values, out) in row.chunks(UNIT).zip(out.iter_mut().step_by(stride)) {
             out.values = [0.0; UNIT];
@@ -81,12 +73,7 @@ pub(crate) struct Prepared<A> {
 
 impl<A> Prepared<A> {
     pub const fn empty() -> Self {
-        Self {
-            blocks: Vec::new(),
-            units: 0,
-            chunk: 1,
-            n: 0,
-        }
+        Self { blocks: Vec::new(), units: 0, chunk: 1, n: 0 }
     }
 }
 
@@ -100,11 +87,7 @@ impl<A: Activation> Prepared<A> {
         self.blocks.resize(n * units, A::ZERO);
         let shards = Shards::new(&mut self.blocks);
         // One row costs about a microsecond a thousand columns: not worth a region below some rows.
-        let chunks_per_task = if n * cols < 1 << 15 {
-            n.div_ceil(chunk)
-        } else {
-            1
-        };
+        let chunks_per_task = if n * cols < 1 << 15 { n.div_ceil(chunk) } else { 1 };
         pool.run(n.div_ceil(chunk * chunks_per_task.max(1)), &|task| {
             for c in task * chunks_per_task..(task + 1) * chunks_per_task {
                 let first = c * chunk;
@@ -122,11 +105,7 @@ impl<A: Activation> Prepared<A> {
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize, &[A])> {
         (0..self.n).step_by(self.chunk.max(1)).map(|first| {
             let rows = self.chunk.min(self.n - first);
-            (
-                first,
-                rows,
-                &self.blocks[first * self.units..][..rows * self.units],
-            )
+            (first, rows, &self.blocks[first * self.units..][..rows * self.units])
         })
     }
 }

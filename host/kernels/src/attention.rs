@@ -60,22 +60,12 @@ pub fn attention(
     assert_eq!(q.len(), out.len(), "queries and output agree");
     let mut next_row = 0;
     for segment in segments {
-        assert!(
-            segment.first_row >= next_row,
-            "segments are in order of rows and do not overlap"
-        );
+        assert!(segment.first_row >= next_row, "segments are in order of rows and do not overlap");
         next_row = segment.first_row + segment.rows;
         assert!(next_row * width <= q.len(), "rows are inside the queries");
         let end = segment.start_position + segment.rows;
-        assert!(
-            end <= segment.pages.len() * PAGE_TOKENS,
-            "positions are inside the pages"
-        );
-        assert_ne!(
-            segment.window,
-            Some(0),
-            "a window sees at least its own row"
-        );
+        assert!(end <= segment.pages.len() * PAGE_TOKENS, "positions are inside the pages");
+        assert_ne!(segment.window, Some(0), "a window sees at least its own row");
     }
 
     let mut pieces = Vec::new();
@@ -87,21 +77,11 @@ pub fn attention(
             if segment.rows <= FEW_ROWS && spans.len() > 1 {
                 for span in spans {
                     let partials = Some(partials_len);
-                    pieces.push(Piece {
-                        segment,
-                        rows: rows.clone(),
-                        spans: span..span + 1,
-                        partials,
-                    });
+                    pieces.push(Piece { segment, rows: rows.clone(), spans: span..span + 1, partials });
                     partials_len += rows.len() * shape.heads * (shape.head_dim + 2);
                 }
             } else {
-                pieces.push(Piece {
-                    segment,
-                    rows,
-                    spans,
-                    partials: None,
-                });
+                pieces.push(Piece { segment, rows, spans, partials: None });
             }
         }
     }
@@ -118,11 +98,9 @@ pub fn attention(
             // in heads, since segments share no rows.
             unsafe {
                 match piece.partials {
-                    None => state
-                        .finish(shared_out.range(piece.output(&shape, kv_head, i), shape.head_dim)),
+                    None => state.finish(shared_out.range(piece.output(&shape, kv_head, i), shape.head_dim)),
                     Some(first) => {
-                        let at =
-                            first + (kv_head * scratch.totals.len() + i) * (shape.head_dim + 2);
+                        let at = first + (kv_head * scratch.totals.len() + i) * (shape.head_dim + 2);
                         state.save(shared_partials.range(at, shape.head_dim + 2));
                     }
                 }
@@ -151,12 +129,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    const EMPTY: Self = Self {
-        keys: Vec::new(),
-        values: Vec::new(),
-        states: Vec::new(),
-        totals: Vec::new(),
-    };
+    const EMPTY: Self = Self { keys: Vec::new(), values: Vec::new(), states: Vec::new(), totals: Vec::new() };
 }
 
 impl Default for Scratch {
@@ -178,12 +151,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    const EMPTY: Self = Self {
-        q: Vec::new(),
-        out: Vec::new(),
-        largest: f32::NEG_INFINITY,
-        total: 0.0,
-    };
+    const EMPTY: Self = Self { q: Vec::new(), out: Vec::new(), largest: f32::NEG_INFINITY, total: 0.0 };
 
     fn reset(&mut self, dim: usize) {
         self.out.clear();
@@ -193,9 +161,7 @@ impl State {
 
     fn finish(&self, out: &mut [f32]) {
         let inverse = 1.0 / self.total;
-        out.iter_mut()
-            .zip(&self.out)
-            .for_each(|(out, sum)| *out = sum * inverse);
+        out.iter_mut().zip(&self.out).for_each(|(out, sum)| *out = sum * inverse);
     }
 
     fn save(&self, out: &mut [f32]) {
@@ -217,8 +183,7 @@ impl AttentionSegment<'_> {
     /// Keys that a row sees.
     fn seen(&self, row: usize) -> Range<usize> {
         let end = self.start_position + row + 1;
-        self.window
-            .map_or(0, |window| end.saturating_sub(window as usize))..end
+        self.window.map_or(0, |window| end.saturating_sub(window as usize))..end
     }
 
     /// Spans that some of the rows see.
@@ -230,14 +195,7 @@ impl AttentionSegment<'_> {
 
 impl Piece<'_> {
     /// Leaves the merged spans of every row and head of the group in `scratch.totals`.
-    fn walk(
-        &self,
-        scratch: &mut Scratch,
-        cache: &KvCache,
-        layer: usize,
-        kv_head: usize,
-        q: &[f32],
-    ) {
+    fn walk(&self, scratch: &mut Scratch, cache: &KvCache, layer: usize, kv_head: usize, q: &[f32]) {
         let shape = cache.shape();
         let dim = shape.head_dim;
         let group = shape.heads / shape.kv_heads;
@@ -249,20 +207,12 @@ impl Piece<'_> {
         scratch.totals.resize(count, State::EMPTY);
         for (i, state) in scratch.states.iter_mut().enumerate() {
             state.q.clear();
-            state.q.extend(
-                q[self.output(shape, kv_head, i)..][..dim]
-                    .iter()
-                    .map(|q| q * scale),
-            );
+            state.q.extend(q[self.output(shape, kv_head, i)..][..dim].iter().map(|q| q * scale));
         }
         scratch.totals.iter_mut().for_each(|total| total.reset(dim));
 
         let first_page = self.segment.seen(self.rows.start).start / PAGE_TOKENS;
-        let end_page = self
-            .segment
-            .seen(self.rows.end - 1)
-            .end
-            .div_ceil(PAGE_TOKENS);
+        let end_page = self.segment.seen(self.rows.end - 1).end.div_ceil(PAGE_TOKENS);
         for span in self.spans.clone() {
             scratch.states.iter_mut().for_each(|state| state.reset(dim));
             for page in first_page.max(span * SPAN_PAGES)..end_page.min((span + 1) * SPAN_PAGES) {
@@ -272,10 +222,7 @@ impl Piece<'_> {
                 let base = page * PAGE_TOKENS;
                 for (i, state) in scratch.states.iter_mut().enumerate() {
                     let seen = self.segment.seen(self.rows.start + i / group);
-                    let (from, to) = (
-                        seen.start.saturating_sub(base),
-                        seen.end.saturating_sub(base).min(PAGE_TOKENS),
-                    );
+                    let (from, to) = (seen.start.saturating_sub(base), seen.end.saturating_sub(base).min(PAGE_TOKENS));
                     if from < to {
                         // SAFETY: the table is that of this processor; the page holds 32 keys and values of D.
                         unsafe { (isa().attend)(state, &scratch.keys, &scratch.values, from..to) };
@@ -305,8 +252,7 @@ fn merge_partials(shape: &KvShape, pieces: &[Piece<'_>], partials: &[f32], out: 
             continue;
         }
         let count = run[0].rows.len() * shape.heads / shape.kv_heads;
-        for (i, kv_head) in (0..count).flat_map(|i| (0..shape.kv_heads).map(move |head| (i, head)))
-        {
+        for (i, kv_head) in (0..count).flat_map(|i| (0..shape.kv_heads).map(move |head| (i, head))) {
             total.reset(shape.head_dim);
             for first in run.iter().filter_map(|piece| piece.partials) {
                 let part = &partials[first + (kv_head * count + i) * stride..][..stride];
@@ -354,17 +300,10 @@ mod tests {
     fn simd_step_equals_the_portable_one_bit_for_bit() {
         for dim in [8, 24, 64, 72, 128] {
             let noise = |seed: usize, len: usize| -> Vec<f32> {
-                (0..len)
-                    .map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 200.0 - 2.5)
-                    .collect()
+                (0..len).map(|i| ((i * 7919 + seed * 31) % 1009) as f32 / 200.0 - 2.5).collect()
             };
             let (keys, values) = (noise(1, 32 * dim), noise(2, 32 * dim));
-            let mut got = State {
-                q: noise(3, dim),
-                out: vec![0.0; dim],
-                largest: f32::NEG_INFINITY,
-                total: 0.0,
-            };
+            let mut got = State { q: noise(3, dim), out: vec![0.0; dim], largest: f32::NEG_INFINITY, total: 0.0 };
             let mut want = got.clone();
             for seen in [0..32, 5..6, 31..32, 0..17, 9..30] {
                 // SAFETY: the table is that of this processor, the sizes are right.

@@ -30,17 +30,10 @@ const AHEAD: usize = 3072;
 /// # Safety
 /// As [`TileKernel`] demands.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn int8_tile<const TY: usize>(
-    tile: &[u8],
-    activations: &[Int8Block],
-    sums: &mut [[f32; TILE]],
-) {
+unsafe fn int8_tile<const TY: usize>(tile: &[u8], activations: &[Int8Block], sums: &mut [[f32; TILE]]) {
     let n = sums.len();
     let layout = const { TileLayout::of(WeightType::ALL[TY]) };
-    debug_assert_eq!(
-        activations.len(),
-        tile.len() / layout.block_bytes() * layout.units * n
-    );
+    debug_assert_eq!(activations.len(), tile.len() / layout.block_bytes() * layout.units * n);
     let mut x = activations.as_ptr();
     let blocks = tile.chunks_exact(layout.block_bytes());
     // SAFETY: loads stay inside a block by the layout, and there are `n` activations for every unit. The
@@ -90,18 +83,11 @@ impl Header {
         unsafe {
             let zero = _mm256_setzero_ps();
             match WeightType::ALL[TY] {
-                WeightType::Q4_K | WeightType::Q5_K => Self {
-                    scale: halves8(block),
-                    min: _mm256_xor_ps(halves8(block.add(16)), _mm256_set1_ps(-0.0)),
-                },
-                WeightType::Q6_K => Self {
-                    scale: halves8(block),
-                    min: zero,
-                },
-                _ => Self {
-                    scale: zero,
-                    min: zero,
-                },
+                WeightType::Q4_K | WeightType::Q5_K => {
+                    Self { scale: halves8(block), min: _mm256_xor_ps(halves8(block.add(16)), _mm256_set1_ps(-0.0)) }
+                }
+                WeightType::Q6_K => Self { scale: halves8(block), min: zero },
+                _ => Self { scale: zero, min: zero },
             }
         }
     }
@@ -124,13 +110,7 @@ impl Unit {
         // SAFETY: the caller has the features.
         unsafe {
             let (floats, words) = (_mm256_setzero_ps(), _mm256_setzero_si256());
-            Self {
-                groups: [words; 8],
-                scale: floats,
-                min: floats,
-                halves: [words; 2],
-                pair: words,
-            }
+            Self { groups: [words; 8], scale: floats, min: floats, halves: [words; 2], pair: words }
         }
     }
 
@@ -143,9 +123,7 @@ impl Unit {
             let (mut scale, mut min) = (header.scale, header.min);
             let (mut halves, mut pair) = ([zero; 2], zero);
             match WeightType::ALL[TY] {
-                WeightType::Q4_1 | WeightType::Q5_1 => {
-                    (scale, min) = (halves8(unit), halves8(unit.add(16)))
-                }
+                WeightType::Q4_1 | WeightType::Q5_1 => (scale, min) = (halves8(unit), halves8(unit.add(16))),
                 WeightType::Q4_K | WeightType::Q5_K => {
                     scale = _mm256_mul_ps(scale, bytes8(unit));
                     min = _mm256_mul_ps(min, bytes8(unit.add(8)));
@@ -165,13 +143,7 @@ impl Unit {
                 for (g, group) in groups.iter_mut().enumerate() {
                     *group = vector(g);
                 }
-                return Self {
-                    groups,
-                    scale,
-                    min,
-                    halves,
-                    pair,
-                };
+                return Self { groups, scale, min, halves, pair };
             }
             let nibble = _mm256_set1_epi8(15);
             for v in 0..4 {
@@ -215,13 +187,7 @@ impl Unit {
                 }
                 _ => {}
             }
-            Self {
-                groups,
-                scale,
-                min,
-                halves,
-                pair,
-            }
+            Self { groups, scale, min, halves, pair }
         }
     }
 
@@ -248,9 +214,7 @@ impl Unit {
         // SAFETY: as `add_product`; the 32 codes of `x` are read as eight words.
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let word = |g: usize| {
-                _mm256_set1_epi32(x.codes.as_ptr().add(4 * g).cast::<i32>().read_unaligned())
-            };
+            let word = |g: usize| _mm256_set1_epi32(x.codes.as_ptr().add(4 * g).cast::<i32>().read_unaligned());
             let product = |g: usize| _mm256_maddubs_epi16(self.groups[g], word(g));
             let two = |g: usize| _mm256_add_epi16(product(g), product(g + 1));
             let four = |g: usize| _mm256_add_epi16(two(g), two(g + 2));
@@ -269,10 +233,7 @@ impl Unit {
                     dots
                 }
                 WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Q5_K => {
-                    let dots = _mm256_add_epi32(
-                        _mm256_madd_epi16(four(0), ones),
-                        _mm256_madd_epi16(four(4), ones),
-                    );
+                    let dots = _mm256_add_epi32(_mm256_madd_epi16(four(0), ones), _mm256_madd_epi16(four(4), ones));
                     if TY == WeightType::Q5_0 as usize {
                         _mm256_sub_epi32(dots, _mm256_add_epi32(sum_8(), sum_8()))
                     } else {
@@ -282,25 +243,15 @@ impl Unit {
                 WeightType::Q6_K => {
                     let [low, high] = self.halves;
                     let half = |g: usize, scale| {
-                        _mm256_add_epi32(
-                            _mm256_madd_epi16(two(g), scale),
-                            _mm256_madd_epi16(two(g + 2), scale),
-                        )
+                        _mm256_add_epi32(_mm256_madd_epi16(two(g), scale), _mm256_madd_epi16(two(g + 2), scale))
                     };
                     let dots = _mm256_add_epi32(half(0, low), half(4, high));
                     let sums = _mm256_set1_epi32(x.sums.as_ptr().cast::<i32>().read_unaligned());
-                    _mm256_sub_epi32(
-                        dots,
-                        _mm256_slli_epi32::<5>(_mm256_madd_epi16(self.pair, sums)),
-                    )
+                    _mm256_sub_epi32(dots, _mm256_slli_epi32::<5>(_mm256_madd_epi16(self.pair, sums)))
                 }
                 _ => {
                     let dots = _mm256_madd_epi16(_mm256_add_epi16(four(0), four(4)), ones);
-                    if TY == WeightType::Q4_0 as usize {
-                        _mm256_sub_epi32(dots, sum_8())
-                    } else {
-                        dots
-                    }
+                    if TY == WeightType::Q4_0 as usize { _mm256_sub_epi32(dots, sum_8()) } else { dots }
                 }
             }
         }

@@ -17,9 +17,7 @@ const PER_TASK: usize = 1 << 14;
 pub fn rms_norm(pool: &Pool, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let width = weight.len();
     assert_eq!(x.len(), out.len(), "input and output agree");
-    rows(pool, out, width, &|first, out| {
-        rms_norm_rows(&x[first..][..out.len()], weight, eps, out)
-    });
+    rows(pool, out, width, &|first, out| rms_norm_rows(&x[first..][..out.len()], weight, eps, out));
 }
 
 simd! {
@@ -66,10 +64,7 @@ pub fn rope(pool: &Pool, x: &mut [f32], positions: &[u32], half: usize, cos: &[f
         return;
     }
     let width = x.len() / positions.len();
-    assert!(
-        half > 0 && width.is_multiple_of(2 * half),
-        "rows hold whole heads"
-    );
+    assert!(half > 0 && width.is_multiple_of(2 * half), "rows hold whole heads");
     rows(pool, x, width, &|first, x| {
         for (x, &position) in x.chunks_exact_mut(width).zip(&positions[first / width..]) {
             let at = position as usize * half;
@@ -95,9 +90,7 @@ fn rope_row(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// If the lengths differ.
 pub fn silu_mul(pool: &Pool, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "gate and up agree");
-    rows(pool, gate, 1, &|first, gate| {
-        silu_mul_run(gate, &up[first..][..gate.len()])
-    });
+    rows(pool, gate, 1, &|first, gate| silu_mul_run(gate, &up[first..][..gate.len()]));
 }
 
 simd! {
@@ -178,10 +171,7 @@ fn maximum(x: &[f32]) -> f32 {
             lanes[i] = larger(lanes[i], part[i]);
         }
     }
-    lanes
-        .iter()
-        .chain(tail)
-        .fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
+    lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
 }
 
 #[inline(always)]
@@ -201,10 +191,7 @@ fn sum(x: &[f32]) -> f32 {
 
 /// Calls `f(first element, rows)` over runs of whole rows of `out`.
 fn rows(pool: &Pool, out: &mut [f32], width: usize, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
-    assert!(
-        width > 0 && out.len().is_multiple_of(width),
-        "whole rows of {width}"
-    );
+    assert!(width > 0 && out.len().is_multiple_of(width), "whole rows of {width}");
     let len = out.len();
     let run = PER_TASK.div_ceil(width) * width;
     let shards = Shards::new(out);
@@ -220,17 +207,12 @@ mod tests {
     use super::*;
 
     fn noise(len: usize) -> Vec<f32> {
-        (0..len)
-            .map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0)
-            .collect()
+        (0..len).map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0).collect()
     }
 
     fn assert_close(got: &[f32], want: impl IntoIterator<Item = f64>) {
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            assert!(
-                (f64::from(*got) - want).abs() <= 1e-6 + 2e-6 * want.abs(),
-                "[{i}] {got} for {want}"
-            );
+            assert!((f64::from(*got) - want).abs() <= 1e-6 + 2e-6 * want.abs(), "[{i}] {got} for {want}");
         }
     }
 
@@ -244,12 +226,7 @@ mod tests {
             for (x, out) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
                 let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
                 let scale = 1.0 / (mean + 1e-5).sqrt();
-                assert_close(
-                    out,
-                    x.iter()
-                        .zip(&weight)
-                        .map(|(x, w)| f64::from(*x) * scale * f64::from(*w)),
-                );
+                assert_close(out, x.iter().zip(&weight).map(|(x, w)| f64::from(*x) * scale * f64::from(*w)));
                 let mut single = vec![f32::NAN; width];
                 rms_norm(&pool, x, &weight, 1e-5, &mut single);
                 assert_eq!(single, out);
@@ -261,37 +238,23 @@ mod tests {
     fn rope_turns_pairs_half_a_head_apart() {
         let (heads, half) = (3, 4);
         let angle = |t: usize, i: usize| t as f64 / 10f64.powi(i as i32);
-        let table = |f: fn(f64) -> f64| -> Vec<f32> {
-            (0..20 * half)
-                .map(|i| f(angle(i / half, i % half)) as f32)
-                .collect()
-        };
+        let table =
+            |f: fn(f64) -> f64| -> Vec<f32> { (0..20 * half).map(|i| f(angle(i / half, i % half)) as f32).collect() };
         let (cos, sin) = (table(f64::cos), table(f64::sin));
         let positions = [0u32, 19, 7];
         let x = noise(3 * heads * 2 * half);
         let mut got = x.clone();
         rope(&Pool::new(2), &mut got, &positions, half, &cos, &sin);
-        let want = x
-            .chunks_exact(2 * half)
-            .enumerate()
-            .flat_map(|(row, head)| {
-                let position = positions[row / heads] as usize;
-                (0..2 * half).map(move |i| {
-                    let (sin, cos) = angle(position, i % half).sin_cos();
-                    let (a, b) = (f64::from(head[i % half]), f64::from(head[i % half + half]));
-                    if i < half {
-                        a * cos - b * sin
-                    } else {
-                        b * cos + a * sin
-                    }
-                })
-            });
+        let want = x.chunks_exact(2 * half).enumerate().flat_map(|(row, head)| {
+            let position = positions[row / heads] as usize;
+            (0..2 * half).map(move |i| {
+                let (sin, cos) = angle(position, i % half).sin_cos();
+                let (a, b) = (f64::from(head[i % half]), f64::from(head[i % half + half]));
+                if i < half { a * cos - b * sin } else { b * cos + a * sin }
+            })
+        });
         assert_close(&got, want);
-        assert_eq!(
-            got[..heads * 2 * half],
-            x[..heads * 2 * half],
-            "position 0 turns nothing"
-        );
+        assert_eq!(got[..heads * 2 * half], x[..heads * 2 * half], "position 0 turns nothing");
     }
 
     #[test]
@@ -299,11 +262,8 @@ mod tests {
         let mut gate = noise(40_000);
         gate[..4].copy_from_slice(&[100.0, -100.0, 0.0, -87.0]);
         let up = noise(40_000);
-        let want: Vec<f64> = gate
-            .iter()
-            .zip(&up)
-            .map(|(&g, &u)| f64::from(g) / (1.0 + (-f64::from(g)).exp()) * f64::from(u))
-            .collect();
+        let want: Vec<f64> =
+            gate.iter().zip(&up).map(|(&g, &u)| f64::from(g) / (1.0 + (-f64::from(g)).exp()) * f64::from(u)).collect();
         silu_mul(&Pool::new(2), &mut gate, &up);
         assert_close(&gate, want);
     }
@@ -313,20 +273,12 @@ mod tests {
         for len in [1, 7, 8, 1000] {
             let mut x = noise(len);
             x[0] = 90.0;
-            let largest = x
-                .iter()
-                .fold(f64::NEG_INFINITY, |a, &b| a.max(f64::from(b)));
+            let largest = x.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(f64::from(b)));
             let total: f64 = x.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
             let mut logs = vec![f32::NAN; len];
             log_softmax(&x, &mut logs);
-            assert_close(
-                &logs,
-                x.iter().map(|&x| f64::from(x) - largest - total.ln()),
-            );
-            let want: Vec<f64> = x
-                .iter()
-                .map(|&x| (f64::from(x) - largest).exp() / total)
-                .collect();
+            assert_close(&logs, x.iter().map(|&x| f64::from(x) - largest - total.ln()));
+            let want: Vec<f64> = x.iter().map(|&x| (f64::from(x) - largest).exp() / total).collect();
             softmax(&mut x);
             assert_close(&x, want);
         }
@@ -340,18 +292,8 @@ mod tests {
         let mut x = noise(30);
         let before = x.clone();
         add_bias(&mut x, &noise(10));
-        assert!(
-            x.iter()
-                .zip(&before)
-                .enumerate()
-                .all(|(i, (x, b))| *x == b + noise(10)[i % 10])
-        );
+        assert!(x.iter().zip(&before).enumerate().all(|(i, (x, b))| *x == b + noise(10)[i % 10]));
         add_assign(&mut x, &before);
-        assert!(
-            x.iter()
-                .zip(&before)
-                .enumerate()
-                .all(|(i, (x, b))| *x == b + noise(10)[i % 10] + b)
-        );
+        assert!(x.iter().zip(&before).enumerate().all(|(i, (x, b))| *x == b + noise(10)[i % 10] + b));
     }
 }

@@ -10,14 +10,8 @@ pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 /// From the highest degree down to the second.
-pub(crate) const POLYNOMIAL: [f32; 6] = [
-    1.987_569_1e-4,
-    1.398_199_9e-3,
-    8.333_452e-3,
-    4.166_579_6e-2,
-    1.666_666_5e-1,
-    5e-1,
-];
+pub(crate) const POLYNOMIAL: [f32; 6] =
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 
 /// `e^x`; 0 below -87.3, `e^88.3` above 88.3, NaN for NaN.
 #[inline(always)]

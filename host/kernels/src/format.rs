@@ -9,10 +9,7 @@ use crate::KernelError;
 
 /// How weights are stored in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    non_camel_case_types,
-    reason = "the names are those of the GGUF format, which operators know"
-)]
+#[allow(non_camel_case_types, reason = "the names are those of the GGUF format, which operators know")]
 pub enum WeightType {
     F32,
     F16,
@@ -131,25 +128,13 @@ impl std::fmt::Display for WeightType {
 /// hold exactly those blocks.
 pub fn dequantize(ty: WeightType, bytes: &[u8], out: &mut [f32]) -> Result<(), KernelError> {
     let block = ty.block_weights();
-    let want = ty.row_bytes(out.len()).ok_or(KernelError::RowLength {
-        ty,
-        cols: out.len(),
-        block,
-    })?;
+    let want = ty.row_bytes(out.len()).ok_or(KernelError::RowLength { ty, cols: out.len(), block })?;
     if bytes.len() != want {
-        return Err(KernelError::Length {
-            have: bytes.len(),
-            want,
-        });
+        return Err(KernelError::Length { have: bytes.len(), want });
     }
-    for (bytes, out) in bytes
-        .chunks_exact(ty.block_bytes())
-        .zip(out.chunks_exact_mut(block))
-    {
+    for (bytes, out) in bytes.chunks_exact(ty.block_bytes()).zip(out.chunks_exact_mut(block)) {
         match ty {
-            WeightType::F32 => {
-                out[0] = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            }
+            WeightType::F32 => out[0] = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
             WeightType::F16 => out[0] = f16::from_bits(word(bytes, 0)).to_f32(),
             WeightType::BF16 => out[0] = bf16::from_bits(word(bytes, 0)).to_f32(),
             _ => {
@@ -179,13 +164,7 @@ pub(crate) struct Block {
 impl Block {
     /// Takes a quantized block apart; `bytes` holds exactly one.
     pub fn parse(ty: WeightType, bytes: &[u8]) -> Self {
-        let mut block = Self {
-            codes: [0; 256],
-            d: word(bytes, 0),
-            m: 0,
-            scales: [0; 16],
-            mins: [0; 8],
-        };
+        let mut block = Self { codes: [0; 256], d: word(bytes, 0), m: 0, scales: [0; 16], mins: [0; 8] };
         match ty {
             WeightType::Q4_0 => nibbles(&bytes[2..18], &mut block.codes),
             WeightType::Q4_1 => {
@@ -206,20 +185,14 @@ impl Block {
                 block.m = word(bytes, 2);
                 block.sub_scales(&bytes[4..16]);
                 for j in 0..4 {
-                    nibbles_32(
-                        &bytes[16 + 32 * j..][..32],
-                        &mut block.codes[64 * j..][..64],
-                    );
+                    nibbles_32(&bytes[16 + 32 * j..][..32], &mut block.codes[64 * j..][..64]);
                 }
             }
             WeightType::Q5_K => {
                 block.m = word(bytes, 2);
                 block.sub_scales(&bytes[4..16]);
                 for j in 0..4 {
-                    nibbles_32(
-                        &bytes[48 + 32 * j..][..32],
-                        &mut block.codes[64 * j..][..64],
-                    );
+                    nibbles_32(&bytes[48 + 32 * j..][..32], &mut block.codes[64 * j..][..64]);
                 }
                 for (i, code) in block.codes.iter_mut().enumerate() {
                     *code |= (bytes[16 + i % 32] >> (i / 32) & 1) << 4;

@@ -49,9 +49,7 @@ impl KvShape {
     }
 
     fn layer_page_bytes(&self) -> Option<usize> {
-        self.kv_heads
-            .checked_mul(self.head_dim)?
-            .checked_mul(2 * PAGE_TOKENS * self.kv_type.bytes())
+        self.kv_heads.checked_mul(self.head_dim)?.checked_mul(2 * PAGE_TOKENS * self.kv_type.bytes())
     }
 
     fn check(&self) -> Result<(), KernelError> {
@@ -83,15 +81,9 @@ impl KvCache {
     /// [`KernelError::KvShape`] or [`KernelError::Memory`].
     pub fn new(shape: KvShape, pages: usize) -> Result<Self, KernelError> {
         shape.check()?;
-        let bytes = shape
-            .page_bytes()
-            .and_then(|bytes| bytes.checked_mul(pages));
+        let bytes = shape.page_bytes().and_then(|bytes| bytes.checked_mul(pages));
         let bytes = bytes.ok_or(KernelError::KvShape("the size overflows"))?;
-        Ok(Self {
-            shape,
-            pages,
-            data: Buffer::zeroed(bytes)?,
-        })
+        Ok(Self { shape, pages, data: Buffer::zeroed(bytes)? })
     }
 
     pub fn shape(&self) -> &KvShape {
@@ -112,42 +104,20 @@ impl KvCache {
     /// # Panics
     /// If the layer, page or slot is outside the cache or the lengths are wrong.
     pub fn write(&mut self, layer: usize, page: u32, slot: usize, keys: &[f32], values: &[f32]) {
-        let KvShape {
-            kv_heads,
-            head_dim,
-            kv_type,
-            ..
-        } = self.shape;
-        assert_eq!(
-            (keys.len(), values.len()),
-            (kv_heads * head_dim, kv_heads * head_dim),
-            "[kv heads, D]"
-        );
+        let KvShape { kv_heads, head_dim, kv_type, .. } = self.shape;
+        assert_eq!((keys.len(), values.len()), (kv_heads * head_dim, kv_heads * head_dim), "[kv heads, D]");
         assert!(slot < PAGE_TOKENS, "slot {slot}");
         let size = kv_type.bytes();
         let range = self.page_range(layer, page);
         let page = &mut self.data[range];
         let plane = head_dim * PAGE_TOKENS * size;
-        for (head, (keys, values)) in keys
-            .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim))
-            .enumerate()
-        {
-            let (key_plane, value_plane) =
-                page[2 * head * plane..][..2 * plane].split_at_mut(plane);
+        for (head, (keys, values)) in keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate() {
+            let (key_plane, value_plane) = page[2 * head * plane..][..2 * plane].split_at_mut(plane);
             for (d, &key) in keys.iter().enumerate() {
-                store(
-                    kv_type,
-                    &mut key_plane[(d * PAGE_TOKENS + slot) * size..],
-                    key,
-                );
+                store(kv_type, &mut key_plane[(d * PAGE_TOKENS + slot) * size..], key);
             }
             for (d, &value) in values.iter().enumerate() {
-                store(
-                    kv_type,
-                    &mut value_plane[(slot * head_dim + d) * size..],
-                    value,
-                );
+                store(kv_type, &mut value_plane[(slot * head_dim + d) * size..], value);
             }
         }
     }
@@ -172,10 +142,7 @@ impl KvCache {
 
     fn page_range(&self, layer: usize, page: u32) -> std::ops::Range<usize> {
         let page = page as usize;
-        assert!(
-            layer < self.shape.layers && page < self.pages,
-            "layer {layer}, page {page}"
-        );
+        assert!(layer < self.shape.layers && page < self.pages, "layer {layer}, page {page}");
         let bytes = self.data.len() / (self.pages * self.shape.layers);
         let first = (layer * self.pages + page) * bytes;
         first..first + bytes

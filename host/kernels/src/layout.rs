@@ -54,12 +54,7 @@ impl TileLayout {
             WeightType::Q5_K => (32, 8, 16, 160),
             WeightType::Q6_K => (16, 8, 16, 192),
         };
-        Self {
-            header,
-            units,
-            scales,
-            planes,
-        }
+        Self { header, units, scales, planes }
     }
 
     #[inline(always)]
@@ -113,12 +108,9 @@ fn pack_floats(size: usize, cols: usize, r: usize, row: &[u8], block: &mut [u8])
 }
 
 fn pack_block(ty: WeightType, layout: TileLayout, source: &Block, r: usize, block: &mut [u8]) {
-    let mut put_half =
-        |at: usize, bits: u16| block[at + 2 * r..][..2].copy_from_slice(&bits.to_le_bytes());
+    let mut put_half = |at: usize, bits: u16| block[at + 2 * r..][..2].copy_from_slice(&bits.to_le_bytes());
     match ty {
-        WeightType::Q4_0 | WeightType::Q5_0 | WeightType::Q8_0 | WeightType::Q6_K => {
-            put_half(0, source.d)
-        }
+        WeightType::Q4_0 | WeightType::Q5_0 | WeightType::Q8_0 | WeightType::Q6_K => put_half(0, source.d),
         _ => {
             put_half(0, source.d);
             put_half(16, source.m);
@@ -146,9 +138,7 @@ fn pack_block(ty: WeightType, layout: TileLayout, source: &Block, r: usize, bloc
             }
             planes[32 * (g / 2) + p] |= (code & 15) << (4 * (g % 2));
             match ty {
-                WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Q5_K => {
-                    planes[128 + p] |= (code >> 4) << g
-                }
+                WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Q5_K => planes[128 + p] |= (code >> 4) << g,
                 WeightType::Q6_K => planes[128 + 32 * (g / 4) + p] |= (code >> 4) << (2 * (g % 4)),
                 _ => {}
             }
@@ -170,12 +160,9 @@ impl UnitCodes {
     /// Reads unit `j` of a packed block of a quantized type.
     pub fn read(ty: WeightType, block: &[u8], j: usize) -> Self {
         let layout = TileLayout::of(ty);
-        let (scales, planes) =
-            block[layout.unit_offset(j)..][..layout.scales + layout.planes].split_at(layout.scales);
+        let (scales, planes) = block[layout.unit_offset(j)..][..layout.scales + layout.planes].split_at(layout.scales);
         let half = |at: usize| -> [f32; TILE] {
-            std::array::from_fn(|r| {
-                f16::from_le_bytes([block[at + 2 * r], block[at + 2 * r + 1]]).to_f32()
-            })
+            std::array::from_fn(|r| f16::from_le_bytes([block[at + 2 * r], block[at + 2 * r + 1]]).to_f32())
         };
         let offset = match ty {
             WeightType::Q4_0 => 8,
@@ -191,9 +178,7 @@ impl UnitCodes {
                 }
                 let nibble = planes[32 * (g / 2) + p] >> (4 * (g % 2)) & 15;
                 let high = match ty {
-                    WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Q5_K => {
-                        planes[128 + p] >> g & 1
-                    }
+                    WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Q5_K => planes[128 + p] >> g & 1,
                     WeightType::Q6_K => planes[128 + 32 * (g / 4) + p] >> (2 * (g % 4)) & 3,
                     _ => 0,
                 };
@@ -205,24 +190,15 @@ impl UnitCodes {
             WeightType::Q4_1 | WeightType::Q5_1 => min = Some(half(16)),
             WeightType::Q4_K | WeightType::Q5_K => {
                 let dmin = half(16);
-                min = Some(std::array::from_fn(|r| {
-                    -(dmin[r] * f32::from(scales[8 + r]))
-                }));
+                min = Some(std::array::from_fn(|r| -(dmin[r] * f32::from(scales[8 + r]))));
                 scale = std::array::from_fn(|r| scale[r] * f32::from(scales[r]));
             }
             WeightType::Q6_K => {
-                halves = std::array::from_fn(|h| {
-                    std::array::from_fn(|r| i16::from(scales[8 * h + r] as i8))
-                });
+                halves = std::array::from_fn(|h| std::array::from_fn(|r| i16::from(scales[8 * h + r] as i8)));
             }
             _ => {}
         }
-        Self {
-            codes,
-            halves,
-            scale,
-            min,
-        }
+        Self { codes, halves, scale, min }
     }
 }
 
@@ -247,16 +223,8 @@ pub(crate) fn decode_unit(ty: WeightType, block: &[u8], j: usize, out: &mut [[f3
     }
 }
 
-fn decode_floats<const N: usize>(
-    block: &[u8],
-    out: &mut [[f32; TILE]; UNIT],
-    decode: impl Fn([u8; N]) -> f32,
-) {
-    for (value, bytes) in out
-        .as_flattened_mut()
-        .iter_mut()
-        .zip(block.as_chunks::<N>().0)
-    {
+fn decode_floats<const N: usize>(block: &[u8], out: &mut [[f32; TILE]; UNIT], decode: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in out.as_flattened_mut().iter_mut().zip(block.as_chunks::<N>().0) {
         *value = decode(*bytes);
     }
 }

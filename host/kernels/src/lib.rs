@@ -40,18 +40,10 @@ pub use pool::Pool;
 pub enum KernelError {
     /// A row must hold whole blocks.
     #[error("rows of {cols} weights do not divide into {ty} blocks of {block}")]
-    RowLength {
-        ty: WeightType,
-        cols: usize,
-        block: usize,
-    },
+    RowLength { ty: WeightType, cols: usize, block: usize },
     /// A matrix needs at least one row and one column, and a byte count that fits the address space.
     #[error("shape [{rows}, {cols}] of a {ty} matrix is empty or too large")]
-    Shape {
-        ty: WeightType,
-        rows: usize,
-        cols: usize,
-    },
+    Shape { ty: WeightType, rows: usize, cols: usize },
     /// The source has not the bytes its shape asks for.
     #[error("{have} bytes where {want} were expected")]
     Length { have: usize, want: usize },

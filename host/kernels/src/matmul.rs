@@ -37,12 +37,7 @@ pub enum MatmulPrecision {
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn matmul(
-    pool: &Pool,
-    precision: MatmulPrecision,
-    x: &[f32],
-    outputs: &mut [(&PackedMatrix, &mut [f32])],
-) {
+pub fn matmul(pool: &Pool, precision: MatmulPrecision, x: &[f32], outputs: &mut [(&PackedMatrix, &mut [f32])]) {
     matmul_with(isa(), pool, precision, x, outputs);
 }
 
@@ -75,32 +70,21 @@ pub(crate) fn matmul_with(
     let by_int8 = |ty: WeightType| precision == MatmulPrecision::Int8 && !ty.is_float();
     let mut int8 = INT8.replace(Prepared::empty());
     let mut float = FLOAT.replace(Prepared::empty());
-    if outputs
-        .iter()
-        .any(|(matrix, _)| by_int8(matrix.weight_type()))
-    {
+    if outputs.iter().any(|(matrix, _)| by_int8(matrix.weight_type())) {
         int8.fill(pool, x, n, cols);
     }
-    if outputs
-        .iter()
-        .any(|(matrix, _)| !by_int8(matrix.weight_type()))
-    {
+    if outputs.iter().any(|(matrix, _)| !by_int8(matrix.weight_type())) {
         float.fill(pool, x, n, cols);
     }
 
     // Corrections for each length of a block that occurs: 1 unit, or 8 of the K-quants.
     let outliers = [1, 8].map(|units| {
         let asked = |ty: WeightType| by_int8(ty) && TileLayout::of(ty).units == units;
-        let any = outputs
-            .iter()
-            .any(|(matrix, _)| asked(matrix.weight_type()));
+        let any = outputs.iter().any(|(matrix, _)| asked(matrix.weight_type()));
         any.then(|| Outliers::find(isa, pool, x, cols, &int8, units))
     });
 
-    let products: Vec<_> = outputs
-        .iter_mut()
-        .map(|(matrix, out)| (&**matrix, Shards::new(out)))
-        .collect();
+    let products: Vec<_> = outputs.iter_mut().map(|(matrix, out)| (&**matrix, Shards::new(out))).collect();
     let tiles: usize = products.iter().map(|(matrix, _)| matrix.tiles()).sum();
     // Enough tasks to even out a worker that lost its core; at least two tiles, since a tile's outputs are
     // half a cache line.
@@ -114,11 +98,7 @@ pub(crate) fn matmul_with(
                 let run = first..first + count;
                 if by_int8(ty) {
                     let [unit, block] = &outliers;
-                    let outliers = if TileLayout::of(ty).units == 1 {
-                        unit
-                    } else {
-                        block
-                    };
+                    let outliers = if TileLayout::of(ty).units == 1 { unit } else { block };
                     multiply_tiles(
                         (isa.int8)(ty),
                         matrix,
@@ -128,14 +108,7 @@ pub(crate) fn matmul_with(
                         out,
                     );
                 } else {
-                    multiply_tiles(
-                        (isa.float)(ty),
-                        matrix,
-                        run,
-                        &float,
-                        |_| std::iter::empty(),
-                        out,
-                    );
+                    multiply_tiles((isa.float)(ty), matrix, run, &float, |_| std::iter::empty(), out);
                 }
             }
             left -= count;
@@ -168,21 +141,13 @@ fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
             unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
-            for Correction {
-                block,
-                rows,
-                activations,
-            } in corrections(chunk)
-            {
+            for Correction { block, rows, activations } in corrections(chunk) {
                 let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
                 let more = &mut more[..rows.len()];
                 // SAFETY: as above; a block is a tile of few columns.
                 unsafe { kernel(bytes, activations, more) };
                 for (&m, more) in rows.iter().zip(more) {
-                    sums[m]
-                        .iter_mut()
-                        .zip(more)
-                        .for_each(|(sum, more)| *sum += *more);
+                    sums[m].iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
                 }
             }
             let present = TILE.min(rows - tile * TILE);
@@ -205,20 +170,14 @@ mod tests {
         let pool = Pool::new(2);
         for ty in WeightType::ALL {
             for (rows, blocks, n) in [(1, 1, 1), (8, 2, 2), (19, 3, 1), (24, 2, 7), (11, 5, 70)] {
-                let cols = if ty.is_float() {
-                    blocks * 37
-                } else {
-                    blocks * ty.block_weights()
-                };
+                let cols = if ty.is_float() { blocks * 37 } else { blocks * ty.block_weights() };
                 // Every byte value occurs; exponents of floats and scales stay moderate.
                 let mut bytes: Vec<u8> = (0..rows * ty.row_bytes(cols).unwrap_or(0))
                     .map(|i| (i.wrapping_mul(0x9e37_79b1) >> 13) as u8)
                     .collect();
                 tame(ty, &mut bytes);
                 let matrix = PackedMatrix::pack(&pool, ty, rows, cols, &bytes).unwrap();
-                let x: Vec<f32> = (0..n * cols)
-                    .map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0)
-                    .collect();
+                let x: Vec<f32> = (0..n * cols).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0).collect();
                 for precision in [MatmulPrecision::Int8, MatmulPrecision::F32] {
                     let mut got = vec![f32::NAN; n * rows];
                     let mut want = vec![f32::NAN; n * rows];
@@ -244,13 +203,7 @@ mod tests {
                     let mut want = [f32::NAN; 18];
                     let x = [sign; 1024];
                     matmul(&pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
-                    matmul_with(
-                        &PORTABLE,
-                        &pool,
-                        MatmulPrecision::Int8,
-                        &x,
-                        &mut [(&matrix, &mut want)],
-                    );
+                    matmul_with(&PORTABLE, &pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut want)]);
                     assert_eq!(got, want, "{ty} of {fill:#x}");
                 }
             }
@@ -261,11 +214,7 @@ mod tests {
     fn tame(ty: WeightType, bytes: &mut [u8]) {
         let at: &[usize] = match ty {
             WeightType::F32 => &[3],
-            WeightType::F16
-            | WeightType::BF16
-            | WeightType::Q4_0
-            | WeightType::Q5_0
-            | WeightType::Q8_0 => &[1],
+            WeightType::F16 | WeightType::BF16 | WeightType::Q4_0 | WeightType::Q5_0 | WeightType::Q8_0 => &[1],
             WeightType::Q4_1 | WeightType::Q5_1 | WeightType::Q4_K | WeightType::Q5_K => &[1, 3],
             WeightType::Q6_K => &[209],
         };

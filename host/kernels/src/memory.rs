@@ -42,21 +42,11 @@ impl Buffer {
         };
         if rounded >= OWN_REGION {
             let region = Arc::new(Region::map(rounded).ok_or(error)?);
-            return Ok(Self {
-                start: region.start,
-                len,
-                _region: region,
-            });
+            return Ok(Self { start: region.start, len, _region: region });
         }
         let mut current = CURRENT.lock().unwrap_or_else(|e| e.into_inner());
-        if current
-            .as_ref()
-            .is_none_or(|(region, used)| region.len - used < rounded)
-        {
-            *current = Some((
-                Arc::new(Region::map(REGION).ok_or(KernelError::Memory { bytes: len })?),
-                0,
-            ));
+        if current.as_ref().is_none_or(|(region, used)| region.len - used < rounded) {
+            *current = Some((Arc::new(Region::map(REGION).ok_or(KernelError::Memory { bytes: len })?), 0));
         }
         let Some((region, used)) = current.as_mut() else {
             return Err(error);
@@ -64,11 +54,7 @@ impl Buffer {
         // SAFETY: `used + rounded` lies inside the region by the check above.
         let start = unsafe { region.start.add(*used) };
         *used += rounded;
-        Ok(Self {
-            start,
-            len,
-            _region: Arc::clone(region),
-        })
+        Ok(Self { start, len, _region: Arc::clone(region) })
     }
 }
 
@@ -166,18 +152,7 @@ mod tests {
 
     #[test]
     fn buffers_are_zeroed_aligned_and_do_not_overlap() {
-        let sizes = [
-            0,
-            1,
-            63,
-            64,
-            65,
-            5000,
-            OWN_REGION - 1,
-            OWN_REGION,
-            OWN_REGION + 1,
-            REGION + 1,
-        ];
+        let sizes = [0, 1, 63, 64, 65, 5000, OWN_REGION - 1, OWN_REGION, OWN_REGION + 1, REGION + 1];
         let mut buffers: Vec<Buffer> = sizes.iter().map(|&n| Buffer::zeroed(n).unwrap()).collect();
         for (i, buffer) in buffers.iter_mut().enumerate() {
             assert_eq!(buffer.len(), sizes[i]);
@@ -192,13 +167,7 @@ mod tests {
 
     #[test]
     fn absurd_size_is_refused() {
-        assert!(matches!(
-            Buffer::zeroed(usize::MAX - 5),
-            Err(KernelError::Memory { .. })
-        ));
-        assert!(matches!(
-            Buffer::zeroed(1 << 60),
-            Err(KernelError::Memory { .. })
-        ));
+        assert!(matches!(Buffer::zeroed(usize::MAX - 5), Err(KernelError::Memory { .. })));
+        assert!(matches!(Buffer::zeroed(1 << 60), Err(KernelError::Memory { .. })));
     }
 }

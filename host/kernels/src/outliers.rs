@@ -45,14 +45,7 @@ pub(crate) struct Correction<'a, A> {
 
 impl Outliers {
     /// Finds what rounding lost of `x [n, cols]`, prepared as `rounded`, for blocks of `units` units.
-    pub fn find(
-        isa: &Isa,
-        pool: &Pool,
-        x: &[f32],
-        cols: usize,
-        rounded: &Prepared<Int8Block>,
-        units: usize,
-    ) -> Self {
+    pub fn find(isa: &Isa, pool: &Pool, x: &[f32], cols: usize, rounded: &Prepared<Int8Block>, units: usize) -> Self {
         let chunks: Vec<_> = rounded.chunks().collect();
         let mut found: Vec<Corrections> = chunks.iter().map(|_| Corrections::default()).collect();
         let shards = Shards::new(&mut found);
@@ -67,11 +60,7 @@ impl Outliers {
 
     /// The corrections of a chunk, by ascending blocks.
     pub fn of_chunk(&self, chunk: usize) -> impl Iterator<Item = Correction<'_, Int8Block>> {
-        let Corrections {
-            blocks,
-            rows,
-            residuals,
-        } = &self.chunks[chunk];
+        let Corrections { blocks, rows, residuals } = &self.chunks[chunk];
         let units = residuals.len() / rows.len().max(1);
         blocks.iter().map(move |(block, range)| Correction {
             block: *block,
@@ -91,8 +80,7 @@ impl Corrections {
         for (block, rounded) in rounded.chunks_exact(units * rows).enumerate() {
             let stands_out = |unit: usize, m: usize| rounded[unit * rows + m].scale > limits[m];
             let first = self.rows.len();
-            self.rows
-                .extend((0..rows).filter(|&m| (0..units).any(|unit| stands_out(unit, m))));
+            self.rows.extend((0..rows).filter(|&m| (0..units).any(|unit| stands_out(unit, m))));
             if self.rows.len() == first {
                 continue;
             }
@@ -100,8 +88,7 @@ impl Corrections {
             for unit in 0..units {
                 for &m in &self.rows[first..] {
                     let values = &x[m * cols + (block * units + unit) * UNIT..][..UNIT];
-                    let again =
-                        stands_out(unit, m).then(|| lost(isa, values, &rounded[unit * rows + m]));
+                    let again = stands_out(unit, m).then(|| lost(isa, values, &rounded[unit * rows + m]));
                     self.residuals.push(again.unwrap_or(Int8Block::ZERO));
                 }
             }
@@ -137,9 +124,8 @@ mod tests {
     const ROWS: usize = 11;
 
     fn matrix(pool: &Pool, ty: WeightType) -> PackedMatrix {
-        let mut bytes: Vec<u8> = (0..ROWS * ty.row_bytes(COLS).unwrap())
-            .map(|i| (i.wrapping_mul(0x9e37_79b1) >> 13) as u8)
-            .collect();
+        let mut bytes: Vec<u8> =
+            (0..ROWS * ty.row_bytes(COLS).unwrap()).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 13) as u8).collect();
         // Scales near 1: the high bytes of their f16.
         let scales = match ty {
             WeightType::Q4_1 | WeightType::Q4_K => &[1, 3][..],
@@ -162,12 +148,7 @@ mod tests {
         (0..n * COLS).map(scaled).collect()
     }
 
-    fn product(
-        pool: &Pool,
-        precision: MatmulPrecision,
-        matrix: &PackedMatrix,
-        x: &[f32],
-    ) -> Vec<f32> {
+    fn product(pool: &Pool, precision: MatmulPrecision, matrix: &PackedMatrix, x: &[f32]) -> Vec<f32> {
         let mut out = vec![f32::NAN; x.len() / COLS * ROWS];
         matmul(pool, precision, x, &mut [(matrix, &mut out)]);
         out
@@ -176,31 +157,16 @@ mod tests {
     #[test]
     fn channels_that_stand_out_cost_their_neighbours_no_precision() {
         let pool = Pool::new(1);
-        for ty in [
-            WeightType::Q4_0,
-            WeightType::Q4_1,
-            WeightType::Q8_0,
-            WeightType::Q4_K,
-            WeightType::Q6_K,
-        ] {
+        for ty in [WeightType::Q4_0, WeightType::Q4_1, WeightType::Q8_0, WeightType::Q4_K, WeightType::Q6_K] {
             let matrix = matrix(&pool, ty);
             let noise = |factor| {
                 let x = rows(1, factor);
                 let got = product(&pool, MatmulPrecision::Int8, &matrix, &x);
                 let want = product(&pool, MatmulPrecision::F32, &matrix, &x);
-                got.iter()
-                    .zip(&want)
-                    .map(|(a, b)| (a - b).powi(2))
-                    .sum::<f32>()
-                    .sqrt()
+                got.iter().zip(&want).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
             };
             // 100 times above the others: one scale for all would make the noise of two units 60 times as large.
-            assert!(
-                noise(170.0) < 2.0 * noise(1.7),
-                "{ty}: {} after {}",
-                noise(170.0),
-                noise(1.7)
-            );
+            assert!(noise(170.0) < 2.0 * noise(1.7), "{ty}: {} after {}", noise(170.0), noise(1.7));
         }
     }
 
@@ -211,17 +177,9 @@ mod tests {
             let matrix = matrix(&pool, ty);
             let x = rows(70, 90.0);
             let batch = product(&pool, MatmulPrecision::Int8, &matrix, &x);
-            let single: Vec<f32> = x
-                .chunks_exact(COLS)
-                .flat_map(|x| product(&pool, MatmulPrecision::Int8, &matrix, x))
-                .collect();
-            assert!(
-                batch
-                    .iter()
-                    .map(|v| v.to_bits())
-                    .eq(single.iter().map(|v| v.to_bits())),
-                "{ty}"
-            );
+            let single: Vec<f32> =
+                x.chunks_exact(COLS).flat_map(|x| product(&pool, MatmulPrecision::Int8, &matrix, x)).collect();
+            assert!(batch.iter().map(|v| v.to_bits()).eq(single.iter().map(|v| v.to_bits())), "{ty}");
         }
     }
 }

@@ -28,22 +28,11 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// As [`PackedMatrix::pack_rows`], and [`KernelError::Length`] if `bytes` is not exactly that long.
-    pub fn pack(
-        pool: &Pool,
-        ty: WeightType,
-        rows: usize,
-        cols: usize,
-        bytes: &[u8],
-    ) -> Result<Self, KernelError> {
+    pub fn pack(pool: &Pool, ty: WeightType, rows: usize, cols: usize, bytes: &[u8]) -> Result<Self, KernelError> {
         let row_bytes = row_bytes(ty, cols)?;
-        let want = row_bytes
-            .checked_mul(rows)
-            .ok_or(KernelError::Shape { ty, rows, cols })?;
+        let want = row_bytes.checked_mul(rows).ok_or(KernelError::Shape { ty, rows, cols })?;
         if bytes.len() != want {
-            return Err(KernelError::Length {
-                have: bytes.len(),
-                want,
-            });
+            return Err(KernelError::Length { have: bytes.len(), want });
         }
         Self::pack_rows(pool, ty, rows, cols, &|row, out| {
             out.copy_from_slice(&bytes[row * row_bytes..][..row_bytes]);
@@ -69,9 +58,7 @@ impl PackedMatrix {
         let shape = || KernelError::Shape { ty, rows, cols };
         let tile_bytes = TileLayout::of(ty).tile_bytes(cols).ok_or_else(shape)?;
         let tiles = rows.div_ceil(TILE);
-        let size = tile_bytes
-            .checked_mul(tiles)
-            .filter(|&size| size > 0 && size <= isize::MAX as usize);
+        let size = tile_bytes.checked_mul(tiles).filter(|&size| size > 0 && size <= isize::MAX as usize);
         let mut data = Buffer::zeroed(size.ok_or_else(shape)?)?;
 
         let failed: Mutex<Option<(usize, Box<dyn Error + Send + Sync>)>> = Mutex::new(None);
@@ -84,20 +71,14 @@ impl PackedMatrix {
                 for (r, bytes) in buffer.chunks_exact_mut(row_bytes).take(present).enumerate() {
                     if let Err(error) = read(tile * TILE + r, bytes) {
                         let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
-                        if failed
-                            .as_ref()
-                            .is_none_or(|(row, _)| *row > tile * TILE + r)
-                        {
+                        if failed.as_ref().is_none_or(|(row, _)| *row > tile * TILE + r) {
                             *failed = Some((tile * TILE + r, error));
                         }
                         return;
                     }
                 }
                 let mut views: [&[u8]; TILE] = [&[]; TILE];
-                views
-                    .iter_mut()
-                    .zip(buffer.chunks_exact(row_bytes))
-                    .for_each(|(view, row)| *view = row);
+                views.iter_mut().zip(buffer.chunks_exact(row_bytes)).for_each(|(view, row)| *view = row);
                 // SAFETY: every tile belongs to exactly one task.
                 let out = unsafe { shards.range(tile * tile_bytes, tile_bytes) };
                 pack_tile(ty, cols, &views[..present], out);
@@ -105,12 +86,7 @@ impl PackedMatrix {
         });
         match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
             Some((row, source)) => Err(KernelError::Source { row, source }),
-            None => Ok(Self {
-                ty,
-                rows,
-                cols,
-                data,
-            }),
+            None => Ok(Self { ty, rows, cols, data }),
         }
     }
 
@@ -136,9 +112,7 @@ impl PackedMatrix {
     /// Bytes a packed matrix of this shape will take; `None` if the shape is refused.
     pub fn packed_bytes(ty: WeightType, rows: usize, cols: usize) -> Option<usize> {
         ty.row_bytes(cols)?;
-        TileLayout::of(ty)
-            .tile_bytes(cols)?
-            .checked_mul(rows.div_ceil(TILE))
+        TileLayout::of(ty).tile_bytes(cols)?.checked_mul(rows.div_ceil(TILE))
     }
 
     /// Decodes row `row` into `out`, exactly as [`crate::dequantize`] does: an embedding lookup.
@@ -154,9 +128,7 @@ impl PackedMatrix {
         let mut weights = [[0.0; TILE]; UNIT];
         for (out, (block, j)) in out.chunks_mut(UNIT).zip(units) {
             decode_unit(self.ty, block, j, &mut weights);
-            out.iter_mut()
-                .zip(&weights)
-                .for_each(|(out, lanes)| *out = lanes[row % TILE]);
+            out.iter_mut().zip(&weights).for_each(|(out, lanes)| *out = lanes[row % TILE]);
         }
     }
 
@@ -171,23 +143,14 @@ impl PackedMatrix {
 }
 
 /// Fills a buffer with one row in file layout; called from several threads.
-pub type RowSource<'a> =
-    &'a (dyn Fn(usize, &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>> + Sync);
+pub type RowSource<'a> = &'a (dyn Fn(usize, &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>> + Sync);
 
 impl std::fmt::Debug for PackedMatrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "PackedMatrix({} [{}, {}])",
-            self.ty, self.rows, self.cols
-        )
+        write!(f, "PackedMatrix({} [{}, {}])", self.ty, self.rows, self.cols)
     }
 }
 
 fn row_bytes(ty: WeightType, cols: usize) -> Result<usize, KernelError> {
-    ty.row_bytes(cols).ok_or(KernelError::RowLength {
-        ty,
-        cols,
-        block: ty.block_weights(),
-    })
+    ty.row_bytes(cols).ok_or(KernelError::RowLength { ty, cols, block: ty.block_weights() })
 }

@@ -68,30 +68,17 @@ impl Pool {
             finished: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
-            region: UnsafeCell::new(Region {
-                task: None,
-                tasks: 0,
-            }),
+            region: UnsafeCell::new(Region { task: None, tasks: 0 }),
             panic: std::sync::Mutex::new(None),
         });
         let helpers: Vec<_> = (1..workers.clamp(1, MAX_WORKERS))
             .map_while(|id| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("compute-{id}"))
-                    .spawn(move || shared.help())
-                    .ok()
+                std::thread::Builder::new().name(format!("compute-{id}")).spawn(move || shared.help()).ok()
             })
             .collect();
-        let threads = helpers
-            .iter()
-            .map(|helper| helper.thread().clone())
-            .collect();
-        Self {
-            shared,
-            helpers,
-            threads,
-        }
+        let threads = helpers.iter().map(|helper| helper.thread().clone()).collect();
+        Self { shared, helpers, threads }
     }
 
     /// The number of workers that suits this machine: the cores it may use, hyper-threads not counted.
@@ -120,15 +107,9 @@ impl Pool {
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime is erased; every helper has left the region before `run` returns.
-        let task_pointer =
-            unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
+        let task_pointer = unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         // SAFETY: `busy` is ours, the gate is closed and the last region's helpers have all finished.
-        unsafe {
-            *shared.region.get() = Region {
-                task: Some(task_pointer),
-                tasks,
-            }
-        };
+        unsafe { *shared.region.get() = Region { task: Some(task_pointer), tasks } };
         shared.next.store(0, Ordering::Relaxed);
         shared.finished.store(0, Ordering::Relaxed);
         let number = (shared.gate.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -144,11 +125,7 @@ impl Pool {
         while shared.finished.load(Ordering::Acquire) != joined {
             wait.pause();
         }
-        let helper_panic = shared
-            .panic
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .take();
+        let helper_panic = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
         shared.busy.store(false, Ordering::Release);
         if let Some(panic) = outcome.err().or(helper_panic) {
             resume_unwind(panic);
@@ -169,9 +146,7 @@ impl Drop for Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool")
-            .field("workers", &self.workers())
-            .finish()
+        f.debug_struct("Pool").field("workers", &self.workers()).finish()
     }
 }
 
@@ -197,11 +172,7 @@ impl Shared {
         while !self.stop.load(Ordering::Relaxed) {
             let gate = self.gate.load(Ordering::Acquire);
             if gate & OPEN != 0 && gate >> 32 != last {
-                if self
-                    .gate
-                    .compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if self.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     last = gate >> 32;
                     self.join_region();
                     wait = Wait::new();
@@ -245,10 +216,7 @@ struct Wait {
 
 impl Wait {
     fn new() -> Self {
-        Self {
-            since: None,
-            rounds: 0,
-        }
+        Self { since: None, rounds: 0 }
     }
 
     /// One short pause; true once spinning and yielding have lasted long enough.
@@ -296,26 +264,16 @@ unsafe impl<T: Send> Sync for Shards<'_, T> {}
 
 impl<'a, T> Shards<'a, T> {
     pub fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            borrow: std::marker::PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: std::marker::PhantomData }
     }
 
     /// The elements `first..first + len`.
     ///
     /// # Safety
     /// No two live results may overlap.
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "that is the purpose: disjoint parts, by the caller's promise"
-    )]
+    #[allow(clippy::mut_from_ref, reason = "that is the purpose: disjoint parts, by the caller's promise")]
     pub unsafe fn range(&self, first: usize, len: usize) -> &'a mut [T] {
-        assert!(
-            first <= self.len && len <= self.len - first,
-            "shard outside its slice"
-        );
+        assert!(first <= self.len && len <= self.len - first, "shard outside its slice");
         // SAFETY: inside the slice by the assertion, not aliased by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
     }
@@ -334,10 +292,7 @@ mod tests {
                 pool.run(tasks, &|i| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(
-                    counts.iter().all(|n| n.load(Ordering::Relaxed) == 1),
-                    "{workers} workers, {tasks} tasks"
-                );
+                assert!(counts.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{workers} workers, {tasks} tasks");
             }
         }
     }
@@ -348,10 +303,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let names = std::sync::Mutex::new(std::collections::BTreeSet::new());
         pool.run(8, &|_| {
-            names
-                .lock()
-                .unwrap()
-                .insert(std::thread::current().name().map(String::from));
+            names.lock().unwrap().insert(std::thread::current().name().map(String::from));
             std::thread::sleep(Duration::from_millis(10));
         });
         assert_eq!(names.into_inner().unwrap().len(), 2);

@@ -59,12 +59,7 @@ fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &m
     for_units(WeightType::ALL[TY], tile, |block, j| {
         decode_unit(WeightType::ALL[TY], block, j, &mut weights);
         for (x, sum) in rows.next().unwrap_or_default().iter().zip(sums.iter_mut()) {
-            for (weights, x) in weights
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .zip(x.values.as_chunks::<4>().0)
-            {
+            for (weights, x) in weights.as_chunks::<4>().0.iter().zip(x.values.as_chunks::<4>().0) {
                 for r in 0..TILE {
                     let mut part = weights[0][r] * x[0];
                     for i in 1..4 {
@@ -86,28 +81,16 @@ pub(crate) fn widen(halves: &[u8], out: &mut [f32]) {
 
 /// 32 activations to int8 with one scale.
 pub(crate) fn quantize(values: &[f32; UNIT]) -> Int8Block {
-    let largest = values
-        .iter()
-        .fold(0.0f32, |a, b| if b.abs() > a { b.abs() } else { a });
+    let largest = values.iter().fold(0.0f32, |a, b| if b.abs() > a { b.abs() } else { a });
     // Zero for finite values, NaN for others.
     let poison: f32 = values.iter().map(|v| v * 0.0).sum();
     // Below this, the inverse would overflow; such activations are zero for every purpose.
-    let (inverse, scale) = if largest > 1e-35 {
-        (127.0 / largest, largest / 127.0)
-    } else {
-        (0.0, 0.0)
-    };
+    let (inverse, scale) = if largest > 1e-35 { (127.0 / largest, largest / 127.0) } else { (0.0, 0.0) };
     let scale = scale + poison;
     let codes = values.map(|v| (v * inverse).round_ties_even() as i8);
     let sums = [0, 16].map(|from| codes[from..from + 16].iter().map(|&c| i16::from(c)).sum());
     let sum = i32::from(sums[0]) + i32::from(sums[1]);
-    Int8Block {
-        codes,
-        scale,
-        sums,
-        sum_8: sum.wrapping_mul(8),
-        scaled_sum: scale * sum as f32,
-    }
+    Int8Block { codes, scale, sums, sum_8: sum.wrapping_mul(8), scaled_sum: scale * sum as f32 }
 }
 
 /// Merges keys and values of a page into a state: the online softmax.
@@ -135,9 +118,7 @@ pub(crate) fn attend(state: &mut State, keys: &[f32], values: &[f32], seen: Rang
     state.total = state.total.mul_add(shrink, fold(lanes));
     let dim = state.out.len();
     for (d, out) in state.out.iter_mut().enumerate() {
-        *out = seen.clone().fold(*out * shrink, |sum, t| {
-            scores[t].mul_add(values[t * dim + d], sum)
-        });
+        *out = seen.clone().fold(*out * shrink, |sum, t| scores[t].mul_add(values[t * dim + d], sum));
     }
 }
 

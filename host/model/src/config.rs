@@ -150,12 +150,7 @@ impl Rope {
                     RopeScaling::None => f,
                     RopeScaling::Linear { factor } => f / *factor as f32,
                     RopeScaling::Divisors(divisors) => f / divisors.get(i).copied().unwrap_or(1.0),
-                    RopeScaling::Llama3 {
-                        factor,
-                        low_freq_factor,
-                        high_freq_factor,
-                        original_context,
-                    } => {
+                    RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                         let f = f64::from(f);
                         let wavelength = 2.0 * std::f64::consts::PI / f;
                         let scaled = if wavelength < original_context / high_freq_factor {
@@ -206,29 +201,17 @@ impl ModelConfig {
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return refuse(format!(
-                "{} heads do not divide into {} key-value heads",
-                self.heads, self.kv_heads
-            ));
+            return refuse(format!("{} heads do not divide into {} key-value heads", self.heads, self.kv_heads));
         }
         // The product bounds every size that is derived from it.
         if self.heads * self.head_dim > 4 * MAX_WIDTH {
-            return refuse(format!(
-                "{} heads of {} channels are too wide",
-                self.heads, self.head_dim
-            ));
+            return refuse(format!("{} heads of {} channels are too wide", self.heads, self.head_dim));
         }
         if self.rope.is_some() && !self.head_dim.is_multiple_of(2) {
-            return refuse(format!(
-                "head width {} is odd and cannot be rotated",
-                self.head_dim
-            ));
+            return refuse(format!("head width {} is odd and cannot be rotated", self.head_dim));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0 && self.norm_eps < 1.0) {
-            return refuse(format!(
-                "norm epsilon {} is not between 0 and 1",
-                self.norm_eps
-            ));
+            return refuse(format!("norm epsilon {} is not between 0 and 1", self.norm_eps));
         }
         if let Some(rope) = &self.rope {
             let positive = |x: f64| x.is_finite() && x > 0.0;
@@ -236,20 +219,8 @@ impl ModelConfig {
                 && match &rope.scaling {
                     RopeScaling::None => true,
                     RopeScaling::Linear { factor } => positive(*factor),
-                    RopeScaling::Llama3 {
-                        factor,
-                        low_freq_factor,
-                        high_freq_factor,
-                        original_context,
-                    } => {
-                        [
-                            *factor,
-                            *low_freq_factor,
-                            *high_freq_factor,
-                            *original_context,
-                        ]
-                        .into_iter()
-                        .all(positive)
+                    RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+                        [*factor, *low_freq_factor, *high_freq_factor, *original_context].into_iter().all(positive)
                             && high_freq_factor > low_freq_factor
                     }
                     RopeScaling::Divisors(d) => {
@@ -261,22 +232,12 @@ impl ModelConfig {
             }
         }
         if self.eos_ids.len() > MAX_EOS_IDS {
-            return refuse(format!(
-                "{} end-of-sequence ids exceed {MAX_EOS_IDS}",
-                self.eos_ids.len()
-            ));
+            return refuse(format!("{} end-of-sequence ids exceed {MAX_EOS_IDS}", self.eos_ids.len()));
         }
-        if let Some(&id) = self
-            .eos_ids
-            .iter()
-            .chain(&self.bos_id)
-            .chain(&self.pad_id)
-            .find(|&&id| id as usize >= self.vocab_size)
+        if let Some(&id) =
+            self.eos_ids.iter().chain(&self.bos_id).chain(&self.pad_id).find(|&&id| id as usize >= self.vocab_size)
         {
-            return refuse(format!(
-                "token id {id} is outside the vocabulary of {}",
-                self.vocab_size
-            ));
+            return refuse(format!("token id {id} is outside the vocabulary of {}", self.vocab_size));
         }
         Ok(self)
     }

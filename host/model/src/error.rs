@@ -14,20 +14,12 @@ pub enum ModelError {
     Damaged { file: PathBuf, reason: String },
     /// One tensor breaks the rules, or does not have the type or shape that was asked for.
     #[error("{}: tensor `{tensor}`: {reason}", file.display())]
-    Tensor {
-        file: PathBuf,
-        tensor: String,
-        reason: String,
-    },
+    Tensor { file: PathBuf, tensor: String, reason: String },
     #[error("{}: tensor `{tensor}` is missing", file.display())]
     NoTensor { file: PathBuf, tensor: String },
     /// The file is well formed and asks for something that this version cannot do.
     #[error("{}: {what} `{found}` is not supported", file.display())]
-    Unsupported {
-        file: PathBuf,
-        what: &'static str,
-        found: String,
-    },
+    Unsupported { file: PathBuf, what: &'static str, found: String },
     /// The path holds no model.
     #[error("{}: {reason}", path.display())]
     NoModel { path: PathBuf, reason: String },
@@ -72,29 +64,15 @@ impl ModelError {
     }
 
     pub(crate) fn damaged(file: &Path, reason: impl Into<String>) -> Self {
-        Self::Damaged {
-            file: file.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Damaged { file: file.to_owned(), reason: reason.into() }
     }
     pub(crate) fn tensor(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {
-        Self::Tensor {
-            file: file.to_owned(),
-            tensor: tensor.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Tensor { file: file.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
     }
     pub(crate) fn unsupported(file: &Path, what: &'static str, found: impl Into<String>) -> Self {
-        Self::Unsupported {
-            file: file.to_owned(),
-            what,
-            found: found.into(),
-        }
+        Self::Unsupported { file: file.to_owned(), what, found: found.into() }
     }
     pub(crate) fn read(file: &Path, source: io::Error) -> Self {
-        Self::Read {
-            file: file.to_owned(),
-            source,
-        }
+        Self::Read { file: file.to_owned(), source }
     }
 }

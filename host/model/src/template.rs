@@ -34,17 +34,8 @@ pub const MAX_RENDERED_BYTES: usize = crate::tokenizer::MAX_TEXT_BYTES;
 const FUEL: u64 = 4_000_000;
 const MAX_NESTING: usize = 64;
 /// Roles that templates put between their own tokens. No other: a role is data, and `<|` + role + `|>` is a token.
-const ROLES: [&str; 9] = [
-    "system",
-    "developer",
-    "user",
-    "assistant",
-    "tool",
-    "function",
-    "ipython",
-    "model",
-    "observation",
-];
+const ROLES: [&str; 9] =
+    ["system", "developer", "user", "assistant", "tool", "function", "ipython", "model", "observation"];
 
 /// A model's chat template, compiled.
 pub struct ChatTemplate {
@@ -144,18 +135,13 @@ impl TemplateError {
 impl ChatTemplate {
     /// The template of a checkpoint, `None` if it has none: GGUF metadata, or `chat_template.jinja`,
     /// `chat_template.json` or `tokenizer_config.json` in its folder.
-    pub fn open(
-        checkpoint: &Checkpoint,
-        tokenizer: &Tokenizer,
-    ) -> Result<Option<Self>, ModelError> {
+    pub fn open(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
         let path = checkpoint.path();
         let sources = match checkpoint.metadata() {
             Some(metadata) => {
                 let source = |key: &str| metadata.str(key).map(str::to_owned);
-                source("tokenizer.chat_template").map(|default| Sources {
-                    default,
-                    tools: source("tokenizer.chat_template.tool_use"),
-                })
+                source("tokenizer.chat_template")
+                    .map(|default| Sources { default, tools: source("tokenizer.chat_template.tool_use") })
             }
             None => Sources::of_folder(path)?,
         };
@@ -172,62 +158,33 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Failed`] with the place of a syntax error.
     pub fn new(source: &str, tokens: TemplateTokens) -> Result<Self, TemplateError> {
-        Self::compile(
-            Sources {
-                default: source.to_owned(),
-                tools: None,
-            },
-            tokens,
-        )
-        .map_err(TemplateError::Failed)
+        Self::compile(Sources { default: source.to_owned(), tools: None }, tokens).map_err(TemplateError::Failed)
     }
 
     /// The template's text and, after it, that of its variant for tools: what it knows of tools and reasoning.
     pub fn source(&self) -> String {
         let names = ["default", "tools"];
-        names
-            .iter()
-            .filter_map(|name| {
-                Some(
-                    self.environment
-                        .get_template(name)
-                        .ok()?
-                        .source()
-                        .to_owned(),
-                )
-            })
-            .collect()
+        names.iter().filter_map(|name| Some(self.environment.get_template(name).ok()?.source().to_owned())).collect()
     }
 
     /// Renders a conversation.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<Rendered, TemplateError> {
         for message in input.messages {
-            let role = message
-                .get("role")
-                .and_then(Json::as_str)
-                .unwrap_or_default();
+            let role = message.get("role").and_then(Json::as_str).unwrap_or_default();
             if !ROLES.contains(&role) {
                 return Err(TemplateError::Role(role.chars().take(64).collect()));
             }
         }
         let (context, mark) = self.context(input)?;
-        let name = if input.tools.is_some_and(|tools| !tools.is_empty()) {
-            "tools"
-        } else {
-            "default"
-        };
-        let template = self
-            .environment
-            .get_template(name)
-            .or_else(|_| self.environment.get_template("default"));
+        let name = if input.tools.is_some_and(|tools| !tools.is_empty()) { "tools" } else { "default" };
+        let template = self.environment.get_template(name).or_else(|_| self.environment.get_template("default"));
         let template = template.map_err(|e| TemplateError::Failed(e.to_string()))?;
         let mut output = Bounded(Vec::new());
         match template.render_captured_to(context, &mut output) {
             Ok(_) => {}
             Err(error) => return Err(explain(&error, output.0.len())),
         }
-        let marked =
-            String::from_utf8(output.0).map_err(|e| TemplateError::Failed(e.to_string()))?;
+        let marked = String::from_utf8(output.0).map_err(|e| TemplateError::Failed(e.to_string()))?;
         let mark = mark.filter(|&mark| marked.contains(mark));
         Ok(Rendered { marked, mark })
     }
@@ -240,28 +197,16 @@ impl ChatTemplate {
         environment.set_recursion_limit(MAX_NESTING);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         python::install(&mut environment);
-        for (name, source) in
-            std::iter::once(("default", sources.default)).chain(sources.tools.map(|s| ("tools", s)))
-        {
+        for (name, source) in std::iter::once(("default", sources.default)).chain(sources.tools.map(|s| ("tools", s))) {
             if source.len() > MAX_TEMPLATE_BYTES {
-                return Err(format!(
-                    "{} bytes exceed the limit of {MAX_TEMPLATE_BYTES}",
-                    source.len()
-                ));
+                return Err(format!("{} bytes exceed the limit of {MAX_TEMPLATE_BYTES}", source.len()));
             }
-            environment
-                .add_template_owned(name, plain_blocks(&source))
-                .map_err(|e| format!("{e:#}"))?;
+            environment.add_template_owned(name, plain_blocks(&source)).map_err(|e| format!("{e:#}"))?;
         }
-        let control = AddedTokens::new(tokens.control.iter().map(|text| AddedToken {
-            text: text.clone(),
-            ..AddedToken::default()
-        }));
-        Ok(Self {
-            environment,
-            tokens,
-            control,
-        })
+        let control = AddedTokens::new(
+            tokens.control.iter().map(|text| AddedToken { text: text.clone(), ..AddedToken::default() }),
+        );
+        Ok(Self { environment, tokens, control })
     }
 
     /// The template's variables, and the mark that was put into them.
@@ -277,10 +222,7 @@ impl ChatTemplate {
         } else {
             context.entry("tools").or_insert(Json::Null);
         }
-        context.insert(
-            "add_generation_prompt".into(),
-            input.add_generation_prompt.into(),
-        );
+        context.insert("add_generation_prompt".into(), input.add_generation_prompt.into());
         for (name, text) in [
             ("bos_token", &self.tokens.bos),
             ("eos_token", &self.tokens.eos),
@@ -291,17 +233,12 @@ impl ChatTemplate {
                 context.insert(name.into(), text.as_str().into());
             }
         }
-        let mut context: Vec<(String, Value)> = context
-            .into_iter()
-            .map(|(name, value)| (name, Value::from_serialize(value)))
-            .collect();
+        let mut context: Vec<(String, Value)> =
+            context.into_iter().map(|(name, value)| (name, Value::from_serialize(value))).collect();
         let now = input.now;
         let strftime = move |format: String| clock::format_utc(now, &format);
         context.push(("strftime_now".into(), Value::from_function(strftime)));
-        Ok((
-            context.into_iter().collect(),
-            marker.used.then_some(marker.mark),
-        ))
+        Ok((context.into_iter().collect(), marker.used.then_some(marker.mark)))
     }
 }
 
@@ -337,9 +274,7 @@ fn explain(error: &minijinja::Error, written: usize) -> TemplateError {
     }
     match error.kind() {
         minijinja::ErrorKind::OutOfFuel | minijinja::ErrorKind::WriteFailure => {
-            TemplateError::TooLarge {
-                limit: MAX_RENDERED_BYTES,
-            }
+            TemplateError::TooLarge { limit: MAX_RENDERED_BYTES }
         }
         _ => TemplateError::Failed(format!("{error:#} (after {written} bytes)")),
     }
@@ -355,26 +290,19 @@ impl Sources {
     fn of_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
         let file = folder.join("chat_template.jinja");
         if exists(&file) {
-            let default = String::from_utf8(read_small(&file)?)
-                .map_err(|_| ModelError::damaged(&file, "not UTF-8"))?;
-            return Ok(Some(Self {
-                default,
-                tools: None,
-            }));
+            let default = String::from_utf8(read_small(&file)?).map_err(|_| ModelError::damaged(&file, "not UTF-8"))?;
+            return Ok(Some(Self { default, tools: None }));
         }
         for name in ["chat_template.json", "tokenizer_config.json"] {
             let file = folder.join(name);
             if !exists(&file) {
                 continue;
             }
-            let json: Json = serde_json::from_slice(&read_small(&file)?)
-                .map_err(|e| ModelError::damaged(&file, e.to_string()))?;
+            let json: Json =
+                serde_json::from_slice(&read_small(&file)?).map_err(|e| ModelError::damaged(&file, e.to_string()))?;
             match json.get("chat_template") {
                 Some(Json::String(default)) => {
-                    return Ok(Some(Self {
-                        default: default.clone(),
-                        tools: None,
-                    }));
+                    return Ok(Some(Self { default: default.clone(), tools: None }));
                 }
                 Some(Json::Array(named)) => {
                     let find = |name: &str| {
@@ -382,15 +310,9 @@ impl Sources {
                         entry["template"].as_str().map(str::to_owned)
                     };
                     let Some(default) = find("default") else {
-                        return Err(ModelError::damaged(
-                            &file,
-                            "no chat template is called `default`",
-                        ));
+                        return Err(ModelError::damaged(&file, "no chat template is called `default`"));
                     };
-                    return Ok(Some(Self {
-                        default,
-                        tools: find("tool_use"),
-                    }));
+                    return Ok(Some(Self { default, tools: find("tool_use") }));
                 }
                 _ => {}
             }
@@ -405,10 +327,7 @@ fn plain_blocks(source: &str) -> String {
     for (word, instead) in [("endgeneration", "endif"), ("generation", "if true")] {
         for open in ["{%", "{%-"] {
             for close in ["%}", "-%}"] {
-                plain = plain.replace(
-                    &format!("{open} {word} {close}"),
-                    &format!("{open} {instead} {close}"),
-                );
+                plain = plain.replace(&format!("{open} {word} {close}"), &format!("{open} {instead} {close}"));
             }
         }
     }

@@ -64,18 +64,10 @@ fn open_all(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), String> {
     PEAK.set(before);
     let result = Checkpoint::open(folder);
     let peak = PEAK.get() - before;
-    assert!(
-        peak <= ALLOWANCE + GROWTH * bytes.len(),
-        "{peak} bytes taken for a file of {}",
-        bytes.len()
-    );
+    assert!(peak <= ALLOWANCE + GROWTH * bytes.len(), "{peak} bytes taken for a file of {}", bytes.len());
     let checkpoint = result.map_err(|e| e.to_string())?;
     for tensor in checkpoint.tensors() {
-        assert!(
-            tensor.size_bytes() <= bytes.len(),
-            "{} is larger than its file",
-            tensor.name
-        );
+        assert!(tensor.size_bytes() <= bytes.len(), "{} is larger than its file", tensor.name);
         checkpoint.read_f32(tensor).map_err(|e| e.to_string())?;
     }
     let config = checkpoint.config().map(|_: ModelConfig| ());
@@ -127,8 +119,7 @@ impl Gguf {
 fn valid_gguf() -> Vec<u8> {
     let mut file = Gguf::default();
     file.bytes(b"GGUF").u32(3).u64(3).u64(14);
-    file.pair_string("general.architecture", "llama")
-        .pair_u32("general.alignment", 32);
+    file.pair_string("general.architecture", "llama").pair_u32("general.alignment", 32);
     for (key, value) in [
         ("block_count", 1),
         ("embedding_length", 32),
@@ -139,24 +130,14 @@ fn valid_gguf() -> Vec<u8> {
     ] {
         file.pair_u32(&format!("llama.{key}"), value);
     }
-    file.string("llama.attention.layer_norm_rms_epsilon")
-        .u32(6)
-        .bytes(&1e-5f32.to_le_bytes());
-    file.pair_string("tokenizer.ggml.model", "llama")
-        .pair_u32("tokenizer.ggml.bos_token_id", 1);
+    file.string("llama.attention.layer_norm_rms_epsilon").u32(6).bytes(&1e-5f32.to_le_bytes());
+    file.pair_string("tokenizer.ggml.model", "llama").pair_u32("tokenizer.ggml.bos_token_id", 1);
     file.string("tokenizer.ggml.tokens").u32(9).u32(8).u64(4);
     for token in ["<unk>", "<s>", "a", "\u{2581}b"] {
         file.string(token);
     }
-    file.string("tokenizer.ggml.scores")
-        .u32(9)
-        .u32(6)
-        .u64(4)
-        .bytes(&[0; 16]);
-    file.string("tokenizer.ggml.token_type")
-        .u32(9)
-        .u32(5)
-        .u64(4);
+    file.string("tokenizer.ggml.scores").u32(9).u32(6).u64(4).bytes(&[0; 16]);
+    file.string("tokenizer.ggml.token_type").u32(9).u32(5).u64(4);
     [2u32, 3, 1, 1].iter().for_each(|&ty| {
         file.u32(ty);
     });
@@ -180,22 +161,15 @@ fn the_files_that_are_broken_below_are_good_before() {
     open_all(dir.path(), "m.gguf", &valid_gguf()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let error = open_all(dir.path(), "model.safetensors", &valid_safetensors()).unwrap_err();
-    assert!(
-        error.contains("config.json"),
-        "only its configuration is missing: {error}"
-    );
+    assert!(error.contains("config.json"), "only its configuration is missing: {error}");
 }
 
 #[test]
 fn every_truncation_is_refused() {
-    for (name, bytes) in [
-        ("m.gguf", valid_gguf()),
-        ("model.safetensors", valid_safetensors()),
-    ] {
+    for (name, bytes) in [("m.gguf", valid_gguf()), ("model.safetensors", valid_safetensors())] {
         let dir = tempfile::tempdir().unwrap();
         for length in 0..bytes.len() {
-            let error = open_all(dir.path(), name, &bytes[..length])
-                .expect_err(&format!("{name} of {length} bytes"));
+            let error = open_all(dir.path(), name, &bytes[..length]).expect_err(&format!("{name} of {length} bytes"));
             assert!(error.contains(name), "{length}: {error}");
         }
     }
@@ -209,43 +183,24 @@ fn hostile_headers_are_refused_by_what_is_wrong_with_them() {
         file.bytes(b"GGUF").u32(3).u64(tensors).u64(pairs);
         file
     };
-    let one = |dims: &[u64], ty: u32, offset: u64, data: usize| {
-        head(1, 0).tensor("w", dims, ty, offset).data(data)
-    };
+    let one = |dims: &[u64], ty: u32, offset: u64, data: usize| head(1, 0).tensor("w", dims, ty, offset).data(data);
     let aligned = |alignment: u32| {
         let mut file = head(1, 1);
-        file.pair_u32("general.alignment", alignment)
-            .tensor("w", &[8], 0, 0);
+        file.pair_u32("general.alignment", alignment).tensor("w", &[8], 0, 0);
         file.data(64)
     };
     let array = |ty: u32, count: u64| head(0, 1).string("k").u32(9).u32(ty).u64(count).data(64);
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("magic", b"GGML\x03\0\0\0".to_vec(), "GGUF"),
-        (
-            "version 1",
-            Gguf::default().bytes(b"GGUF").u32(1).data(64),
-            "version",
-        ),
+        ("version 1", Gguf::default().bytes(b"GGUF").u32(1).data(64), "version"),
         ("tensors", head(u64::MAX, 0).data(64), "tensors"),
         ("pairs", head(0, u64::MAX).data(64), "pairs"),
         ("string", head(0, 1).u64(u64::MAX).data(64), "string"),
-        (
-            "key twice",
-            head(0, 2).pair_u32("k", 1).pair_u32("k", 2).data(64),
-            "twice",
-        ),
+        ("key twice", head(0, 2).pair_u32("k", 1).pair_u32("k", 2).data(64), "twice"),
         ("key empty", head(0, 1).pair_u32("", 1).data(64), "empty"),
-        (
-            "not UTF-8",
-            head(0, 1).u64(1).bytes(b"\xff").u32(4).u32(1).data(64),
-            "UTF-8",
-        ),
+        ("not UTF-8", head(0, 1).u64(1).bytes(b"\xff").u32(4).u32(1).data(64), "UTF-8"),
         ("value type", head(0, 1).string("k").u32(13).data(64), "13"),
-        (
-            "bool",
-            head(0, 1).string("k").u32(7).bytes(&[2]).data(64),
-            "bool",
-        ),
+        ("bool", head(0, 1).string("k").u32(7).bytes(&[2]).data(64), "bool"),
         ("array", array(10, u64::MAX / 8), "array items"),
         ("strings", array(8, 1 << 24), "array items"),
         ("nested", array(9, 1), "arrays of arrays"),
@@ -263,46 +218,19 @@ fn hostile_headers_are_refused_by_what_is_wrong_with_them() {
         ("offset unaligned", one(&[8], 0, 8, 64), "multiple"),
         ("offset outside", one(&[8], 0, 1 << 40, 64), "exceed"),
         ("offset overflow", one(&[8], 0, u64::MAX - 31, 64), "exceed"),
-        (
-            "overlap",
-            head(2, 0)
-                .tensor("a", &[16], 0, 0)
-                .tensor("b", &[8], 0, 32)
-                .data(96),
-            "overlap",
-        ),
-        (
-            "same name",
-            head(2, 0)
-                .tensor("a", &[8], 0, 0)
-                .tensor("a", &[8], 0, 32)
-                .data(96),
-            "twice",
-        ),
+        ("overlap", head(2, 0).tensor("a", &[16], 0, 0).tensor("b", &[8], 0, 32).data(96), "overlap"),
+        ("same name", head(2, 0).tensor("a", &[8], 0, 0).tensor("a", &[8], 0, 32).data(96), "twice"),
         (
             "mapped twice",
-            head(2, 0)
-                .tensor("output.weight", &[8], 0, 0)
-                .tensor("lm_head.weight", &[8], 0, 32)
-                .data(96),
+            head(2, 0).tensor("output.weight", &[8], 0, 0).tensor("lm_head.weight", &[8], 0, 32).data(96),
             "twice",
         ),
-        (
-            "long name",
-            head(1, 0).tensor(&"n".repeat(64), &[8], 0, 0).data(64),
-            "64 bytes",
-        ),
+        ("long name", head(1, 0).tensor(&"n".repeat(64), &[8], 0, 0).data(64), "64 bytes"),
         (
             "vocabulary",
             {
                 let mut file = head(1, 1);
-                file.string("tokenizer.ggml.tokens")
-                    .u32(9)
-                    .u32(8)
-                    .u64(3)
-                    .string("a")
-                    .string("b")
-                    .string("c");
+                file.string("tokenizer.ggml.tokens").u32(9).u32(8).u64(3).string("a").string("b").string("c");
                 file.tensor("token_embd.weight", &[8, 2], 0, 0);
                 file.data(64)
             },
@@ -311,18 +239,11 @@ fn hostile_headers_are_refused_by_what_is_wrong_with_them() {
     ];
     for (name, bytes, want) in cases {
         let error = open_all(dir.path(), "m.gguf", &bytes).expect_err(name);
-        assert!(
-            error.contains(want) && error.contains("m.gguf"),
-            "{name}: {error}"
-        );
+        assert!(error.contains(want) && error.contains("m.gguf"), "{name}: {error}");
     }
     // A type nobody knows is passed over; it is refused when it is asked for.
     std::fs::write(dir.path().join("m.gguf"), one(&[8], 99, 0, 64)).unwrap();
-    let error = Checkpoint::open(dir.path())
-        .unwrap()
-        .tensor("w")
-        .unwrap_err()
-        .to_string();
+    let error = Checkpoint::open(dir.path()).unwrap().tensor("w").unwrap_err().to_string();
     assert!(error.contains("99"), "{error}");
 }
 

@@ -19,30 +19,12 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 fn bert_tiny_agrees_alone_and_in_a_batch() {
     let (expected, recorded) = (expected("bert-tiny"), recorded("bert-tiny"));
     let embedder = load(&fixture("bert-tiny"));
-    let texts: Vec<_> = expected["cases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| ids(&c["input_ids"]))
-        .collect();
+    let texts: Vec<_> = expected["cases"].as_array().unwrap().iter().map(|c| ids(&c["input_ids"])).collect();
     let batch = embedder.embed(&texts).unwrap();
     assert_close("batch", &batch.concat(), &recorded["embeddings"], 1e-5);
-    let single: Vec<_> = texts
-        .iter()
-        .flat_map(|t| embedder.embed(std::slice::from_ref(t)).unwrap())
-        .collect();
-    assert_close(
-        "single",
-        &single.concat(),
-        &recorded["embeddings_single"],
-        1e-5,
-    );
-    assert_close(
-        "batch against single",
-        &batch.concat(),
-        &single.concat(),
-        1e-6,
-    );
+    let single: Vec<_> = texts.iter().flat_map(|t| embedder.embed(std::slice::from_ref(t)).unwrap()).collect();
+    assert_close("single", &single.concat(), &recorded["embeddings_single"], 1e-5);
+    assert_close("batch against single", &batch.concat(), &single.concat(), 1e-6);
     for (i, row) in expected["cosine"].as_array().unwrap().iter().enumerate() {
         let got: Vec<f32> = batch.iter().map(|other| dot(&batch[i], other)).collect();
         assert_close("cosines", &got, &floats(row), 1e-5);
@@ -58,12 +40,7 @@ fn minilm_agrees_and_ranks_what_belongs_together() {
     let texts: Vec<_> = rows.iter().map(|row| ids(&row["ids"])).collect();
     let got = embedder.embed(&texts).unwrap();
     for (got, row) in got.iter().zip(rows) {
-        assert_close(
-            row["text"].as_str().unwrap(),
-            got,
-            &floats(&row["embedding"]),
-            1e-4,
-        );
+        assert_close(row["text"].as_str().unwrap(), got, &floats(&row["embedding"]), 1e-4);
     }
     for (i, row) in expected["cosine"].as_array().unwrap().iter().enumerate() {
         let cosines: Vec<f32> = got.iter().map(|other| dot(&got[i], other)).collect();
@@ -75,9 +52,8 @@ fn minilm_agrees_and_ranks_what_belongs_together() {
 fn texts_of_a_large_call_come_back_in_order() {
     let embedder = load(&fixture("bert-tiny"));
     // More than fits one pass, lengths mixed.
-    let texts: Vec<Vec<u32>> = (0..300)
-        .map(|i: u32| (0..1 + i * 37 % 128).map(|j| (i + 7 * j) % 800).collect())
-        .collect();
+    let texts: Vec<Vec<u32>> =
+        (0..300).map(|i: u32| (0..1 + i * 37 % 128).map(|j| (i + 7 * j) % 800).collect()).collect();
     let all = embedder.embed(&texts).unwrap();
     for i in [0, 1, 150, 299] {
         let alone = embedder.embed(&texts[i..=i]).unwrap();

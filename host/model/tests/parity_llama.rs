@@ -8,11 +8,7 @@ use support::*;
 
 #[test]
 fn llama32_in_f32_agrees_in_logits_greedy_ids_and_log_probabilities() {
-    let (name, expected, recorded) = (
-        "llama32-tiny",
-        expected("llama32-tiny"),
-        recorded("llama32-tiny"),
-    );
+    let (name, expected, recorded) = ("llama32-tiny", expected("llama32-tiny"), recorded("llama32-tiny"));
     let mut decoder = load(&fixture(name), MatmulPrecision::F32, 1);
     for (prompt, case) in expected["prompts"].as_object().unwrap() {
         let ids = ids(&case["input_ids"]);
@@ -21,12 +17,7 @@ fn llama32_in_f32_agrees_in_logits_greedy_ids_and_log_probabilities() {
         assert_close(prompt, &got[got.len() - want.len()..], want, 3e-4);
         let (chosen, logprobs) = greedy(&mut decoder, &ids, 32);
         assert_eq!(chosen, support::ids(&case["greedy_32"]), "{prompt}");
-        assert_close(
-            "log-probabilities",
-            &logprobs,
-            &floats(&case["greedy_logprob"]),
-            1e-4,
-        );
+        assert_close("log-probabilities", &logprobs, &floats(&case["greedy_logprob"]), 1e-4);
     }
 }
 
@@ -38,11 +29,7 @@ fn llama32_continuation_has_the_recorded_log_probabilities() {
     let logits = logits(&mut decoder, &[&context[..], &continuation[..]].concat());
     let vocab = decoder.spec().vocab;
     let row = |i: usize| log_softmax(&logits[(context.len() - 1 + i) * vocab..][..vocab]);
-    let got: Vec<f32> = continuation
-        .iter()
-        .enumerate()
-        .map(|(i, &id)| row(i)[id as usize])
-        .collect();
+    let got: Vec<f32> = continuation.iter().enumerate().map(|(i, &id)| row(i)[id as usize]).collect();
     assert_close("continuation", &got, &floats(&case["logprobs"]), 1e-4);
     assert!((got.iter().sum::<f32>() - case["sum"].as_f64().unwrap() as f32).abs() < 1e-2);
 }
@@ -51,34 +38,16 @@ fn llama32_continuation_has_the_recorded_log_probabilities() {
 fn llama32_batch_agrees_with_the_padded_reference_batch() {
     let case = &expected("llama32-tiny")["batch"];
     let mut decoder = load(&fixture("llama32-tiny"), MatmulPrecision::F32, 2);
-    let (rows, masks) = (
-        &case["right"]["input_ids"],
-        &case["right"]["attention_mask"],
-    );
+    let (rows, masks) = (&case["right"]["input_ids"], &case["right"]["attention_mask"]);
     let real = |row: usize| -> Vec<u32> {
         let mask = ids(&masks[row]);
-        ids(&rows[row])
-            .into_iter()
-            .zip(mask)
-            .filter(|(_, m)| *m == 1)
-            .map(|(id, _)| id)
-            .collect()
+        ids(&rows[row]).into_iter().zip(mask).filter(|(_, m)| *m == 1).map(|(id, _)| id).collect()
     };
-    let mut sequences: Vec<_> = (0..3)
-        .map(|row| Sequence::new(&real(row), 8 * row as u32))
-        .collect();
+    let mut sequences: Vec<_> = (0..3).map(|row| Sequence::new(&real(row), 8 * row as u32)).collect();
     let mut got = Vec::new();
-    let segments: Vec<_> = sequences
-        .iter()
-        .map(|s| s.segment(s.tokens.len(), LogitRows::All))
-        .collect();
+    let segments: Vec<_> = sequences.iter().map(|s| s.segment(s.tokens.len(), LogitRows::All)).collect();
     decoder.step(&segments, &mut got, &|| false).unwrap();
-    assert_close(
-        "batch",
-        &got,
-        &recorded("llama32-tiny")["batch.logits"],
-        3e-4,
-    );
+    assert_close("batch", &got, &recorded("llama32-tiny")["batch.logits"], 3e-4);
 
     let vocab = decoder.spec().vocab;
     let mut last: Vec<u32> = Vec::new();
@@ -89,14 +58,8 @@ fn llama32_batch_agrees_with_the_padded_reference_batch() {
         s.done = s.tokens.len();
     }
     for _ in 1..16 {
-        sequences
-            .iter_mut()
-            .zip(&last)
-            .for_each(|(s, &id)| s.tokens.push(id));
-        let segments: Vec<_> = sequences
-            .iter()
-            .map(|s| s.segment(s.tokens.len(), LogitRows::Last))
-            .collect();
+        sequences.iter_mut().zip(&last).for_each(|(s, &id)| s.tokens.push(id));
+        let segments: Vec<_> = sequences.iter().map(|s| s.segment(s.tokens.len(), LogitRows::Last)).collect();
         decoder.step(&segments, &mut got, &|| false).unwrap();
         last = got.chunks_exact(vocab).map(argmax).collect();
         sequences.iter_mut().for_each(|s| s.done = s.tokens.len());
@@ -111,16 +74,8 @@ fn llama32_batch_agrees_with_the_padded_reference_batch() {
 fn both_spellings_of_the_configuration_compute_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let from = fixture("llama32-tiny");
-    std::fs::copy(
-        from.join("model.safetensors"),
-        folder.path().join("model.safetensors"),
-    )
-    .unwrap();
-    std::fs::copy(
-        from.join("config.transformers-5.json"),
-        folder.path().join("config.json"),
-    )
-    .unwrap();
+    std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    std::fs::copy(from.join("config.transformers-5.json"), folder.path().join("config.json")).unwrap();
     let mut five = load(folder.path(), MatmulPrecision::F32, 1);
     let mut four = load(&from, MatmulPrecision::F32, 1);
     let prompt = ids(&expected("llama32-tiny")["prompts"]["p130"]["input_ids"]);
@@ -129,22 +84,15 @@ fn both_spellings_of_the_configuration_compute_the_same() {
 
 #[test]
 fn bf16_shards_agree_when_computed_in_f32() {
-    let (name, expected, recorded) = (
-        "llama32-tiny-bf16",
-        expected("llama32-tiny-bf16"),
-        recorded("llama32-tiny-bf16"),
-    );
+    let (name, expected, recorded) =
+        ("llama32-tiny-bf16", expected("llama32-tiny-bf16"), recorded("llama32-tiny-bf16"));
     let mut decoder = load(&fixture(name), MatmulPrecision::F32, 1);
     for (prompt, case) in expected["prompts"].as_object().unwrap() {
         let ids = ids(&case["input_ids"]);
         let want = &recorded[&format!("{prompt}.logits_f32_compute")];
         let got = logits(&mut decoder, &ids);
         assert_close(prompt, &got[got.len() - want.len()..], want, 3e-4);
-        assert_eq!(
-            greedy(&mut decoder, &ids, 32).0,
-            support::ids(&case["greedy_32_f32_compute"]),
-            "{prompt}"
-        );
+        assert_eq!(greedy(&mut decoder, &ids, 32).0, support::ids(&case["greedy_32_f32_compute"]), "{prompt}");
     }
 }
 
@@ -163,32 +111,15 @@ fn quantized_files_agree_in_f32_and_stay_near_in_int8() {
             assert_close(&what, &tail(logits(&mut exact, &ids)), want, 5e-4);
             let margins = floats(&case["greedy_margin"]);
             let greedy_16 = support::ids(&case["greedy_16"]);
-            assert_greedy(
-                &what,
-                &greedy(&mut exact, &ids, 16).0,
-                &greedy_16,
-                &margins,
-                1e-3,
-            );
+            assert_greedy(&what, &greedy(&mut exact, &ids, 16).0, &greedy_16, &margins, 1e-3);
 
             let int8 = tail(logits(&mut fast, &ids));
             let (largest, mean) = difference(&int8, want);
             let reference = case["int8_activation_diff"]["mean"].as_f64().unwrap() as f32;
-            eprintln!(
-                "{what}: int8 largest {largest:.3}, mean {mean:.4}; the reference's mean {reference:.4}"
-            );
-            assert!(
-                mean <= 3.0 * reference,
-                "{what}: mean {mean} exceeds 3 x {reference}"
-            );
+            eprintln!("{what}: int8 largest {largest:.3}, mean {mean:.4}; the reference's mean {reference:.4}");
+            assert!(mean <= 3.0 * reference, "{what}: mean {mean} exceeds 3 x {reference}");
             let bound = case["int8_activation_diff"]["max"].as_f64().unwrap() as f32;
-            assert_greedy(
-                &format!("{what} int8"),
-                &greedy(&mut fast, &ids, 16).0,
-                &greedy_16,
-                &margins,
-                2.0 * bound,
-            );
+            assert_greedy(&format!("{what} int8"), &greedy(&mut fast, &ids, 16).0, &greedy_16, &margins, 2.0 * bound);
         }
     }
 }
@@ -207,13 +138,7 @@ fn micro_agrees_as_checkpoint_and_as_gguf() {
                 let got = logits(decoder, &ids);
                 assert_close(&what, &got[got.len() - want.len()..], want, 1e-4);
                 let margins = floats(&case["greedy_margin"]);
-                assert_greedy(
-                    &what,
-                    &greedy(decoder, &ids, 16).0,
-                    &support::ids(&case["greedy_16"]),
-                    &margins,
-                    1e-4,
-                );
+                assert_greedy(&what, &greedy(decoder, &ids, 16).0, &support::ids(&case["greedy_16"]), &margins, 1e-4);
             }
         }
     }
@@ -231,13 +156,7 @@ fn mistral_qwen2_and_qwen3_agree() {
             let got = logits(&mut decoder, &ids);
             assert_close(&what, &got[got.len() - want.len()..], want, 1e-4);
             let margins = floats(&case["greedy_margin"]);
-            assert_greedy(
-                &what,
-                &greedy(&mut decoder, &ids, 16).0,
-                &support::ids(&case["greedy_16"]),
-                &margins,
-                1e-4,
-            );
+            assert_greedy(&what, &greedy(&mut decoder, &ids, 16).0, &support::ids(&case["greedy_16"]), &margins, 1e-4);
         }
     }
 }
@@ -248,15 +167,9 @@ fn reward_head_scores_the_last_token() {
     let mut decoder = load(&fixture("reward-tiny"), MatmulPrecision::F32, 1);
     assert_eq!(decoder.spec().vocab, 1);
     let cases = expected["cases"].as_array().unwrap();
-    let sequences: Vec<_> = cases
-        .iter()
-        .zip(0..)
-        .map(|(case, i)| Sequence::new(&ids(&case["input_ids"]), 16 * i))
-        .collect();
-    let segments: Vec<_> = sequences
-        .iter()
-        .map(|s| s.segment(s.tokens.len(), LogitRows::Last))
-        .collect();
+    let sequences: Vec<_> =
+        cases.iter().zip(0..).map(|(case, i)| Sequence::new(&ids(&case["input_ids"]), 16 * i)).collect();
+    let segments: Vec<_> = sequences.iter().map(|s| s.segment(s.tokens.len(), LogitRows::Last)).collect();
     let mut scores = Vec::new();
     decoder.step(&segments, &mut scores, &|| false).unwrap();
     assert_close("scores", &scores, &recorded["scores"], 1e-4);

@@ -9,23 +9,12 @@ use stockade_model::{Decoder, LogitRows};
 use support::*;
 
 fn smollm2(precision: MatmulPrecision) -> LlamaDecoder {
-    load(
-        &real_models().join("SmolLM2-135M-Instruct.Q4_1.gguf"),
-        precision,
-        2,
-    )
+    load(&real_models().join("SmolLM2-135M-Instruct.Q4_1.gguf"), precision, 2)
 }
 
 fn cases() -> Vec<(String, Value)> {
     let expected = expected("smollm2-135m");
-    let named = |kind: &str| {
-        expected[kind]
-            .as_object()
-            .unwrap()
-            .clone()
-            .into_iter()
-            .collect::<Vec<_>>()
-    };
+    let named = |kind: &str| expected[kind].as_object().unwrap().clone().into_iter().collect::<Vec<_>>();
     [named("chat"), named("raw")].concat()
 }
 
@@ -46,26 +35,14 @@ fn compare(precision: MatmulPrecision, top_tolerance: f32, margin: f32, sum_tole
         let got: Vec<f32> = top.iter().map(|&(id, _)| last[id as usize]).collect();
         let want: Vec<f32> = top.iter().map(|&(_, logprob)| logprob as f32).collect();
         assert_close(&format!("{name} top 20"), &got, &want, top_tolerance);
-        let sum: f32 = ids[1..]
-            .iter()
-            .zip(logits.chunks_exact(vocab))
-            .map(|(&id, row)| log_softmax(row)[id as usize])
-            .sum();
+        let sum: f32 =
+            ids[1..].iter().zip(logits.chunks_exact(vocab)).map(|(&id, row)| log_softmax(row)[id as usize]).sum();
         let want = case["prompt_logprob_sum"].as_f64().unwrap() as f32;
         eprintln!("{name}: prompt {sum:.3}, reference {want:.3}");
-        assert!(
-            (sum - want).abs() <= sum_tolerance * want.abs(),
-            "{name}: prompt sums to {sum}, not {want}"
-        );
+        assert!((sum - want).abs() <= sum_tolerance * want.abs(), "{name}: prompt sums to {sum}, not {want}");
         let greedy_ids = support::ids(&case["greedy_ids"]);
         let got = greedy(&mut decoder, &ids, greedy_ids.len()).0;
-        assert_greedy(
-            &name,
-            &got,
-            &greedy_ids,
-            &floats(&case["greedy_top1_margin"]),
-            margin,
-        );
+        assert_greedy(&name, &got, &greedy_ids, &floats(&case["greedy_top1_margin"]), margin);
     }
 }
 
@@ -82,40 +59,17 @@ fn smollm2_in_f32_agrees() {
 #[test]
 fn smollm2_batched_chunked_and_reused_runs_are_bit_equal() {
     let mut decoder = smollm2(MatmulPrecision::Int8);
-    let prompts: Vec<_> = cases()
-        .iter()
-        .take(4)
-        .map(|(_, case)| ids(&case["ids"]))
-        .collect();
-    let single: Vec<f32> = prompts
-        .iter()
-        .flat_map(|p| logits(&mut decoder, p))
-        .collect();
+    let prompts: Vec<_> = cases().iter().take(4).map(|(_, case)| ids(&case["ids"])).collect();
+    let single: Vec<f32> = prompts.iter().flat_map(|p| logits(&mut decoder, p)).collect();
 
-    let mut sequences: Vec<_> = prompts
-        .iter()
-        .zip(0..)
-        .map(|(p, i)| Sequence::new(p, 8 * i))
-        .collect();
+    let mut sequences: Vec<_> = prompts.iter().zip(0..).map(|(p, i)| Sequence::new(p, 8 * i)).collect();
     let mut first_halves = Vec::new();
-    let segments: Vec<_> = sequences
-        .iter()
-        .map(|s| s.segment(s.tokens.len() / 2, LogitRows::All))
-        .collect();
-    decoder
-        .step(&segments, &mut first_halves, &|| false)
-        .unwrap();
-    sequences
-        .iter_mut()
-        .for_each(|s| s.done = s.tokens.len() / 2);
+    let segments: Vec<_> = sequences.iter().map(|s| s.segment(s.tokens.len() / 2, LogitRows::All)).collect();
+    decoder.step(&segments, &mut first_halves, &|| false).unwrap();
+    sequences.iter_mut().for_each(|s| s.done = s.tokens.len() / 2);
     let mut second_halves = Vec::new();
-    let segments: Vec<_> = sequences
-        .iter()
-        .map(|s| s.segment(s.tokens.len(), LogitRows::All))
-        .collect();
-    decoder
-        .step(&segments, &mut second_halves, &|| false)
-        .unwrap();
+    let segments: Vec<_> = sequences.iter().map(|s| s.segment(s.tokens.len(), LogitRows::All)).collect();
+    decoder.step(&segments, &mut second_halves, &|| false).unwrap();
 
     let vocab = decoder.spec().vocab;
     let (mut whole, mut first, mut second) = (&single[..], &first_halves[..], &second_halves[..]);

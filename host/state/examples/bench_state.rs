@@ -14,9 +14,7 @@ const VALUE_BYTES: usize = 200;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let base = args
-        .next()
-        .map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let base = args.next().map_or_else(|| PathBuf::from("."), PathBuf::from);
     let seconds = args.next().map_or(Ok(3.0), |s| s.parse())?;
     let time = Duration::from_secs_f64(seconds);
     let folder = base.join(format!("bench-state-{}", std::process::id()));
@@ -27,10 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn measure(folder: &Path, time: Duration) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     println!("| what | commits/s | p50 | p99 | max |\n|---|---|---|---|---|");
     for committers in [1usize, 8, 64] {
         raw(folder, committers, time)?;
@@ -61,55 +56,30 @@ fn measure(folder: &Path, time: Duration) -> Result<(), Box<dyn std::error::Erro
             }
             Ok::<_, Box<dyn std::error::Error>>(all)
         })?;
-        report(
-            &format!("store, {committers} committers"),
-            &mut latencies,
-            started.elapsed(),
-            1,
-        );
+        report(&format!("store, {committers} committers"), &mut latencies, started.elapsed(), 1);
     }
 
     let opened = Instant::now();
     let state = State::open(&folder.join("state"), Config::default())?;
-    println!(
-        "\nopen with {} rows, {:?}: {:.0?}",
-        state.status().rows,
-        state.status().index,
-        opened.elapsed()
-    );
+    println!("\nopen with {} rows, {:?}: {:.0?}", state.status().rows, state.status().index, opened.elapsed());
     let n = 100_000u64;
     let started = Instant::now();
     for i in 0..n {
         let found = state.get(format!("tenant/0000/{:08}", i % 1000).as_bytes())?;
         std::hint::black_box(found);
     }
-    println!(
-        "get: {:.2} µs",
-        started.elapsed().as_secs_f64() * 1e6 / n as f64
-    );
+    println!("get: {:.2} µs", started.elapsed().as_secs_f64() * 1e6 / n as f64);
     let started = Instant::now();
     let rows = state.scan(b"tenant/", None, 10_000)?.len();
-    println!(
-        "scan: {:.2} µs a row",
-        started.elapsed().as_secs_f64() * 1e6 / rows.max(1) as f64
-    );
+    println!("scan: {:.2} µs a row", started.elapsed().as_secs_f64() * 1e6 / rows.max(1) as f64);
     let started = Instant::now();
     let done = runtime.block_on(state.compact())?;
-    println!(
-        "compact: {:.0?} for {} rows, {} bytes",
-        started.elapsed(),
-        done.rows,
-        done.snapshot_bytes
-    );
+    println!("compact: {:.0?} for {} rows, {} bytes", started.elapsed(), done.rows, done.snapshot_bytes);
     drop(state);
     std::fs::remove_dir_all(folder.join("state/index"))?;
     let opened = Instant::now();
     let state = State::open(&folder.join("state"), Config::default())?;
-    println!(
-        "open without index, {} rows: {:.0?}",
-        state.status().rows,
-        opened.elapsed()
-    );
+    println!("open without index, {} rows: {:.0?}", state.status().rows, opened.elapsed());
     Ok(())
 }
 
@@ -126,12 +96,7 @@ fn raw(folder: &Path, batches: usize, time: Duration) -> Result<(), Box<dyn std:
         file.sync_data()?;
         latencies.push(asked.elapsed());
     }
-    report(
-        &format!("raw, groups of {batches}"),
-        &mut latencies,
-        started.elapsed(),
-        batches,
-    );
+    report(&format!("raw, groups of {batches}"), &mut latencies, started.elapsed(), batches);
     Ok(())
 }
 

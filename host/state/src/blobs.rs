@@ -97,9 +97,7 @@ fn get(shared: &Shared, digest: Digest) -> Result<Bytes, StoreError> {
     let mut bytes = Vec::with_capacity(size as usize);
     file.take(size).read_to_end(&mut bytes).map_err(failed)?;
     if Sha256::digest(&bytes)[..] != digest.0 {
-        return Err(StoreError::Corrupt {
-            what: format!("blob {digest}"),
-        });
+        return Err(StoreError::Corrupt { what: format!("blob {digest}") });
     }
     Ok(bytes.into())
 }
@@ -134,9 +132,7 @@ pub(crate) fn list(blobs: &Path) -> Result<Vec<(Digest, PathBuf)>, OpenError> {
         }
         for path in entries(&folder)? {
             let name = |p: &Path| p.file_name().and_then(|n| n.to_str()).map(str::to_owned);
-            let digest = name(&folder)
-                .zip(name(&path))
-                .and_then(|(a, b)| format!("{a}{b}").parse::<Digest>().ok());
+            let digest = name(&folder).zip(name(&path)).and_then(|(a, b)| format!("{a}{b}").parse::<Digest>().ok());
             if let Some(digest) = digest {
                 found.push((digest, path));
             }

@@ -16,29 +16,17 @@ pub enum OpenError {
         "state folder `{}` has layout {found}, this program knows up to {supported}",
         folder.display()
     )]
-    NewerLayout {
-        folder: PathBuf,
-        found: u32,
-        supported: u32,
-    },
+    NewerLayout { folder: PathBuf, found: u32, supported: u32 },
     /// Acknowledged data is damaged or missing. Restore a backup.
     #[error("`{}` is damaged at byte {offset}: {what}", file.display())]
-    Corrupt {
-        file: PathBuf,
-        offset: u64,
-        what: &'static str,
-    },
+    Corrupt { file: PathBuf, offset: u64, what: &'static str },
     /// The index has applied commits that the journal no longer holds: the end of the journal was lost. Restore a
     /// backup, or delete the `index` folder to go on with what the journal has.
     #[error(
         "`{}` ends at commit {journal}, but the index has applied commit {index}: the journal has lost its end",
         folder.display()
     )]
-    JournalBehind {
-        folder: PathBuf,
-        journal: u64,
-        index: u64,
-    },
+    JournalBehind { folder: PathBuf, journal: u64, index: u64 },
     #[error("`{}` is not empty", folder.display())]
     NotEmpty { folder: PathBuf },
     /// A backup or restore read its own copy back and it was not whole, mostly because the original is not.
@@ -79,11 +67,7 @@ impl OpenError {
 
     /// For `map_err`: names what was being done and to which file.
     pub(crate) fn io(stage: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            stage,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self::Io { stage, path: path.to_owned(), source }
     }
 
     /// For `map_err` of a read through the seam.
@@ -98,41 +82,26 @@ impl OpenError {
     }
 
     pub(crate) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {
-        Self::Corrupt {
-            file: file.to_owned(),
-            offset,
-            what,
-        }
+        Self::Corrupt { file: file.to_owned(), offset, what }
     }
 }
 
 /// Whether the disk or the quota is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<OpenError> for StoreError {
     fn from(error: OpenError) -> Self {
         match error {
             _ if error.is_full() => Self::Full,
-            OpenError::Corrupt { .. }
-            | OpenError::JournalBehind { .. }
-            | OpenError::CopyDamaged { .. } => Self::Corrupt {
-                what: error.to_string(),
-            },
-            OpenError::Io { stage, .. } | OpenError::Index { stage, .. } => Self::Io {
-                stage,
-                source: Box::new(error),
-            },
-            OpenError::Locked { .. }
-            | OpenError::NewerLayout { .. }
-            | OpenError::NotEmpty { .. } => Self::Io {
-                stage: "folder",
-                source: Box::new(error),
-            },
+            OpenError::Corrupt { .. } | OpenError::JournalBehind { .. } | OpenError::CopyDamaged { .. } => {
+                Self::Corrupt { what: error.to_string() }
+            }
+            OpenError::Io { stage, .. } | OpenError::Index { stage, .. } => Self::Io { stage, source: Box::new(error) },
+            OpenError::Locked { .. } | OpenError::NewerLayout { .. } | OpenError::NotEmpty { .. } => {
+                Self::Io { stage: "folder", source: Box::new(error) }
+            }
         }
     }
 }

@@ -36,10 +36,7 @@ impl Listing {
     pub fn read(folder: &Path) -> Result<Self, OpenError> {
         let mut listing = Self::default();
         for path in entries(folder)? {
-            let number = path
-                .file_stem()
-                .and_then(|s| s.to_str())
-                .and_then(|s| s.parse::<Revision>().ok());
+            let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<Revision>().ok());
             let (Some(number), Some(kind)) = (number, path.extension()) else {
                 continue;
             };
@@ -69,11 +66,7 @@ impl Listing {
             .take_while(|(first, _)| first.checked_sub(1).is_some_and(|last| last <= end))
             .count();
         let older = self.snapshots.len().saturating_sub(1);
-        self.segments
-            .drain(..covered)
-            .chain(self.snapshots.drain(..older))
-            .map(|(_, path)| path)
-            .collect()
+        self.segments.drain(..covered).chain(self.snapshots.drain(..older)).map(|(_, path)| path).collect()
     }
 }
 
@@ -106,18 +99,10 @@ pub(crate) fn replay(
     tail: Tail,
     visit: &mut dyn FnMut(Record) -> Result<(), OpenError>,
 ) -> Result<End, OpenError> {
-    let mut end = End {
-        last: base,
-        good_bytes: SEGMENT_HEADER as u64,
-        salt: 0,
-    };
+    let mut end = End { last: base, good_bytes: SEGMENT_HEADER as u64, salt: 0 };
     for (i, (first, path)) in segments.iter().enumerate() {
         if end.last.checked_add(1) != Some(*first) {
-            return Err(OpenError::corrupt(
-                path,
-                0,
-                "the segment or snapshot before it is missing or cut short",
-            ));
+            return Err(OpenError::corrupt(path, 0, "the segment or snapshot before it is missing or cut short"));
         }
         let may_be_torn = tail == Tail::MayBeTorn && i + 1 == segments.len();
         let mut segment = Segment::open(path, *first)?;
@@ -132,11 +117,7 @@ pub(crate) fn replay(
                 }
             }
         }
-        end = End {
-            last: segment.next_revision() - 1,
-            good_bytes: segment.good_bytes(),
-            salt: segment.salt(),
-        };
+        end = End { last: segment.next_revision() - 1, good_bytes: segment.good_bytes(), salt: segment.salt() };
     }
     Ok(end)
 }
@@ -155,30 +136,19 @@ impl NewFile {
     /// prevents it, or give a `tag` of their own.
     pub fn create(path: PathBuf, tag: u64) -> Result<Self, OpenError> {
         let temporary = path.with_extension(format!("{tag}.{TEMPORARY}"));
-        let file =
-            File::create(&temporary).map_err(OpenError::io("creating a file", &temporary))?;
-        Ok(Self {
-            file,
-            temporary,
-            path,
-            renamed: false,
-        })
+        let file = File::create(&temporary).map_err(OpenError::io("creating a file", &temporary))?;
+        Ok(Self { file, temporary, path, renamed: false })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
-        self.file
-            .write_all(bytes)
-            .map_err(OpenError::io("writing a file", &self.temporary))
+        self.file.write_all(bytes).map_err(OpenError::io("writing a file", &self.temporary))
     }
 
     /// Fsyncs the file and gives it its name. The name is durable once the folder is fsynced as well: see
     /// [`sync_folder`].
     pub fn rename(mut self) -> Result<PathBuf, OpenError> {
-        self.file
-            .sync_all()
-            .map_err(OpenError::io("fsync of a file", &self.temporary))?;
-        fs::rename(&self.temporary, &self.path)
-            .map_err(OpenError::io("renaming a file", &self.temporary))?;
+        self.file.sync_all().map_err(OpenError::io("fsync of a file", &self.temporary))?;
+        fs::rename(&self.temporary, &self.path).map_err(OpenError::io("renaming a file", &self.temporary))?;
         self.renamed = true;
         Ok(std::mem::take(&mut self.path))
     }
@@ -194,9 +164,7 @@ impl Drop for NewFile {
 
 /// Makes the names in `folder` durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(OpenError::io("fsync of a folder", folder))
+    File::open(folder).and_then(|f| f.sync_all()).map_err(OpenError::io("fsync of a folder", folder))
 }
 
 /// Creates `folder` and what is missing above it, durably.

@@ -74,14 +74,8 @@ pub(crate) struct Index {
 impl Index {
     /// Opens the index in `folder`, creating an empty one if there is none.
     pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
-        let config = sled::Config::new()
-            .path(folder)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(FLUSH_MS));
-        Ok(Self {
-            db: guarded(|| config.open())?,
-            gate: RwLock::new(()),
-        })
+        let config = sled::Config::new().path(folder).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_MS));
+        Ok(Self { db: guarded(|| config.open())?, gate: RwLock::new(()) })
     }
 
     /// What the index is as of, if its rows are all there; `None` for one that is new, half built or damaged.
@@ -108,18 +102,11 @@ impl Index {
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Row>, IndexError> {
         let _whole = self.gate.read();
-        guarded(|| self.db.get(row_key(key)))?
-            .map(|stored| row(key, &stored))
-            .transpose()
+        guarded(|| self.db.get(row_key(key)))?.map(|stored| row(key, &stored)).transpose()
     }
 
     /// As [`stockade_core::store::Store::scan`].
-    pub fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, IndexError> {
+    pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, IndexError> {
         let prefix = row_key(prefix);
         let start = match after.map(row_key) {
             Some(after) if after >= prefix => Bound::Excluded(after),
@@ -133,25 +120,12 @@ impl Index {
                 .take(limit)
                 .collect::<Result<Vec<_>, _>>()
         })?;
-        found
-            .into_iter()
-            .map(|(key, stored)| row(&key[1..], &stored))
-            .collect()
+        found.into_iter().map(|(key, stored)| row(&key[1..], &stored)).collect()
     }
 
     /// Applies `changes`, which make the index as of commit `last`, and updates `applied`.
-    pub fn apply(
-        &self,
-        changes: &Changes,
-        last: Revision,
-        crc: u32,
-        applied: &mut Applied,
-    ) -> Result<(), IndexError> {
-        let mut next = Applied {
-            last,
-            crc,
-            ..*applied
-        };
+    pub fn apply(&self, changes: &Changes, last: Revision, crc: u32, applied: &mut Applied) -> Result<(), IndexError> {
+        let mut next = Applied { last, crc, ..*applied };
         let mut batch = sled::Batch::default();
         for (key, (revision, value)) in changes {
             let stored_key = row_key(key);
@@ -180,14 +154,8 @@ impl Index {
         last: Revision,
         rows: impl Iterator<Item = Result<Row, OpenError>>,
     ) -> Result<Applied, OpenError> {
-        let failed = |source| OpenError::Index {
-            stage: "loading a snapshot",
-            source,
-        };
-        let mut applied = Applied {
-            last,
-            ..Applied::default()
-        };
+        let failed = |source| OpenError::Index { stage: "loading a snapshot", source };
+        let mut applied = Applied { last, ..Applied::default() };
         let mut batch = sled::Batch::default();
         for (i, row) in rows.enumerate() {
             let row = row?;
@@ -233,10 +201,7 @@ impl Applied {
         let applied = (bytes.len() == APPLIED_BYTES).then(|| Self {
             last: fields.get_u64_le(),
             crc: fields.get_u32_le(),
-            rows: Rows {
-                count: fields.get_u64_le(),
-                sum: fields.get_u64_le(),
-            },
+            rows: Rows { count: fields.get_u64_le(), sum: fields.get_u64_le() },
         })?;
         (applied.encode() == bytes).then_some(applied)
     }
@@ -263,11 +228,7 @@ fn split(stored: &[u8]) -> Result<(Revision, &[u8]), IndexError> {
 
 fn row(key: &[u8], stored: &[u8]) -> Result<Row, IndexError> {
     let (revision, value) = split(stored)?;
-    Ok(Row {
-        key: Bytes::copy_from_slice(key),
-        value: Bytes::copy_from_slice(value),
-        revision,
-    })
+    Ok(Row { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value), revision })
 }
 
 /// CRC of key, revision and value, spread over 64 bits by the finalizer of splitmix64 so that sums do not cancel.
@@ -287,10 +248,7 @@ fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => Ok(result?),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or(panic.downcast_ref::<&str>().copied());
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(IndexError::Panicked(text.unwrap_or("no text").to_owned()))
         }
     }

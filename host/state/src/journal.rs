@@ -72,17 +72,11 @@ impl Journal {
     }
 
     /// Goes on where [`crate::folder::replay`] ended, cutting off what it found torn.
-    pub fn resume(
-        folder: &Path,
-        segment: Numbered,
-        end: End,
-        through: Through,
-    ) -> Result<Self, OpenError> {
+    pub fn resume(folder: &Path, segment: Numbered, end: End, through: Through) -> Result<Self, OpenError> {
         let mut journal = Self::open(folder, segment, end.last + 1, end.salt, through)?;
         journal.bytes = end.good_bytes;
         let cut = journal.file.cut(end.good_bytes);
-        cut.and_then(|()| journal.file.sync())
-            .map_err(OpenError::io("cutting off a torn record", &journal.path))?;
+        cut.and_then(|()| journal.file.sync()).map_err(OpenError::io("cutting off a torn record", &journal.path))?;
         Ok(journal)
     }
 
@@ -93,10 +87,7 @@ impl Journal {
         salt: u32,
         through: Through,
     ) -> Result<Self, OpenError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(OpenError::io("opening a segment", &path))?;
+        let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("opening a segment", &path))?;
         Ok(Self {
             folder: folder.to_owned(),
             through,
@@ -131,9 +122,7 @@ impl Journal {
                 JournalError::Broken(error)
             });
         }
-        self.file.sync().map_err(|e| {
-            JournalError::Broken(OpenError::io("fsync of the journal", &self.path)(e))
-        })?;
+        self.file.sync().map_err(|e| JournalError::Broken(OpenError::io("fsync of the journal", &self.path)(e)))?;
         self.bytes += bytes.len() as u64;
         self.next += batches;
         Ok(crc)
@@ -147,15 +136,8 @@ impl Journal {
         }
         let (path, salt) = new_segment(&self.folder, self.next).map_err(JournalError::Unchanged)?;
         // From the rename on, a record appended to the old segment would be read as damage.
-        let next = sync_folder(&self.folder).and_then(|()| {
-            Self::open(
-                &self.folder,
-                (self.next, path),
-                self.next,
-                salt,
-                self.through,
-            )
-        });
+        let next = sync_folder(&self.folder)
+            .and_then(|()| Self::open(&self.folder, (self.next, path), self.next, salt, self.through));
         *self = next.map_err(JournalError::Broken)?;
         Ok(())
     }
@@ -164,8 +146,7 @@ impl Journal {
 /// Writes an empty segment under its name; the caller fsyncs the folder.
 fn new_segment(folder: &Path, first: Revision) -> Result<(PathBuf, u32), OpenError> {
     let path = segment_path(folder, first);
-    let salt = getrandom::u32()
-        .map_err(|e| OpenError::io("drawing a salt", &path)(io::Error::other(e.to_string())))?;
+    let salt = getrandom::u32().map_err(|e| OpenError::io("drawing a salt", &path)(io::Error::other(e.to_string())))?;
     let mut file = NewFile::create(path, 0)?;
     file.write(&segment::header(first, salt))?;
     Ok((file.rename()?, salt))

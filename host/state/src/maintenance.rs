@@ -54,12 +54,7 @@ pub(crate) fn compact(shared: &Shared, last: Revision) -> Result<Compacted, Open
     let _alone = shared.maintenance.lock();
     let folder = &shared.paths.journal;
     let mut listing = Listing::read(folder)?;
-    let mut done = Compacted {
-        last_commit: listing.snapshot_end(),
-        rows: 0,
-        snapshot_bytes: 0,
-        files_removed: 0,
-    };
+    let mut done = Compacted { last_commit: listing.snapshot_end(), rows: 0, snapshot_bytes: 0, files_removed: 0 };
     if listing.snapshot_end() >= last {
         done.rows = shared.rows.load(Relaxed);
         done.snapshot_bytes = shared.snapshot_bytes.load(Relaxed);
@@ -70,11 +65,7 @@ pub(crate) fn compact(shared: &Shared, last: Revision) -> Result<Compacted, Open
     listing.segments.retain(|(first, _)| *first <= last);
     let (end, rows) = snapshot::merged(listing.snapshots.last(), &listing.segments, Tail::Sealed)?;
     if end.last != last {
-        return Err(OpenError::corrupt(
-            folder,
-            0,
-            "the sealed segments end too early",
-        ));
+        return Err(OpenError::corrupt(folder, 0, "the sealed segments end too early"));
     }
     (done.rows, done.snapshot_bytes) = snapshot::write(folder, last, rows)?;
     done.last_commit = last;
@@ -120,9 +111,7 @@ pub(crate) fn verify_open(shared: &Shared, seal: &Seal) -> Result<Verified, Stor
         verified.damage.push("the index has lost rows".into());
     }
     if rows.is_some_and(|rows| rows != sealed.applied.rows) {
-        verified
-            .damage
-            .push("the index and the journal hold different rows".into());
+        verified.damage.push("the index and the journal hold different rows".into());
     }
     Ok(verified)
 }
@@ -161,26 +150,20 @@ fn current(paths: &Paths, last: Option<Revision>) -> Result<Listing, OpenError> 
 }
 
 /// Reads snapshot, segments and blobs; answers the rows too when the journal is whole.
-fn examine(
-    paths: &Paths,
-    tail: Tail,
-    last: Option<Revision>,
-) -> Result<(Verified, Option<Rows>), OpenError> {
+fn examine(paths: &Paths, tail: Tail, last: Option<Revision>) -> Result<(Verified, Option<Rows>), OpenError> {
     let mut found = Verified::default();
     let listing = current(paths, last)?;
     let files = listing.segments.iter().chain(&listing.snapshots);
     found.journal_bytes = file_bytes(files.map(|(_, path)| path))?;
-    let read = snapshot::merged(listing.snapshots.last(), &listing.segments, tail).and_then(
-        |(end, rows)| {
-            found.last_commit = end.last;
-            let mut sum = Rows::default();
-            for row in rows {
-                let row = row?;
-                sum.add(&row.key, row.revision, &row.value);
-            }
-            Ok(sum)
-        },
-    );
+    let read = snapshot::merged(listing.snapshots.last(), &listing.segments, tail).and_then(|(end, rows)| {
+        found.last_commit = end.last;
+        let mut sum = Rows::default();
+        for row in rows {
+            let row = row?;
+            sum.add(&row.key, row.revision, &row.value);
+        }
+        Ok(sum)
+    });
     let rows = match read {
         Ok(rows) => {
             found.rows = rows.count;
@@ -215,19 +198,12 @@ fn examine(
 fn copy(from: &Paths, to: &Path, tail: Tail, last: Option<Revision>) -> Result<Copied, OpenError> {
     create_folder(to)?;
     if !entries(to)?.is_empty() {
-        return Err(OpenError::NotEmpty {
-            folder: to.to_owned(),
-        });
+        return Err(OpenError::NotEmpty { folder: to.to_owned() });
     }
     let to = Paths::new(to);
     to.create()?;
     let listing = current(from, last)?;
-    let mut copied = Copied {
-        last_commit: 0,
-        journal_bytes: 0,
-        blobs: 0,
-        blob_bytes: 0,
-    };
+    let mut copied = Copied { last_commit: 0, journal_bytes: 0, blobs: 0, blob_bytes: 0 };
     for (_, path) in listing.snapshots.iter().chain(&listing.segments) {
         copied.journal_bytes += copy_file(path, &to.journal)?;
     }
@@ -243,10 +219,7 @@ fn copy(from: &Paths, to: &Path, tail: Tail, last: Option<Revision>) -> Result<C
     let (read, _) = examine(&to, tail, last)?;
     if let Some(damage) = read.damage.first() {
         tracing::error!(%damage, "the copy is not whole");
-        return Err(OpenError::CopyDamaged {
-            folder: to.root,
-            damage: damage.clone(),
-        });
+        return Err(OpenError::CopyDamaged { folder: to.root, damage: damage.clone() });
     }
     copied.last_commit = read.last_commit;
     if tail == Tail::Sealed {
@@ -260,8 +233,6 @@ fn copy(from: &Paths, to: &Path, tail: Tail, last: Option<Revision>) -> Result<C
 fn copy_file(path: &Path, folder: &Path) -> Result<u64, OpenError> {
     let to = folder.join(path.file_name().unwrap_or_default());
     let bytes = fs::copy(path, &to).map_err(OpenError::io("copying a file", path))?;
-    File::open(&to)
-        .and_then(|f| f.sync_all())
-        .map_err(OpenError::io("fsync of a file", &to))?;
+    File::open(&to).and_then(|f| f.sync_all()).map_err(OpenError::io("fsync of a file", &to))?;
     Ok(bytes)
 }

@@ -22,8 +22,7 @@ pub(crate) const RECORD_HEADER: usize = 16;
 /// A group takes no further batch once its payload has reached this size.
 pub(crate) const GROUP_BYTES: usize = 1 << 20;
 /// Largest payload: a group just below [`GROUP_BYTES`] and one more batch of the largest size.
-pub(crate) const MAX_PAYLOAD: usize =
-    GROUP_BYTES + 4 + MAX_BATCH_OPS * (6 + MAX_KEY_BYTES + MAX_VALUE_BYTES);
+pub(crate) const MAX_PAYLOAD: usize = GROUP_BYTES + 4 + MAX_BATCH_OPS * (6 + MAX_KEY_BYTES + MAX_VALUE_BYTES);
 
 const DELETED: u32 = u32::MAX;
 
@@ -54,16 +53,13 @@ impl Frame {
     /// Adds a batch whose sizes have been checked against the limits of the seam.
     pub fn push(&mut self, writes: &Writes) {
         self.batches += 1;
-        self.bytes
-            .extend_from_slice(&(writes.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(writes.len() as u32).to_le_bytes());
         for (key, value) in writes {
             let length = value.as_ref().map_or(DELETED, |v| v.len() as u32);
-            self.bytes
-                .extend_from_slice(&(key.len() as u16).to_le_bytes());
+            self.bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
             self.bytes.extend_from_slice(&length.to_le_bytes());
             self.bytes.extend_from_slice(key);
-            self.bytes
-                .extend_from_slice(value.as_deref().unwrap_or(&[]));
+            self.bytes.extend_from_slice(value.as_deref().unwrap_or(&[]));
         }
     }
 
@@ -110,11 +106,7 @@ impl Header {
             return None;
         }
         let payload = bytes.get_u32_le() as usize;
-        let header = Self {
-            payload,
-            crc: bytes.get_u32_le(),
-            first: bytes.get_u64_le(),
-        };
+        let header = Self { payload, crc: bytes.get_u32_le(), first: bytes.get_u64_le() };
         (4..=MAX_PAYLOAD).contains(&payload).then_some(header)
     }
 }
@@ -139,10 +131,7 @@ pub(crate) fn decode(mut payload: Bytes, first: Revision) -> Option<Vec<Commit>>
             };
             writes.push((key, value));
         }
-        commits.push(Commit {
-            revision: first.checked_add(u64::from(i))?,
-            writes,
-        });
+        commits.push(Commit { revision: first.checked_add(u64::from(i))?, writes });
     }
     (payload.is_empty() && !commits.is_empty()).then_some(commits)
 }
@@ -209,12 +198,7 @@ mod tests {
         }
         // One batch less has room, so the largest batch may still be added.
         let largest: Writes = (0..MAX_BATCH_OPS)
-            .map(|_| {
-                (
-                    Bytes::from(vec![2; MAX_KEY_BYTES]),
-                    Some(Bytes::from(vec![3; MAX_VALUE_BYTES])),
-                )
-            })
+            .map(|_| (Bytes::from(vec![2; MAX_KEY_BYTES]), Some(Bytes::from(vec![3; MAX_VALUE_BYTES]))))
             .collect();
         let mut last = Frame::new(1);
         while last.bytes.len() + 1010 - RECORD_HEADER < GROUP_BYTES {

@@ -1,9 +1,7 @@
 //! Opening a state folder: which process has it, which layout it is, and bringing the index up to the journal.
 
 use crate::error::OpenError;
-use crate::folder::{
-    End, Listing, NewFile, Tail, create_folder, remove_temporaries, replay, sync_folder,
-};
+use crate::folder::{End, Listing, NewFile, Tail, create_folder, remove_temporaries, replay, sync_folder};
 use crate::index::{Applied, Changes, Index, overlay};
 use crate::journal::{Journal, Through};
 use crate::segment::SEGMENT_HEADER;
@@ -68,19 +66,13 @@ impl Paths {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(OpenError::io("reading the layout", &path)(e)),
         };
-        let found = std::str::from_utf8(&text).ok().and_then(|t| {
-            t.strip_prefix(LAYOUT_PREFIX)?
-                .trim_end()
-                .parse::<u32>()
-                .ok()
-        });
+        let found =
+            std::str::from_utf8(&text).ok().and_then(|t| t.strip_prefix(LAYOUT_PREFIX)?.trim_end().parse::<u32>().ok());
         match found {
             Some(LAYOUT) => Ok(true),
-            Some(found) if found > LAYOUT => Err(OpenError::NewerLayout {
-                folder: self.root.clone(),
-                found,
-                supported: LAYOUT,
-            }),
+            Some(found) if found > LAYOUT => {
+                Err(OpenError::NewerLayout { folder: self.root.clone(), found, supported: LAYOUT })
+            }
             _ => Err(OpenError::corrupt(&path, 0, "not a layout file")),
         }
     }
@@ -97,9 +89,7 @@ pub(crate) fn lock(root: &Path) -> Result<File, OpenError> {
         .map_err(OpenError::io("opening the lock", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
-            folder: root.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { folder: root.to_owned() }),
         Err(TryLockError::Error(e)) => Err(OpenError::io("locking", &path)(e)),
     }
 }
@@ -126,11 +116,7 @@ pub(crate) struct Recovered {
 }
 
 /// Opens a folder whose lock is held.
-pub(crate) fn recover(
-    paths: &Paths,
-    cache_bytes: u64,
-    through: Through,
-) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(paths: &Paths, cache_bytes: u64, through: Through) -> Result<Recovered, OpenError> {
     if !paths.has_layout()? {
         create_empty(paths, through)?;
     }
@@ -138,11 +124,7 @@ pub(crate) fn recover(
     let mut listing = Listing::read(&paths.journal)?;
     remove_all(&listing.split_stale(), &paths.journal)?;
     let Some(active) = listing.segments.last().cloned() else {
-        return Err(OpenError::corrupt(
-            &paths.journal,
-            0,
-            "the journal has no segment",
-        ));
+        return Err(OpenError::corrupt(&paths.journal, 0, "the journal has no segment"));
     };
     // A killed process may have left records that only the page cache holds. They are about to be read, so they must
     // be durable first.
@@ -165,10 +147,7 @@ pub(crate) fn recover(
         Some((_, _, Err(e))) if !matches!(e, OpenError::Index { .. }) => return Err(e),
         other => {
             if let Some((_, _, Err(e))) = &other {
-                tracing::warn!(
-                    error = e as &dyn std::error::Error,
-                    "index failed in replay"
-                );
+                tracing::warn!(error = e as &dyn std::error::Error, "index failed in replay");
             }
             drop(other);
             let (index, applied, end) = rebuild(paths, cache_bytes, &listing)?;
@@ -227,29 +206,19 @@ fn existing_index(paths: &Paths, cache_bytes: u64) -> Option<(Index, Applied)> {
             None
         }
         Err(e) => {
-            tracing::warn!(
-                error = &e as &dyn std::error::Error,
-                "index does not open, rebuilding it"
-            );
+            tracing::warn!(error = &e as &dyn std::error::Error, "index does not open, rebuilding it");
             None
         }
     }
 }
 
-fn rebuild(
-    paths: &Paths,
-    cache_bytes: u64,
-    listing: &Listing,
-) -> Result<(Index, Applied, End), OpenError> {
+fn rebuild(paths: &Paths, cache_bytes: u64, listing: &Listing) -> Result<(Index, Applied, End), OpenError> {
     if paths.index.exists() {
         fs::remove_dir_all(&paths.index)
             .or_else(|_| fs::remove_file(&paths.index))
             .map_err(OpenError::io("removing the old index", &paths.index))?;
     }
-    let index = Index::open(&paths.index, cache_bytes).map_err(|source| OpenError::Index {
-        stage: "open",
-        source,
-    })?;
+    let index = Index::open(&paths.index, cache_bytes).map_err(|source| OpenError::Index { stage: "open", source })?;
     let applied = match listing.snapshots.last() {
         Some(snapshot) => index.load(snapshot.0, Snapshot::open(snapshot)?)?,
         None => Applied::default(),
@@ -260,64 +229,44 @@ fn rebuild(
 }
 
 /// Checks the whole journal and applies what `index` lacks; `None` if the index is not of this journal.
-fn replay_into(
-    index: &Index,
-    mut applied: Applied,
-    listing: &Listing,
-) -> Result<Option<(Applied, End)>, OpenError> {
+fn replay_into(index: &Index, mut applied: Applied, listing: &Listing) -> Result<Option<(Applied, End)>, OpenError> {
     let before = applied;
     let mut agrees = before.last >= listing.snapshot_end();
     let mut changes = Changes::new();
     let mut reached = (before.last, before.crc);
-    let failed = |source| OpenError::Index {
-        stage: "replay",
-        source,
-    };
-    let end = replay(
-        &listing.segments,
-        listing.snapshot_end(),
-        Tail::MayBeTorn,
-        &mut |record| {
-            if record.last <= before.last {
-                agrees &= record.last < before.last || record.crc == before.crc;
-                return Ok(());
-            }
-            agrees &= record.commits[0].revision > before.last;
-            if !agrees {
-                return Ok(());
-            }
-            reached = (record.last, record.crc);
-            for commit in record.commits {
-                overlay(&mut changes, commit);
-            }
-            if changes.len() >= REPLAY_KEYS {
-                index
-                    .apply(&changes, reached.0, reached.1, &mut applied)
-                    .map_err(failed)?;
-                changes.clear();
-            }
-            Ok(())
-        },
-    )?;
+    let failed = |source| OpenError::Index { stage: "replay", source };
+    let end = replay(&listing.segments, listing.snapshot_end(), Tail::MayBeTorn, &mut |record| {
+        if record.last <= before.last {
+            agrees &= record.last < before.last || record.crc == before.crc;
+            return Ok(());
+        }
+        agrees &= record.commits[0].revision > before.last;
+        if !agrees {
+            return Ok(());
+        }
+        reached = (record.last, record.crc);
+        for commit in record.commits {
+            overlay(&mut changes, commit);
+        }
+        if changes.len() >= REPLAY_KEYS {
+            index.apply(&changes, reached.0, reached.1, &mut applied).map_err(failed)?;
+            changes.clear();
+        }
+        Ok(())
+    })?;
     if !agrees {
         tracing::warn!("index is not of this journal, rebuilding it");
         return Ok(None);
     }
     if before.last > end.last {
         return Err(OpenError::JournalBehind {
-            folder: listing.segments[0]
-                .1
-                .parent()
-                .unwrap_or(Path::new(""))
-                .to_owned(),
+            folder: listing.segments[0].1.parent().unwrap_or(Path::new("")).to_owned(),
             journal: end.last,
             index: before.last,
         });
     }
     if reached.0 > applied.last {
-        index
-            .apply(&changes, reached.0, reached.1, &mut applied)
-            .map_err(failed)?;
+        index.apply(&changes, reached.0, reached.1, &mut applied).map_err(failed)?;
     }
     Ok(Some((applied, end)))
 }
@@ -333,9 +282,7 @@ pub(crate) fn remove_all(files: &[PathBuf], folder: &Path) -> Result<(), OpenErr
     sync_folder(folder)
 }
 
-pub(crate) fn file_bytes(
-    files: impl IntoIterator<Item = impl AsRef<Path>>,
-) -> Result<u64, OpenError> {
+pub(crate) fn file_bytes(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<u64, OpenError> {
     files.into_iter().try_fold(0, |sum, path| {
         let path = path.as_ref();
         let meta = fs::metadata(path).map_err(OpenError::io("reading a file's size", path))?;

@@ -69,33 +69,18 @@ impl Segment {
     /// Opens the segment that `path` names as starting at `first`.
     pub fn open(path: &Path, first: Revision) -> Result<Self, OpenError> {
         let file = File::open(path).map_err(OpenError::io("opening a segment", path))?;
-        let bytes = file
-            .metadata()
-            .map_err(OpenError::io("reading a segment", path))?
-            .len();
+        let bytes = file.metadata().map_err(OpenError::io("reading a segment", path))?.len();
         let mut file = BufReader::with_capacity(1 << 16, file);
         let mut found = [0; SEGMENT_HEADER];
         if bytes < SEGMENT_HEADER as u64 {
             return Err(OpenError::corrupt(path, 0, "a segment without its header"));
         }
-        file.read_exact(&mut found)
-            .map_err(OpenError::io("reading a segment", path))?;
+        file.read_exact(&mut found).map_err(OpenError::io("reading a segment", path))?;
         let salt = (&found[16..]).get_u32_le();
         if found != header(first, salt) {
-            return Err(OpenError::corrupt(
-                path,
-                0,
-                "the segment's header is not the one its name asks for",
-            ));
+            return Err(OpenError::corrupt(path, 0, "the segment's header is not the one its name asks for"));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            bytes,
-            at: SEGMENT_HEADER as u64,
-            salt,
-            next: first,
-        })
+        Ok(Self { path: path.to_owned(), file, bytes, at: SEGMENT_HEADER as u64, salt, next: first })
     }
 
     pub fn salt(&self) -> u32 {
@@ -143,11 +128,7 @@ impl Segment {
             .ok_or(misplaced("a record that this program cannot have written"))?;
         self.at += total;
         self.next += commits.len() as u64;
-        Ok(Some(Record {
-            commits,
-            last: self.next - 1,
-            crc: header.crc,
-        }))
+        Ok(Some(Record { commits, last: self.next - 1, crc: header.crc }))
     }
 
     /// Whether the unreadable bytes at `at` can be a write that a crash interrupted: no larger than one record, and no
@@ -175,8 +156,6 @@ impl Segment {
     }
 
     fn read(&mut self, into: &mut [u8]) -> Result<(), Stop> {
-        self.file
-            .read_exact(into)
-            .map_err(|e| Stop::Io(OpenError::io("reading a segment", &self.path)(e)))
+        self.file.read_exact(into).map_err(|e| Stop::Io(OpenError::io("reading a segment", &self.path)(e)))
     }
 }

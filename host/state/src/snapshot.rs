@@ -91,11 +91,7 @@ impl Snapshot {
         self.read(&mut bytes)?;
         let mut value = bytes.freeze();
         self.rows += 1;
-        Ok(Some(Row {
-            key: value.split_to(key),
-            value,
-            revision,
-        }))
+        Ok(Some(Row { key: value.split_to(key), value, revision }))
     }
 
     fn end(&mut self) -> Result<(), OpenError> {
@@ -169,11 +165,7 @@ pub(crate) fn merged(
                 older.next();
             }
             if let Some((key, (revision, Some(value)))) = newer.next() {
-                return Some(Ok(Row {
-                    key,
-                    value,
-                    revision,
-                }));
+                return Some(Ok(Row { key, value, revision }));
             }
         }
     });

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use stockade_core::error::BoxFuture;
-use stockade_core::store::{
-    Batch, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Row, Store, StoreError,
-};
+use stockade_core::store::{Batch, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Row, Store, StoreError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -102,11 +100,7 @@ impl State {
         Self::open_through(folder, config, plainly)
     }
 
-    pub(crate) fn open_through(
-        folder: &Path,
-        config: Config,
-        through: Through,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn open_through(folder: &Path, config: Config, through: Through) -> Result<Self, OpenError> {
         create_folder(folder)?;
         let lock = lock(folder)?;
         let paths = Paths::new(folder);
@@ -176,8 +170,7 @@ impl State {
     /// meanwhile; compaction and the deletion of blobs wait. `to` opens like any state folder.
     pub async fn backup(&self, to: &Path) -> Result<Copied, StoreError> {
         let to = to.to_owned();
-        self.maintain(move |shared, seal| maintenance::backup(shared, seal, &to))
-            .await
+        self.maintain(move |shared, seal| maintenance::backup(shared, seal, &to)).await
     }
 
     /// Reads everything there is and compares: checksums of snapshot and segments, the index against both, every blob
@@ -206,9 +199,7 @@ impl State {
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue()?
-            .send(command(reply))
-            .map_err(|_| StoreError::Closed)?;
+        self.queue()?.send(command(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -223,9 +214,7 @@ impl State {
             let _alone = shared.maintenance.lock();
             work(&shared, &|| {
                 let (reply, answer) = oneshot::channel();
-                queue
-                    .send(Command::Seal(reply))
-                    .map_err(|_| StoreError::Closed)?;
+                queue.send(Command::Seal(reply)).map_err(|_| StoreError::Closed)?;
                 answer.blocking_recv().map_err(|_| StoreError::Closed)?
             })
         })
@@ -250,30 +239,16 @@ impl Store for State {
         self.shared.index.get(key).map_err(OpenError::reading)
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.shared
-            .index
-            .scan(prefix, after, limit)
-            .map_err(OpenError::reading)
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.shared.index.scan(prefix, after, limit).map_err(OpenError::reading)
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Revision, StoreError>> {
         Box::pin(async move {
             let bytes = check_sizes(&batch)?;
             let share = bytes.min(self.queue_bytes).try_into().unwrap_or(u32::MAX);
-            let room = self
-                .room
-                .clone()
-                .acquire_many_owned(share)
-                .await
-                .map_err(|_| StoreError::Closed)?;
-            self.ask(|reply| Command::Commit(Pending { batch, reply, room }))
-                .await
+            let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| StoreError::Closed)?;
+            self.ask(|reply| Command::Commit(Pending { batch, reply, room })).await
         })
     }
 }
@@ -281,11 +256,7 @@ impl Store for State {
 /// Checks a batch against the limits of the seam; answers about how many bytes it holds in memory.
 fn check_sizes(batch: &Batch) -> Result<usize, StoreError> {
     let within = |what, size, limit| {
-        if size <= limit {
-            Ok(size)
-        } else {
-            Err(StoreError::TooLarge { what, size, limit })
-        }
+        if size <= limit { Ok(size) } else { Err(StoreError::TooLarge { what, size, limit }) }
     };
     let mut bytes = 256;
     for ops in [batch.expects.len(), batch.writes.len()] {
@@ -296,23 +267,14 @@ fn check_sizes(batch: &Batch) -> Result<usize, StoreError> {
     }
     for (key, value) in &batch.writes {
         bytes += within("key", key.len(), MAX_KEY_BYTES)?;
-        bytes += within(
-            "value",
-            value.as_ref().map_or(0, |v| v.len()),
-            MAX_VALUE_BYTES,
-        )?;
+        bytes += within("value", value.as_ref().map_or(0, |v| v.len()), MAX_VALUE_BYTES)?;
     }
     Ok(bytes)
 }
 
 /// Runs blocking work beside the async threads. It runs to its end even if the future is dropped.
-pub(crate) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, StoreError> {
-    let failed = |source| StoreError::Io {
-        stage: "blocking task",
-        source,
-    };
+pub(crate) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let failed = |source| StoreError::Io { stage: "blocking task", source };
     tokio::runtime::Handle::try_current()
         .map_err(|e| failed(Box::new(e)))?
         .spawn_blocking(work)

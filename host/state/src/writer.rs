@@ -91,19 +91,12 @@ impl Writer {
             let _ = compaction.join();
         }
         if let Err(e) = self.shared.index.flush() {
-            tracing::warn!(
-                error = &e as &dyn std::error::Error,
-                "index is not on disk, the next open replays"
-            );
+            tracing::warn!(error = &e as &dyn std::error::Error, "index is not on disk, the next open replays");
         }
     }
 
     /// Commits `first` and what else is queued; answers a command of another kind that it met.
-    fn commit_group(
-        &mut self,
-        first: Pending,
-        queue: &mut UnboundedReceiver<Command>,
-    ) -> Option<Command> {
+    fn commit_group(&mut self, first: Pending, queue: &mut UnboundedReceiver<Command>) -> Option<Command> {
         if self.journal.segment_bytes() >= self.thresholds.segment_bytes {
             // A failure that matters comes back from `append`.
             let _ = self.seal();
@@ -139,28 +132,17 @@ impl Writer {
     }
 
     /// Makes a group durable, then visible.
-    fn write(
-        &mut self,
-        frame: Frame,
-        batches: u64,
-        changes: &Changes,
-    ) -> Result<(), Arc<OpenError>> {
+    fn write(&mut self, frame: Frame, batches: u64, changes: &Changes) -> Result<(), Arc<OpenError>> {
         self.check_usable()?;
         if frame.is_empty() {
             return Ok(());
         }
-        let crc = self
-            .journal
-            .append(frame, batches)
-            .map_err(|e| self.note(e))?;
+        let crc = self.journal.append(frame, batches).map_err(|e| self.note(e))?;
         let last = self.journal.next_revision() - 1;
-        self.shared
-            .index
-            .apply(changes, last, crc, &mut self.applied)
-            .map_err(|source| {
-                let stage = "apply";
-                self.note(JournalError::Broken(OpenError::Index { stage, source }))
-            })?;
+        self.shared.index.apply(changes, last, crc, &mut self.applied).map_err(|source| {
+            let stage = "apply";
+            self.note(JournalError::Broken(OpenError::Index { stage, source }))
+        })?;
         self.shared.last.store(last, Relaxed);
         self.shared.rows.store(self.applied.rows.count, Relaxed);
         Ok(())
@@ -200,15 +182,9 @@ impl Writer {
             }
         };
         // Without a thread the reply is dropped, which its caller sees.
-        match std::thread::Builder::new()
-            .name("state-compact".into())
-            .spawn(work)
-        {
+        match std::thread::Builder::new().name("state-compact".into()).spawn(work) {
             Ok(thread) => self.compactions.push(thread),
-            Err(e) => tracing::error!(
-                error = &e as &dyn std::error::Error,
-                "no thread to compact on"
-            ),
+            Err(e) => tracing::error!(error = &e as &dyn std::error::Error, "no thread to compact on"),
         }
     }
 
@@ -239,22 +215,12 @@ struct Group {
     frame: Frame,
     batches: u64,
     changes: Changes,
-    answers: Vec<(
-        Reply<Revision>,
-        Result<Revision, StoreError>,
-        OwnedSemaphorePermit,
-    )>,
+    answers: Vec<(Reply<Revision>, Result<Revision, StoreError>, OwnedSemaphorePermit)>,
 }
 
 impl Group {
     fn new(next: Revision) -> Self {
-        Self {
-            next,
-            frame: Frame::new(next),
-            batches: 0,
-            changes: Changes::new(),
-            answers: Vec::new(),
-        }
+        Self { next, frame: Frame::new(next), batches: 0, changes: Changes::new(), answers: Vec::new() }
     }
 
     fn add(&mut self, pending: Pending, writer: &Writer) {
@@ -306,8 +272,5 @@ fn refusal(error: &Arc<OpenError>) -> StoreError {
         OpenError::Io { stage, .. } | OpenError::Index { stage, .. } => stage,
         _ => "journal",
     };
-    StoreError::Io {
-        stage,
-        source: Box::new(error.clone()),
-    }
+    StoreError::Io { stage, source: Box::new(error.clone()) }
 }

@@ -18,10 +18,7 @@ const COMMITTERS: u64 = 4;
 
 /// Segments and compactions come often, so that kills hit them too.
 fn crash_config() -> Config {
-    Config {
-        compact_after_bytes: 48 << 10,
-        ..config()
-    }
+    Config { compact_after_bytes: 48 << 10, ..config() }
 }
 
 /// Commits until killed. Each batch writes the same number under two keys and counts its committer up by
@@ -114,27 +111,17 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         for c in 0..COMMITTERS {
             let (n, _) = read_counter(&state, &format!("counter/{c}"));
             let heard = acknowledged.get(&c).copied().unwrap_or(0);
-            assert!(
-                n >= heard,
-                "round {round}: committer {c} is at {n}, {heard} was acknowledged"
-            );
+            assert!(n >= heard, "round {round}: committer {c} is at {n}, {heard} was acknowledged");
             for i in n.saturating_sub(49).max(1)..=n {
                 let want = vec![i as u8; 100 + (i % 900) as usize];
                 for side in ["left", "right"] {
                     let row = state.get(format!("{side}/{c}/{}", i % 50).as_bytes());
-                    assert_eq!(
-                        row.unwrap().expect("whole batches").value,
-                        want,
-                        "{side} {i}"
-                    );
+                    assert_eq!(row.unwrap().expect("whole batches").value, want, "{side} {i}");
                 }
             }
             if let Some(row) = state.get(format!("blob/{c}").as_bytes()).unwrap() {
                 let digest = std::str::from_utf8(&row.value).unwrap().parse().unwrap();
-                assert!(
-                    block_on(blobs.get(digest)).is_ok(),
-                    "a row names a blob that is not there"
-                );
+                assert!(block_on(blobs.get(digest)).is_ok(), "a row names a blob that is not there");
             }
         }
         drop(blobs);
@@ -198,12 +185,7 @@ fn a_journal_cut_at_any_byte_of_its_tail_opens_with_the_whole_records_before() {
         if *end == cut {
             assert_eq!(got, *want, "cut at {cut}");
         }
-        assert!(
-            want.keys()
-                .filter(|k| !k.starts_with(b"key-"))
-                .all(|k| got.contains_key(k)),
-            "cut at {cut}"
-        );
+        assert!(want.keys().filter(|k| !k.starts_with(b"key-")).all(|k| got.contains_key(k)), "cut at {cut}");
         for (key, value) in &got {
             if let Some(rest) = key.strip_prefix(b"tail-") {
                 let twin = [b"twin-", rest].concat();
@@ -235,10 +217,7 @@ fn unsynced_pages_of_the_last_record_may_be_lost_in_any_order() {
     let bytes = std::fs::read(files(original.path(), "journal").pop().unwrap()).unwrap();
     let records = record_starts(&bytes);
     let last = *records.last().unwrap();
-    assert!(
-        last >= synced && bytes.len() - last > 8192,
-        "the last record is large"
-    );
+    assert!(last >= synced && bytes.len() - last > 8192, "the last record is large");
 
     let work = tempfile::tempdir().unwrap();
     let folder = work.path().join("torn");
@@ -261,16 +240,9 @@ fn unsynced_pages_of_the_last_record_may_be_lost_in_any_order() {
         std::fs::write(files(&folder, "journal").pop().unwrap(), &torn).unwrap();
         let state = open(&folder).unwrap_or_else(|e| panic!("round {round}: {e}"));
         let got = rows(&state);
-        assert!(
-            before
-                .iter()
-                .all(|(key, value)| got.get(key) == Some(value))
-        );
+        assert!(before.iter().all(|(key, value)| got.get(key) == Some(value)));
         let rest = 60 - state.status().last_commit;
-        assert!(
-            rest > 0 && got.len() as u64 == 60 - rest,
-            "the torn group is gone as a whole"
-        );
+        assert!(rest > 0 && got.len() as u64 == 60 - rest, "the torn group is gone as a whole");
     }
 }
 
@@ -324,18 +296,12 @@ fn a_crash_between_any_two_steps_of_a_compaction_loses_nothing() {
     let names = |folder: &Path| -> Vec<_> {
         let mut all = files(folder, "journal");
         all.extend(files(folder, "snapshot"));
-        all.into_iter()
-            .map(|p| p.file_name().unwrap().to_owned())
-            .collect()
+        all.into_iter().map(|p| p.file_name().unwrap().to_owned()).collect()
     };
-    let new: Vec<_> = names(original.path())
-        .into_iter()
-        .filter(|n| !names(&before.path().join("s")).contains(n))
-        .collect();
-    let stale: Vec<_> = names(&before.path().join("s"))
-        .into_iter()
-        .filter(|n| !names(original.path()).contains(n))
-        .collect();
+    let new: Vec<_> =
+        names(original.path()).into_iter().filter(|n| !names(&before.path().join("s")).contains(n)).collect();
+    let stale: Vec<_> =
+        names(&before.path().join("s")).into_iter().filter(|n| !names(original.path()).contains(n)).collect();
     assert!(new.len() == 2 && stale.len() >= 3, "{new:?} {stale:?}");
     let is = |name: &std::ffi::OsStr, e: &str| Path::new(name).extension().is_some_and(|x| x == e);
 
@@ -349,33 +315,18 @@ fn a_crash_between_any_two_steps_of_a_compaction_loses_nothing() {
         }
         let journal = folder.join("journal");
         for name in new.iter().filter(|n| is(n, "journal") || i >= 2) {
-            std::fs::copy(
-                original.path().join("journal").join(name),
-                journal.join(name),
-            )
-            .unwrap();
+            std::fs::copy(original.path().join("journal").join(name), journal.join(name)).unwrap();
         }
         if i == 1 {
-            std::fs::write(
-                journal.join("00000000000000000250.0.tmp"),
-                "STKSNAP1 and no more",
-            )
-            .unwrap();
+            std::fs::write(journal.join("00000000000000000250.0.tmp"), "STKSNAP1 and no more").unwrap();
         }
         for name in stale.iter().take(i.saturating_sub(2)) {
             std::fs::remove_file(journal.join(name)).unwrap();
         }
         let state = open(&folder).unwrap_or_else(|e| panic!("step {i}: {e}"));
         assert_eq!(rows(&state), want, "step {i}");
-        assert_eq!(
-            state.status().index == IndexOrigin::Rebuilt,
-            !with_index,
-            "step {i}"
-        );
-        assert_eq!(
-            block_on(state.verify()).unwrap().damage,
-            Vec::<String>::new()
-        );
+        assert_eq!(state.status().index == IndexOrigin::Rebuilt, !with_index, "step {i}");
+        assert_eq!(block_on(state.verify()).unwrap().damage, Vec::<String>::new());
         block_on(state.compact()).unwrap();
         drop(state);
         assert_eq!(files(&folder, "snapshot").len(), 1, "step {i}");

@@ -53,11 +53,7 @@ fn a_flipped_bit_anywhere_in_the_journal_is_refused_with_its_place() {
                 match open(folder) {
                     Err(OpenError::Corrupt { file, offset, .. }) => {
                         assert_eq!(file.file_name().unwrap(), name);
-                        assert!(
-                            offset <= bit / 8,
-                            "{offset} is behind the damage at {}",
-                            bit / 8
-                        );
+                        assert!(offset <= bit / 8, "{offset} is behind the damage at {}", bit / 8);
                     }
                     // The last record alone: the journal cannot tell damage from a torn write, the index can.
                     Err(OpenError::JournalBehind { .. }) => {
@@ -101,11 +97,7 @@ fn a_missing_shortened_or_foreign_file_of_the_truth_is_refused() {
                     std::fs::remove_dir_all(folder.join("index")).unwrap();
                 }
                 let got = open(folder);
-                assert!(
-                    matches!(got, Err(OpenError::Corrupt { .. })),
-                    "{name}: {:?}",
-                    got.err()
-                );
+                assert!(matches!(got, Err(OpenError::Corrupt { .. })), "{name}: {:?}", got.err());
             });
         }
     }
@@ -143,10 +135,7 @@ fn a_damaged_snapshot_is_refused_when_needed_and_found_when_verified() {
             let state = open(folder).unwrap();
             assert_eq!(rows(&state), want);
             assert_eq!(block_on(state.verify()).unwrap().damage.len(), 1);
-            assert!(
-                block_on(state.compact()).is_err(),
-                "damage must not be compacted into truth"
-            );
+            assert!(block_on(state.compact()).is_err(), "damage must not be compacted into truth");
             drop(state);
             std::fs::remove_dir_all(folder.join("index")).unwrap();
             match open(folder) {
@@ -219,27 +208,16 @@ fn a_damaged_index_is_noticed_and_rebuilt() {
                 std::fs::write(&victim, bytes).unwrap();
             }
             let state = open(folder).unwrap_or_else(|e| panic!("{what}: {e}"));
-            assert_eq!(
-                rows(&state),
-                want,
-                "round {round}: {} {what}",
-                victim.display()
-            );
+            assert_eq!(rows(&state), want, "round {round}: {} {what}", victim.display());
             rebuilt += u32::from(state.status().index == IndexOrigin::Rebuilt);
-            assert_eq!(
-                block_on(state.verify()).unwrap().damage,
-                Vec::<String>::new()
-            );
+            assert_eq!(block_on(state.verify()).unwrap().damage, Vec::<String>::new());
             block_on(state.commit(Batch::new().put("after", "v"))).unwrap();
             block_on(state.close());
             let state = open(folder).unwrap();
             assert_eq!(rows(&state).len(), want.len() + 1, "round {round}: {what}");
         });
     }
-    assert!(
-        rebuilt > 12,
-        "hardly any damage was noticed: {rebuilt} of 48"
-    );
+    assert!(rebuilt > 12, "hardly any damage was noticed: {rebuilt} of 48");
     println!("{rebuilt} of 48 rebuilt, the others hit bytes that sled does not use");
 }
 

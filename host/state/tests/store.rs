@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use stockade_core::registry::MemoryStore;
 use stockade_core::store::{
-    Batch, Blobs, Expect, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Store,
-    StoreError,
+    Batch, Blobs, Expect, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Store, StoreError,
 };
 use stockade_state::{IndexOrigin, OpenError, State};
 use support::{Rows, at_once, block_on, config, fill, open, rows};
@@ -37,18 +36,7 @@ enum Guess {
 
 fn key(k: u8) -> Bytes {
     // Prefixes of each other, an empty key, bytes that sort around separators.
-    const KEYS: [&[u8]; 10] = [
-        b"",
-        b"a",
-        b"a/",
-        b"a/b",
-        b"a/b/c",
-        b"a0",
-        b"b",
-        b"b\xff",
-        b"b\xff\xff",
-        b"\xff",
-    ];
+    const KEYS: [&[u8]; 10] = [b"", b"a", b"a/", b"a/b", b"a/b/c", b"a0", b"b", b"b\xff", b"b\xff\xff", b"\xff"];
     Bytes::from_static(KEYS[usize::from(k) % KEYS.len()])
 }
 
@@ -57,11 +45,7 @@ fn value(v: u16) -> Bytes {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let guess = prop_oneof![
-        Just(Guess::Absent),
-        Just(Guess::Present),
-        (0u64..2).prop_map(Guess::Off)
-    ];
+    let guess = prop_oneof![Just(Guess::Absent), Just(Guess::Present), (0u64..2).prop_map(Guess::Off)];
     let write = (0u8..10, prop::option::weighted(0.7, any::<u16>()));
     prop_oneof![
         8 => (
@@ -87,9 +71,7 @@ impl Oracle {
         self.last += 1;
         for (k, v) in writes {
             match v {
-                Some(v) => self
-                    .rows
-                    .insert(key(*k).to_vec(), (self.last, value(*v).to_vec())),
+                Some(v) => self.rows.insert(key(*k).to_vec(), (self.last, value(*v).to_vec())),
                 None => self.rows.remove(&key(*k)[..]),
             };
         }
@@ -232,21 +214,12 @@ proptest! {
 fn a_later_batch_of_a_group_sees_the_earlier_ones() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(folder.path()).unwrap();
-    let claim = |who: &'static str| {
-        state.commit(
-            Batch::new()
-                .expect("lease", Expect::Absent)
-                .put("lease", who),
-        )
-    };
+    let claim = |who: &'static str| state.commit(Batch::new().expect("lease", Expect::Absent).put("lease", who));
     let outcomes = block_on(at_once(["a", "b", "c", "d"].map(claim)));
     let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 3));
     for outcome in lost {
-        assert!(matches!(
-            outcome,
-            Err(StoreError::Conflict { found: Some(1), .. })
-        ));
+        assert!(matches!(outcome, Err(StoreError::Conflict { found: Some(1), .. })));
     }
 }
 
@@ -275,26 +248,12 @@ fn every_limit_holds_just_inside_and_refuses_just_outside() {
             Batch::new().put("k", vec![1; MAX_VALUE_BYTES + 1]),
             MAX_VALUE_BYTES,
         ),
-        (
-            "batch",
-            many(MAX_BATCH_OPS),
-            many(MAX_BATCH_OPS + 1),
-            MAX_BATCH_OPS,
-        ),
-        (
-            "batch",
-            checks(MAX_BATCH_OPS),
-            checks(MAX_BATCH_OPS + 1),
-            MAX_BATCH_OPS,
-        ),
+        ("batch", many(MAX_BATCH_OPS), many(MAX_BATCH_OPS + 1), MAX_BATCH_OPS),
+        ("batch", checks(MAX_BATCH_OPS), checks(MAX_BATCH_OPS + 1), MAX_BATCH_OPS),
     ] {
         block_on(state.commit(inside)).unwrap_or_else(|e| panic!("{name}: {e}"));
         match block_on(state.commit(outside)) {
-            Err(StoreError::TooLarge {
-                what,
-                size,
-                limit: got,
-            }) => {
+            Err(StoreError::TooLarge { what, size, limit: got }) => {
                 assert_eq!((what, size, got), (name, limit + 1, limit));
             }
             other => panic!("{name}: {other:?}"),
@@ -305,44 +264,24 @@ fn every_limit_holds_just_inside_and_refuses_just_outside() {
 #[test]
 fn the_largest_batches_commit_even_with_a_queue_smaller_than_one() {
     let folder = tempfile::tempdir().unwrap();
-    let state = State::open(
-        folder.path(),
-        stockade_state::Config {
-            queue_bytes: 1000,
-            ..config()
-        },
-    )
-    .unwrap();
+    let state = State::open(folder.path(), stockade_state::Config { queue_bytes: 1000, ..config() }).unwrap();
     let batch = |n: usize| {
-        (0..MAX_BATCH_OPS).fold(Batch::new(), |b, i| {
-            b.put(format!("{i:0512}"), vec![n as u8; MAX_VALUE_BYTES])
-        })
+        (0..MAX_BATCH_OPS).fold(Batch::new(), |b, i| b.put(format!("{i:0512}"), vec![n as u8; MAX_VALUE_BYTES]))
     };
     block_on(async {
-        let (a, b, c) = tokio::join!(
-            state.commit(batch(1)),
-            state.commit(batch(2)),
-            state.commit(batch(3))
-        );
+        let (a, b, c) = tokio::join!(state.commit(batch(1)), state.commit(batch(2)), state.commit(batch(3)));
         assert_eq!((a.unwrap(), b.unwrap(), c.unwrap()), (1, 2, 3));
     });
     drop(state);
     let state = open(folder.path()).unwrap();
     assert_eq!(state.status().rows, MAX_BATCH_OPS as u64);
-    assert!(
-        rows(&state)
-            .values()
-            .all(|(revision, v)| *revision == 3 && v[0] == 3)
-    );
+    assert!(rows(&state).values().all(|(revision, v)| *revision == 3 && v[0] == 3));
 }
 
 #[test]
 fn the_journal_is_compacted_by_itself_while_commits_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let config = stockade_state::Config {
-        compact_after_bytes: 64 << 10,
-        ..config()
-    };
+    let config = stockade_state::Config { compact_after_bytes: 64 << 10, ..config() };
     let state = State::open(folder.path(), config.clone()).unwrap();
     // 40 keys written over and over: about 1.2 MB of journal for 12 KB of rows.
     block_on(async {
@@ -353,10 +292,8 @@ fn the_journal_is_compacted_by_itself_while_commits_go_on() {
     });
     let want = rows(&state);
     block_on(state.close());
-    let journal: u64 = std::fs::read_dir(folder.path().join("journal"))
-        .unwrap()
-        .map(|e| e.unwrap().metadata().unwrap().len())
-        .sum();
+    let journal: u64 =
+        std::fs::read_dir(folder.path().join("journal")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
     assert!(journal < 400 << 10, "{journal} bytes are left");
     assert_eq!(support::files(folder.path(), "snapshot").len(), 1);
     std::fs::remove_dir_all(folder.path().join("index")).unwrap();
@@ -381,18 +318,11 @@ fn a_newer_layout_is_refused_with_both_versions() {
     drop(open(folder.path()).unwrap());
     std::fs::write(folder.path().join("layout"), "stockade state 2\n").unwrap();
     match open(folder.path()) {
-        Err(OpenError::NewerLayout {
-            found: 2,
-            supported: 1,
-            ..
-        }) => {}
+        Err(OpenError::NewerLayout { found: 2, supported: 1, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
     std::fs::write(folder.path().join("layout"), "something else").unwrap();
-    assert!(matches!(
-        open(folder.path()),
-        Err(OpenError::Corrupt { .. })
-    ));
+    assert!(matches!(open(folder.path()), Err(OpenError::Corrupt { .. })));
 }
 
 #[test]
@@ -411,18 +341,12 @@ fn blobs_come_back_whole_or_as_a_typed_error() {
         assert_eq!(blobs.get(empty).await.unwrap(), Bytes::new());
 
         let outside = Bytes::from(vec![7; (1 << 20) + 1]);
-        assert!(matches!(
-            blobs.put(outside).await,
-            Err(StoreError::TooLarge { what: "blob", .. })
-        ));
+        assert!(matches!(blobs.put(outside).await, Err(StoreError::TooLarge { what: "blob", .. })));
 
         let mut damaged = bytes.to_vec();
         damaged[1000] ^= 1;
         std::fs::write(&path, damaged).unwrap();
-        assert!(matches!(
-            blobs.get(digest).await,
-            Err(StoreError::Corrupt { .. })
-        ));
+        assert!(matches!(blobs.get(digest).await, Err(StoreError::Corrupt { .. })));
         let found = state.verify().await.unwrap();
         assert_eq!(found.damage, [format!("blob {digest} is damaged")]);
         std::fs::write(&path, b"short").unwrap();
@@ -440,10 +364,7 @@ fn blobs_come_back_whole_or_as_a_typed_error() {
 fn a_backup_under_load_and_its_restore_equal_one_moment_of_the_original() {
     let folder = tempfile::tempdir().unwrap();
     let work = tempfile::tempdir().unwrap();
-    let (backup, restored) = (
-        work.path().join("deep/backup"),
-        work.path().join("restored"),
-    );
+    let (backup, restored) = (work.path().join("deep/backup"), work.path().join("restored"));
     let state = open(folder.path()).unwrap();
     fill(&state, 300, 200);
     block_on(state.compact()).unwrap();
@@ -460,13 +381,7 @@ fn a_backup_under_load_and_its_restore_equal_one_moment_of_the_original() {
         copied.unwrap()
     });
     assert_eq!((copied.blobs, copied.blob_bytes), (1, 6));
-    assert!(matches!(
-        block_on(state.backup(&backup)),
-        Err(StoreError::Io {
-            stage: "folder",
-            ..
-        })
-    ));
+    assert!(matches!(block_on(state.backup(&backup)), Err(StoreError::Io { stage: "folder", .. })));
     // The original as of the backup's moment, by the journal's own account.
     let last = rows(&state);
     drop(state);
@@ -490,10 +405,7 @@ fn a_backup_under_load_and_its_restore_equal_one_moment_of_the_original() {
     assert_eq!(got, want);
     assert_eq!(block_on(state.blobs().get(blob)).unwrap(), "a blob");
     // And it goes on from there.
-    assert_eq!(
-        block_on(state.commit(Batch::new())).unwrap(),
-        copied.last_commit + 1
-    );
+    assert_eq!(block_on(state.commit(Batch::new())).unwrap(), copied.last_commit + 1);
 }
 
 #[test]
@@ -505,32 +417,17 @@ fn an_unfinished_or_damaged_copy_is_refused() {
     fill(&state, 100, 300);
     let blob = block_on(state.blobs().put("a blob".into())).unwrap();
     block_on(state.backup(&backup)).unwrap();
-    assert!(matches!(
-        stockade_state::restore(folder.path(), &to),
-        Err(OpenError::Locked { .. })
-    ));
+    assert!(matches!(stockade_state::restore(folder.path(), &to), Err(OpenError::Locked { .. })));
 
     let text = blob.to_string();
     let path = backup.join("blobs").join(&text[..2]).join(&text[2..]);
     std::fs::write(&path, "a blot").unwrap();
-    assert_eq!(
-        stockade_state::verify(&backup).unwrap().damage,
-        [format!("blob {blob} is damaged")]
-    );
-    assert!(matches!(
-        stockade_state::restore(&backup, &to),
-        Err(OpenError::CopyDamaged { .. })
-    ));
-    assert!(
-        matches!(open(&to), Err(OpenError::Corrupt { .. })),
-        "no layout file, no state"
-    );
+    assert_eq!(stockade_state::verify(&backup).unwrap().damage, [format!("blob {blob} is damaged")]);
+    assert!(matches!(stockade_state::restore(&backup, &to), Err(OpenError::CopyDamaged { .. })));
+    assert!(matches!(open(&to), Err(OpenError::Corrupt { .. })), "no layout file, no state");
 
     std::fs::remove_file(backup.join("layout")).unwrap();
-    assert!(matches!(
-        stockade_state::restore(&backup, &work.path().join("other")),
-        Err(OpenError::Corrupt { .. })
-    ));
+    assert!(matches!(stockade_state::restore(&backup, &work.path().join("other")), Err(OpenError::Corrupt { .. })));
 }
 
 #[test]

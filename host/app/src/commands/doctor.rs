@@ -78,9 +78,11 @@ fn memory() -> Finding {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
     match line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()) {
-        Some(kib) if kib < 1 << 20 => {
-            Finding { what: "memory", mark: Mark::Hint, text: format!("{} MiB free; the default model wants 1 GiB", kib >> 10) }
-        }
+        Some(kib) if kib < 1 << 20 => Finding {
+            what: "memory",
+            mark: Mark::Hint,
+            text: format!("{} MiB free; the default model wants 1 GiB", kib >> 10),
+        },
         Some(kib) => Finding { what: "memory", mark: Mark::Ok, text: format!("{} MiB free", kib >> 10) },
         None => Finding { what: "memory", mark: Mark::Hint, text: "unknown".into() },
     }

@@ -134,7 +134,11 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 fn remove(name: &str, data: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut removed = Vec::new();
     if let Some((_, path)) = imports(data).into_iter().find(|(n, _)| n == name) {
-        if path.is_dir() { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?
+        } else {
+            std::fs::remove_file(&path)?
+        }
         removed.push(path);
     } else if let Some(entry) = catalogue::find(name) {
         for file in entry.files {
@@ -145,7 +149,11 @@ fn remove(name: &str, data: &Path) -> Result<Vec<PathBuf>, Failure> {
             }
         }
     }
-    if removed.is_empty() { Err(Failure::not_found(format!("there is no `{name}` on this machine"))) } else { Ok(removed) }
+    if removed.is_empty() {
+        Err(Failure::not_found(format!("there is no `{name}` on this machine")))
+    } else {
+        Ok(removed)
+    }
 }
 
 /// Imported models of a data folder, by name.

@@ -37,7 +37,8 @@ pub fn new(options: &New, output: Output) -> Result<(), Failure> {
         std::fs::create_dir_all(path.parent().unwrap_or(&folder))?;
         std::fs::write(path, bytes)?;
     }
-    let made = json!({"name": options.name, "kind": kind, "language": language, "folder": folder, "files": files.len()});
+    let made =
+        json!({"name": options.name, "kind": kind, "language": language, "folder": folder, "files": files.len()});
     output.document(&made, |_| {
         let n = &options.name;
         format!(
@@ -271,7 +272,8 @@ fn sources_digest(folder: &Path) -> Result<String, Failure> {
         entries.sort();
         for path in entries {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with('.') || ["target", BUILT, "node_modules", "__pycache__", "vendor"].contains(&name.as_str())
+            if name.starts_with('.')
+                || ["target", BUILT, "node_modules", "__pycache__", "vendor"].contains(&name.as_str())
             {
                 continue;
             }

@@ -61,7 +61,8 @@ pub fn grant(command: Grant, client: &Client, output: Output) -> Result<(), Fail
             // The reply's own fields are not part of the document that goes back.
             if let Some(map) = grants.as_object_mut() {
                 map.retain(|k, _| {
-                    ["models", "buckets", "http", "directories", "secrets", "components", "limits"].contains(&k.as_str())
+                    ["models", "buckets", "http", "directories", "secrets", "components", "limits"]
+                        .contains(&k.as_str())
                 });
             }
             for (field, more) in

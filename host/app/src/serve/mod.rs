@@ -13,6 +13,9 @@ use crate::folders;
 use crate::output::print_line;
 use crate::settings::{Settings, Values};
 pub use models::Puller;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use stockade_core::error::BoxFuture;
 use stockade_core::infer::Inference;
 use stockade_core::limits::Limits;
@@ -21,9 +24,6 @@ use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
 use stockade_state::State;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 pub fn run(flags: &Serve) -> Result<(), Failure> {
@@ -34,11 +34,8 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
     }
     let _: Values = values;
     logging::start(&settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("gateway")
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("gateway").enable_all().build()?;
     let served = runtime.block_on(serve(flags, &settings));
     // What is still blocking (a model that computes, a compiler) does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -56,11 +53,14 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let state = open_state(&data).await?;
     let registry = Registry::new(state.clone(), state.blobs());
     let engine = Arc::new(Engine::new(models::engine_settings(settings)));
-    let components = Arc::new(Runtime::new(
-        runtime_settings(&data, settings),
-        Seams { inference: engine.clone(), registry: registry.clone() },
-        compiler()?,
-    ).map_err(failed)?);
+    let components = Arc::new(
+        Runtime::new(
+            runtime_settings(&data, settings),
+            Seams { inference: engine.clone(), registry: registry.clone() },
+            compiler()?,
+        )
+        .map_err(failed)?,
+    );
 
     let key = keys::seed(&registry).await?;
     let loading = models::load(flags, settings, &data, engine.clone());

@@ -97,10 +97,7 @@ impl Registry {
         }
         match self.store().commit(put_key(batch, &key)?).await {
             Ok(_) => Ok(key),
-            Err(StoreError::Conflict { .. }) => Err(RegistryError::Exists {
-                what: "API key",
-                name: key.id,
-            }),
+            Err(StoreError::Conflict { .. }) => Err(RegistryError::Exists { what: "API key", name: key.id }),
             Err(e) => Err(e.into()),
         }
     }
@@ -112,10 +109,7 @@ impl Registry {
             return Ok(None);
         };
         let at: Pointer = parse("API key index", &row.value)?;
-        let Some(row) = self
-            .store()
-            .get(&keys::api_key(at.tenant.as_ref(), &at.id))?
-        else {
+        let Some(row) = self.store().get(&keys::api_key(at.tenant.as_ref(), &at.id))? else {
             return Ok(None);
         };
         let key: ApiKey = parse("API key", &row.value)?;
@@ -136,37 +130,22 @@ impl Registry {
         rows.iter().map(|r| parse("API key", &r.value)).collect()
     }
 
-    pub async fn delete_key(
-        &self,
-        tenant: Option<&TenantId>,
-        id: &str,
-    ) -> Result<(), RegistryError> {
+    pub async fn delete_key(&self, tenant: Option<&TenantId>, id: &str) -> Result<(), RegistryError> {
         let (key, expect) = self.key_row(tenant, id)?;
         let row = keys::api_key(tenant, id);
-        let batch = Batch::new()
-            .expect(row.clone(), expect)
-            .delete(keys::secret_index(key.secret_sha256))
-            .delete(row);
+        let batch = Batch::new().expect(row.clone(), expect).delete(keys::secret_index(key.secret_sha256)).delete(row);
         self.store().commit(batch).await?;
         Ok(())
     }
 
     /// Gives a key a new secret; the old one is unknown from then on.
-    pub async fn rotate_key(
-        &self,
-        tenant: Option<&TenantId>,
-        id: &str,
-        secret: &str,
-    ) -> Result<ApiKey, RegistryError> {
+    pub async fn rotate_key(&self, tenant: Option<&TenantId>, id: &str, secret: &str) -> Result<ApiKey, RegistryError> {
         let (key, expect) = self.key_row(tenant, id)?;
         let batch = Batch::new()
             .expect(keys::api_key(tenant, id), expect)
             .expect(keys::secret_index(sha256(secret)), Expect::Absent)
             .delete(keys::secret_index(key.secret_sha256));
-        let key = ApiKey {
-            secret_sha256: sha256(secret),
-            ..key
-        };
+        let key = ApiKey { secret_sha256: sha256(secret), ..key };
         self.store().commit(put_key(batch, &key)?).await?;
         Ok(key)
     }
@@ -203,15 +182,8 @@ impl Registry {
         Ok(key)
     }
 
-    fn key_row(
-        &self,
-        tenant: Option<&TenantId>,
-        id: &str,
-    ) -> Result<(ApiKey, Expect), RegistryError> {
-        let not_found = || RegistryError::NotFound {
-            what: "API key",
-            name: id.chars().take(64).collect(),
-        };
+    fn key_row(&self, tenant: Option<&TenantId>, id: &str) -> Result<(ApiKey, Expect), RegistryError> {
+        let not_found = || RegistryError::NotFound { what: "API key", name: id.chars().take(64).collect() };
         if id.len() > 64 {
             return Err(not_found());
         }
@@ -234,19 +206,13 @@ fn check(key: ApiKey) -> Result<ApiKey, RegistryError> {
         ));
     }
     if key.scopes.is_empty() || key.scopes.len() > 4 {
-        return Err(RegistryError::invalid(
-            "scopes",
-            "one or more of inference, components, jobs, admin",
-        ));
+        return Err(RegistryError::invalid("scopes", "one or more of inference, components, jobs, admin"));
     }
     Ok(key)
 }
 
 fn put_key(batch: Batch, key: &ApiKey) -> Result<Batch, RegistryError> {
-    let pointer = Pointer {
-        tenant: key.tenant.clone(),
-        id: key.id.clone(),
-    };
+    let pointer = Pointer { tenant: key.tenant.clone(), id: key.id.clone() };
     Ok(batch
         .put(keys::secret_index(key.secret_sha256), to_bytes(&pointer)?)
         .put(keys::api_key(key.tenant.as_ref(), &key.id), to_bytes(key)?))

@@ -58,21 +58,14 @@ struct Record {
 }
 
 impl Registry {
-    pub fn binding(
-        &self,
-        tenant: &TenantId,
-        role: &Role,
-    ) -> Result<Option<BoundAt>, RegistryError> {
+    pub fn binding(&self, tenant: &TenantId, role: &Role) -> Result<Option<BoundAt>, RegistryError> {
         let Some(found) = self.binding_record(tenant, role)? else {
             return Ok(None);
         };
-        Ok(found.value.entries.map(|entries| Versioned {
-            value: Binding {
-                role: role.clone(),
-                entries,
-            },
-            revision: found.revision,
-        }))
+        Ok(found
+            .value
+            .entries
+            .map(|entries| Versioned { value: Binding { role: role.clone(), entries }, revision: found.revision }))
     }
 
     /// All bound roles, by role text.
@@ -98,41 +91,22 @@ impl Registry {
     ) -> Result<BoundAt, RegistryError> {
         self.tenant_row(tenant)?;
         self.check_entries(tenant, role, &entries)?;
-        let rows = self
-            .store()
-            .scan(&keys::bindings(tenant), None, MAX_ROLES)?;
+        let rows = self.store().scan(&keys::bindings(tenant), None, MAX_ROLES)?;
         let place = keys::binding(tenant, role);
         if rows.len() >= MAX_ROLES && !rows.iter().any(|r| r.key == place.head) {
-            return Err(RegistryError::TooLarge {
-                what: "set of bound roles",
-                size: rows.len(),
-                limit: MAX_ROLES,
-            });
+            return Err(RegistryError::TooLarge { what: "set of bound roles", size: rows.len(), limit: MAX_ROLES });
         }
         self.change(tenant, role, expect, |old| {
-            Ok(Record {
-                entries: Some(entries.clone()),
-                previous: old.entries.or(old.previous),
-            })
+            Ok(Record { entries: Some(entries.clone()), previous: old.entries.or(old.previous) })
         })
         .await
     }
 
     /// Unbinds a role; a rollback brings it back.
-    pub async fn unbind(
-        &self,
-        tenant: &TenantId,
-        role: &Role,
-        expect: Option<Expect>,
-    ) -> Result<(), RegistryError> {
+    pub async fn unbind(&self, tenant: &TenantId, role: &Role, expect: Option<Expect>) -> Result<(), RegistryError> {
         let expect = expect.or(Some(Expect::Present));
         let changed = self
-            .change(tenant, role, expect, |old| {
-                Ok(Record {
-                    entries: None,
-                    previous: old.entries.or(old.previous),
-                })
-            })
+            .change(tenant, role, expect, |old| Ok(Record { entries: None, previous: old.entries.or(old.previous) }))
             .await;
         match changed {
             Ok(_) => Ok(()),
@@ -153,10 +127,7 @@ impl Registry {
         }
         let nothing = || RegistryError::Conflict(format!("{role} has no previous binding"));
         self.change(tenant, role, expect, |old| {
-            Ok(Record {
-                entries: Some(old.previous.ok_or_else(nothing)?),
-                previous: old.entries,
-            })
+            Ok(Record { entries: Some(old.previous.ok_or_else(nothing)?), previous: old.entries })
         })
         .await
     }
@@ -175,17 +146,10 @@ impl Registry {
         Ok(bound.map(|b| b.value.role))
     }
 
-    fn binding_record(
-        &self,
-        tenant: &TenantId,
-        role: &Role,
-    ) -> Result<Option<Versioned<Record>>, RegistryError> {
+    fn binding_record(&self, tenant: &TenantId, role: &Role) -> Result<Option<Versioned<Record>>, RegistryError> {
         let found = self.read_value(&keys::binding(tenant, role))?;
         let Some(found) = found else { return Ok(None) };
-        Ok(Some(Versioned {
-            value: parse("binding", &found.value)?,
-            revision: found.revision,
-        }))
+        Ok(Some(Versioned { value: parse("binding", &found.value)?, revision: found.revision }))
     }
 
     async fn change(
@@ -214,30 +178,19 @@ impl Registry {
             }
             let record = next(old)?;
             let entries = record.entries.clone().unwrap_or_default();
-            let versions = entries
-                .iter()
-                .map(|e| keys::version(tenant, &e.component, &e.version).head);
+            let versions = entries.iter().map(|e| keys::version(tenant, &e.component, &e.version).head);
             let versions: Vec<Vec<u8>> = versions.collect();
             let seen = row.map_or(Expect::Absent, Expect::Revision);
             let written = self
                 .write_value(&place, Some(&to_bytes(&record)?), Some(seen), |batch| {
-                    let batch = batch
-                        .expect(tenant_key.clone(), Expect::Present)
-                        .put(pins.clone(), Bytes::new());
-                    let exist =
-                        |b: crate::store::Batch, v: &Vec<u8>| b.expect(v.clone(), Expect::Present);
+                    let batch = batch.expect(tenant_key.clone(), Expect::Present).put(pins.clone(), Bytes::new());
+                    let exist = |b: crate::store::Batch, v: &Vec<u8>| b.expect(v.clone(), Expect::Present);
                     versions.iter().fold(batch, exist)
                 })
                 .await;
             match written {
                 Ok(revision) => {
-                    return Ok(Versioned {
-                        value: Binding {
-                            role: role.clone(),
-                            entries,
-                        },
-                        revision,
-                    });
+                    return Ok(Versioned { value: Binding { role: role.clone(), entries }, revision });
                 }
                 // Someone else changed the binding in between: look again whether `expect` still holds.
                 Err(RegistryError::RevisionMismatch { .. }) => {}
@@ -245,10 +198,7 @@ impl Registry {
                     let gone = versions.iter().position(|v| *v == key);
                     return Err(match gone {
                         Some(i) => version_not_found(&entries[i].component, &entries[i].version),
-                        None => RegistryError::NotFound {
-                            what: "tenant",
-                            name: tenant.to_string(),
-                        },
+                        None => RegistryError::NotFound { what: "tenant", name: tenant.to_string() },
                     });
                 }
                 Err(e) => return Err(e),
@@ -256,36 +206,19 @@ impl Registry {
         }
     }
 
-    fn check_entries(
-        &self,
-        tenant: &TenantId,
-        role: &Role,
-        entries: &[BindingEntry],
-    ) -> Result<(), RegistryError> {
+    fn check_entries(&self, tenant: &TenantId, role: &Role, entries: &[BindingEntry]) -> Result<(), RegistryError> {
         // A list role bound to nothing is a tenant's word that it wants no shield.
-        let (min, max) = if role.is_list() {
-            (0, MAX_ENTRIES)
-        } else {
-            (1, 1)
-        };
+        let (min, max) = if role.is_list() { (0, MAX_ENTRIES) } else { (1, 1) };
         if entries.len() < min || entries.len() > max {
-            return Err(RegistryError::invalid(
-                "entries",
-                format!("{role} takes {min} to {max}; DELETE unbinds it"),
-            ));
+            return Err(RegistryError::invalid("entries", format!("{role} takes {min} to {max}; DELETE unbinds it")));
         }
         for (i, entry) in entries.iter().enumerate() {
             if entry.canary.is_some() {
                 return Err(RegistryError::NotServed("a canary split"));
             }
-            let size =
-                to_bytes(&entry.config)?.len() + entry.refusal.as_ref().map_or(0, String::len);
+            let size = to_bytes(&entry.config)?.len() + entry.refusal.as_ref().map_or(0, String::len);
             if size > MAX_CONFIG_BYTES {
-                return Err(RegistryError::TooLarge {
-                    what: "binding configuration",
-                    size,
-                    limit: MAX_CONFIG_BYTES,
-                });
+                return Err(RegistryError::TooLarge { what: "binding configuration", size, limit: MAX_CONFIG_BYTES });
             }
             let version = self
                 .version(tenant, &entry.component, &entry.version)?
@@ -302,8 +235,5 @@ impl Registry {
 }
 
 fn not_bound(role: &Role) -> RegistryError {
-    RegistryError::NotFound {
-        what: "binding",
-        name: role.to_string(),
-    }
+    RegistryError::NotFound { what: "binding", name: role.to_string() }
 }

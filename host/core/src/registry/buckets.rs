@@ -27,16 +27,10 @@ pub struct BucketValue {
 
 impl BucketValue {
     pub fn json(text: impl Into<Bytes>) -> Self {
-        Self {
-            kind: ValueKind::Json,
-            bytes: text.into(),
-        }
+        Self { kind: ValueKind::Json, bytes: text.into() }
     }
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self {
-            kind: ValueKind::Bytes,
-            bytes: bytes.into(),
-        }
+        Self { kind: ValueKind::Bytes, bytes: bytes.into() }
     }
 }
 
@@ -59,13 +53,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Invalid`] when `name` is no slug.
     pub fn bucket(&self, tenant: &TenantId, name: &str) -> Result<Bucket, RegistryError> {
-        let name =
-            ComponentName::new(name).map_err(|e| RegistryError::invalid("bucket", e.rule))?;
-        Ok(Bucket {
-            registry: self.clone(),
-            tenant: tenant.clone(),
-            name,
-        })
+        let name = ComponentName::new(name).map_err(|e| RegistryError::invalid("bucket", e.rule))?;
+        Ok(Bucket { registry: self.clone(), tenant: tenant.clone(), name })
     }
 }
 
@@ -84,28 +73,17 @@ impl Bucket {
             Some(b'j') => ValueKind::Json,
             Some(b'b') => ValueKind::Bytes,
             _ => {
-                return Err(StoreError::Corrupt {
-                    what: format!("state of bucket {}", self.name),
-                }
-                .into());
+                return Err(StoreError::Corrupt { what: format!("state of bucket {}", self.name) }.into());
             }
         };
-        Ok(Some(found.map(|bytes| BucketValue {
-            kind,
-            bytes: bytes.slice(1..),
-        })))
+        Ok(Some(found.map(|bytes| BucketValue { kind, bytes: bytes.slice(1..) })))
     }
 
     /// Puts a value when `expect` holds of the present one.
     ///
     /// # Errors
     /// [`RegistryError::RevisionMismatch`] when `expect` does not hold.
-    pub async fn set(
-        &self,
-        key: &str,
-        value: &BucketValue,
-        expect: Option<Expect>,
-    ) -> Result<Revision, RegistryError> {
+    pub async fn set(&self, key: &str, value: &BucketValue, expect: Option<Expect>) -> Result<Revision, RegistryError> {
         check_key(key)?;
         if value.bytes.len() > MAX_STATE_VALUE_BYTES {
             return Err(RegistryError::TooLarge {
@@ -123,9 +101,7 @@ impl Bucket {
         let tenant = keys::tenant(&self.tenant);
         let written = self
             .registry
-            .write_value(&place, Some(&bytes), expect, |batch| {
-                batch.expect(tenant.clone(), Expect::Present)
-            })
+            .write_value(&place, Some(&bytes), expect, |batch| batch.expect(tenant.clone(), Expect::Present))
             .await;
         written.map_err(|e| self.tenant_gone(e))
     }
@@ -144,12 +120,7 @@ impl Bucket {
     }
 
     /// Keys that start with `prefix`, in byte order, after the key `after`, at most `limit`.
-    pub fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<BucketKey>, RegistryError> {
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<BucketKey>, RegistryError> {
         let bucket = keys::bucket(&self.tenant, self.name.as_str());
         let after = after.map(|a| [&bucket[..], a.as_bytes()].concat());
         let from = [&bucket[..], prefix.as_bytes()].concat();
@@ -163,10 +134,9 @@ impl Bucket {
 
     fn tenant_gone(&self, e: RegistryError) -> RegistryError {
         match e {
-            RegistryError::Store(StoreError::Conflict { .. }) => RegistryError::NotFound {
-                what: "tenant",
-                name: self.tenant.to_string(),
-            },
+            RegistryError::Store(StoreError::Conflict { .. }) => {
+                RegistryError::NotFound { what: "tenant", name: self.tenant.to_string() }
+            }
             e => e,
         }
     }

@@ -24,11 +24,7 @@ pub struct VersionRecord {
 
 impl VersionRecord {
     pub fn component(&self) -> ComponentRef {
-        ComponentRef {
-            name: self.name.clone(),
-            version: self.version.clone(),
-            digest: self.admitted.digest,
-        }
+        ComponentRef { name: self.name.clone(), version: self.version.clone(), digest: self.admitted.digest }
     }
 }
 
@@ -79,9 +75,7 @@ impl Registry {
             return same_bytes(found, &admitted);
         }
         self.tenant_row(tenant)?;
-        let taken = self
-            .store()
-            .scan(&keys::components(tenant), None, MAX_VERSIONS)?;
+        let taken = self.store().scan(&keys::components(tenant), None, MAX_VERSIONS)?;
         if taken.len() >= MAX_VERSIONS {
             return Err(RegistryError::TooLarge {
                 what: "set of component versions",
@@ -91,26 +85,15 @@ impl Registry {
         }
         let digest = self.inner.blobs.put(bytes).await?;
         if digest != admitted.digest {
-            return Err(RegistryError::invalid(
-                "digest",
-                "the bytes are not those that were admitted",
-            ));
+            return Err(RegistryError::invalid("digest", "the bytes are not those that were admitted"));
         }
-        let record = VersionRecord {
-            name: name.clone(),
-            version: version.clone(),
-            admitted,
-            created_at: now(),
-        };
+        let record = VersionRecord { name: name.clone(), version: version.clone(), admitted, created_at: now() };
         let place = keys::version(tenant, name, version);
         let tenant_key = keys::tenant(tenant);
         let written = self
-            .write_value(
-                &place,
-                Some(&to_bytes(&record)?),
-                Some(Expect::Absent),
-                |batch| batch.expect(tenant_key.clone(), Expect::Present),
-            )
+            .write_value(&place, Some(&to_bytes(&record)?), Some(Expect::Absent), |batch| {
+                batch.expect(tenant_key.clone(), Expect::Present)
+            })
             .await;
         match written {
             Ok(_) => Ok(PutVersion::Created(record)),
@@ -119,9 +102,7 @@ impl Registry {
                 let found = self.version(tenant, name, version)?;
                 match found {
                     Some(found) => same_bytes(found, &record.admitted),
-                    None => Err(RegistryError::Conflict(
-                        "the version was deleted meanwhile".into(),
-                    )),
+                    None => Err(RegistryError::Conflict("the version was deleted meanwhile".into())),
                 }
             }
             Err(e) => Err(e),
@@ -145,10 +126,7 @@ impl Registry {
     ) -> Result<Option<Versioned<VersionRecord>>, RegistryError> {
         let found = self.read_value(&keys::version(tenant, name, version))?;
         let Some(found) = found else { return Ok(None) };
-        Ok(Some(Versioned {
-            value: parse("component version", &found.value)?,
-            revision: found.revision,
-        }))
+        Ok(Some(Versioned { value: parse("component version", &found.value)?, revision: found.revision }))
     }
 
     /// A component's versions, by version text.
@@ -222,8 +200,7 @@ impl Registry {
                 let Some((name, version)) = text.split_once('/') else {
                     continue;
                 };
-                let (Ok(name), Ok(version)) = (ComponentName::new(name), Version::new(version))
-                else {
+                let (Ok(name), Ok(version)) = (ComponentName::new(name), Version::new(version)) else {
                     continue;
                 };
                 let full = out.len() == limit;
@@ -262,11 +239,8 @@ impl Registry {
                 });
             }
             let place = keys::version(tenant, name, version);
-            let done = self
-                .write_value(&place, None, Some(Expect::Present), |batch| {
-                    batch.expect(pins.clone(), expect)
-                })
-                .await;
+            let done =
+                self.write_value(&place, None, Some(Expect::Present), |batch| batch.expect(pins.clone(), expect)).await;
             match done {
                 Ok(_) => return Ok(()),
                 Err(RegistryError::RevisionMismatch { .. }) => {
@@ -280,19 +254,13 @@ impl Registry {
 }
 
 pub(super) fn version_not_found(name: &ComponentName, version: &Version) -> RegistryError {
-    RegistryError::NotFound {
-        what: "component version",
-        name: format!("{name}@{version}"),
-    }
+    RegistryError::NotFound { what: "component version", name: format!("{name}@{version}") }
 }
 
 fn same_bytes(found: VersionRecord, admitted: &Admitted) -> Result<PutVersion, RegistryError> {
     if found.admitted.digest == admitted.digest {
         Ok(PutVersion::Unchanged(found))
     } else {
-        Err(RegistryError::VersionExists {
-            component: found.name.to_string(),
-            version: found.version.to_string(),
-        })
+        Err(RegistryError::VersionExists { component: found.name.to_string(), version: found.version.to_string() })
     }
 }

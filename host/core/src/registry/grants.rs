@@ -13,20 +13,10 @@ const MAX_ENTRY_BYTES: usize = 512;
 
 impl Registry {
     /// A component's grants; the default (nothing, revision 0) when none were ever given.
-    pub fn grants(
-        &self,
-        tenant: &TenantId,
-        name: &ComponentName,
-    ) -> Result<Versioned<Grants>, RegistryError> {
+    pub fn grants(&self, tenant: &TenantId, name: &ComponentName) -> Result<Versioned<Grants>, RegistryError> {
         match self.read_value(&keys::grants(tenant, name))? {
-            Some(row) => Ok(Versioned {
-                value: parse("grants", &row.value)?,
-                revision: row.revision,
-            }),
-            None => Ok(Versioned {
-                value: Grants::default(),
-                revision: 0,
-            }),
+            Some(row) => Ok(Versioned { value: parse("grants", &row.value)?, revision: row.revision }),
+            None => Ok(Versioned { value: Grants::default(), revision: 0 }),
         }
     }
 
@@ -45,9 +35,7 @@ impl Registry {
         let tenant_key = keys::tenant(tenant);
         let bytes = to_bytes(grants)?;
         self.write_value(&place, Some(&bytes), expect, |batch| {
-            batch
-                .expect(tenant_key.clone(), Expect::Present)
-                .put(pins.clone(), Bytes::new())
+            batch.expect(tenant_key.clone(), Expect::Present).put(pins.clone(), Bytes::new())
         })
         .await
     }
@@ -72,11 +60,7 @@ fn check(grants: &Grants) -> Result<(), RegistryError> {
     }
     let sound = |p: &str| p.starts_with('/') && p.len() <= 4096 && !p.contains('\0');
     let directories = &grants.directories;
-    if directories.len() > MAX_LIST
-        || !directories
-            .iter()
-            .all(|d| sound(&d.host_path) && sound(&d.guest_path))
-    {
+    if directories.len() > MAX_LIST || !directories.iter().all(|d| sound(&d.host_path) && sound(&d.guest_path)) {
         return Err(RegistryError::invalid(
             "directories",
             format!("at most {MAX_LIST} entries with absolute `host_path` and `guest_path`"),

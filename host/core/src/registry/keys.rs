@@ -33,10 +33,7 @@ pub(super) struct Place {
 }
 
 fn place(tenant: &TenantId, rest: &str) -> Place {
-    Place {
-        head: format!("t/{tenant}/{rest}").into_bytes(),
-        parts: format!("t/{tenant}/~/{rest}\0").into_bytes(),
-    }
+    Place { head: format!("t/{tenant}/{rest}").into_bytes(), parts: format!("t/{tenant}/~/{rest}\0").into_bytes() }
 }
 
 /// The prefix of all of a tenant's rows.

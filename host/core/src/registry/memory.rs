@@ -3,8 +3,7 @@
 use crate::error::BoxFuture;
 use crate::id::Digest;
 use crate::store::{
-    Batch, Blobs, Expect, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Row, Store,
-    StoreError,
+    Batch, Blobs, Expect, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Revision, Row, Store, StoreError,
 };
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -37,18 +36,10 @@ impl MemoryStore {
 
 impl State {
     fn apply(&mut self, batch: Batch) -> Result<Revision, StoreError> {
-        check(
-            "batch",
-            batch.expects.len().max(batch.writes.len()),
-            MAX_BATCH_OPS,
-        )?;
+        check("batch", batch.expects.len().max(batch.writes.len()), MAX_BATCH_OPS)?;
         for (key, value) in &batch.writes {
             check("key", key.len(), MAX_KEY_BYTES)?;
-            check(
-                "value",
-                value.as_ref().map_or(0, Bytes::len),
-                MAX_VALUE_BYTES,
-            )?;
+            check("value", value.as_ref().map_or(0, Bytes::len), MAX_VALUE_BYTES)?;
         }
         for (key, expect) in &batch.expects {
             let found = self.rows.get(key).map(|r| r.1);
@@ -58,10 +49,7 @@ impl State {
                 Expect::Revision(r) => found == Some(*r),
             };
             if !holds {
-                return Err(StoreError::Conflict {
-                    key: key.clone(),
-                    found,
-                });
+                return Err(StoreError::Conflict { key: key.clone(), found });
             }
         }
         self.revision += 1;
@@ -86,19 +74,10 @@ impl Store for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Row>, StoreError> {
         let state = self.lock();
         let row = state.rows.get_key_value(key);
-        Ok(row.map(|(key, (value, revision))| Row {
-            key: key.clone(),
-            value: value.clone(),
-            revision: *revision,
-        }))
+        Ok(row.map(|(key, (value, revision))| Row { key: key.clone(), value: value.clone(), revision: *revision }))
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, StoreError> {
         let state = self.lock();
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
@@ -109,11 +88,8 @@ impl Store for MemoryStore {
             .range::<[u8], _>((from, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
             .take(limit);
-        let rows = rows.map(|(key, (value, revision))| Row {
-            key: key.clone(),
-            value: value.clone(),
-            revision: *revision,
-        });
+        let rows =
+            rows.map(|(key, (value, revision))| Row { key: key.clone(), value: value.clone(), revision: *revision });
         Ok(rows.collect())
     }
 

@@ -27,9 +27,7 @@ mod values;
 
 pub use api_keys::{ApiKey, NewKey, Scope, secret_text};
 pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
-pub use buckets::{
-    Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind,
-};
+pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
 pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};
@@ -59,12 +57,7 @@ struct Inner {
 impl Registry {
     pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                store,
-                blobs,
-                pins: pins::Cache::default(),
-                counts: traces::Counts::default(),
-            }),
+            inner: Arc::new(Inner { store, blobs, pins: pins::Cache::default(), counts: traces::Counts::default() }),
         }
     }
 
@@ -96,11 +89,7 @@ pub enum RegistryError {
     #[error("version {version} of `{component}` holds other bytes")]
     VersionExists { component: String, version: String },
     #[error("version {version} of `{component}` is bound to {role}")]
-    InUse {
-        component: String,
-        version: String,
-        role: String,
-    },
+    InUse { component: String, version: String, role: String },
     /// The record's revision is not the expected one.
     #[error("the record has changed")]
     RevisionMismatch { found: Option<Revision> },
@@ -112,11 +101,7 @@ pub enum RegistryError {
     #[error("{0} is not served by this host")]
     NotServed(&'static str),
     #[error("{what} of {size} bytes exceeds the limit of {limit}")]
-    TooLarge {
-        what: &'static str,
-        size: usize,
-        limit: usize,
-    },
+    TooLarge { what: &'static str, size: usize, limit: usize },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -130,37 +115,24 @@ impl RegistryError {
     }
 
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            field: field.into(),
-            reason: reason.into(),
-        }
+        Self::Invalid { field: field.into(), reason: reason.into() }
     }
 }
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// A record out of a row's bytes.
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(
-    what: &str,
-    bytes: &[u8],
-) -> Result<T, RegistryError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, RegistryError> {
     serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt { what: what.into() }.into())
 }
 
 /// A record as a row's bytes.
 pub(crate) fn to_bytes<T: serde::Serialize>(record: &T) -> Result<Vec<u8>, RegistryError> {
-    serde_json::to_vec(record).map_err(|e| {
-        StoreError::Io {
-            stage: "writing a record as JSON",
-            source: Box::new(e),
-        }
-        .into()
-    })
+    serde_json::to_vec(record)
+        .map_err(|e| StoreError::Io { stage: "writing a record as JSON", source: Box::new(e) }.into())
 }
 
 #[cfg(test)]

@@ -45,11 +45,7 @@ impl Registry {
         Ok(self.store().get(&keys::pins(tenant))?.map(|r| r.revision))
     }
 
-    fn resolve(
-        &self,
-        tenant: &TenantId,
-        mut revision: Option<Revision>,
-    ) -> Result<Arc<Pins>, RegistryError> {
+    fn resolve(&self, tenant: &TenantId, mut revision: Option<Revision>) -> Result<Arc<Pins>, RegistryError> {
         loop {
             let resolved = self.read_pins(tenant);
             let after = self.pins_revision(tenant)?;
@@ -75,9 +71,7 @@ impl Registry {
             let mut pinned = Vec::with_capacity(bound.value.entries.len());
             for mut entry in bound.value.entries {
                 let version = self.version(tenant, &entry.component, &entry.version)?;
-                let version = version.ok_or_else(|| StoreError::Corrupt {
-                    what: format!("binding of {role}"),
-                })?;
+                let version = version.ok_or_else(|| StoreError::Corrupt { what: format!("binding of {role}") })?;
                 let refusal = take_refusal(&role, &mut entry);
                 pinned.push(Arc::new(Pinned {
                     role: role.clone(),
@@ -101,9 +95,7 @@ fn take_refusal(role: &Role, entry: &mut BindingEntry) -> Option<String> {
         return None;
     }
     let in_config = match &mut entry.config {
-        Value::Object(config) if config.get("refusal").is_some_and(Value::is_string) => {
-            config.shift_remove("refusal")
-        }
+        Value::Object(config) if config.get("refusal").is_some_and(Value::is_string) => config.shift_remove("refusal"),
         _ => None,
     };
     let in_config = in_config.and_then(|v| v.as_str().map(String::from));

@@ -4,9 +4,7 @@
 //! usage is kept in memory and written later.
 
 use super::usage::day;
-use super::{
-    Registry, RegistryError, TraceRecord, UsageDelta, UsageRow, keys, now, parse, to_bytes,
-};
+use super::{Registry, RegistryError, TraceRecord, UsageDelta, UsageRow, keys, now, parse, to_bytes};
 use crate::id::TenantId;
 use crate::store::{Batch, Expect, MAX_BATCH_OPS, StoreError};
 use std::collections::{BTreeMap, HashMap};
@@ -44,15 +42,9 @@ pub struct Recorder {
 impl Recorder {
     /// The recorder and its writer, a future to be driven beside the requests. Each tenant keeps its newest
     /// `keep_traces` traces.
-    pub fn new(
-        registry: Registry,
-        keep_traces: usize,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(registry: Registry, keep_traces: usize) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, inbox) = mpsc::channel(QUEUE);
-        let recorder = Self {
-            queue,
-            dropped: Arc::default(),
-        };
+        let recorder = Self { queue, dropped: Arc::default() };
         (recorder, write(registry, inbox, keep_traces))
     }
 
@@ -103,10 +95,7 @@ async fn write(registry: Registry, mut inbox: mpsc::Receiver<Recording>, keep: u
     }
 }
 
-async fn write_usage(
-    registry: &Registry,
-    usage: &mut BTreeMap<UsageKey, UsageDelta>,
-) -> Result<(), RegistryError> {
+async fn write_usage(registry: &Registry, usage: &mut BTreeMap<UsageKey, UsageDelta>) -> Result<(), RegistryError> {
     while let Some(entry) = usage.first_entry() {
         let (tenant, day, model) = entry.key().clone();
         // Of a deleted tenant nothing is kept.
@@ -135,14 +124,8 @@ async fn add_usage(
             }
             None => (Expect::Absent, delta),
         };
-        let row = UsageRow {
-            day: day.into(),
-            model: model.into(),
-            total,
-        };
-        let batch = Batch::new()
-            .expect(key.clone(), expect)
-            .put(key.clone(), to_bytes(&row)?);
+        let row = UsageRow { day: day.into(), model: model.into(), total };
+        let batch = Batch::new().expect(key.clone(), expect).put(key.clone(), to_bytes(&row)?);
         match registry.store().commit(batch).await {
             Ok(_) => return Ok(()),
             Err(StoreError::Conflict { .. }) => {}
@@ -151,11 +134,7 @@ async fn add_usage(
     }
 }
 
-async fn write_traces(
-    registry: &Registry,
-    round: &[Recording],
-    keep: usize,
-) -> Result<(), RegistryError> {
+async fn write_traces(registry: &Registry, round: &[Recording], keep: usize) -> Result<(), RegistryError> {
     let mut added: HashMap<&TenantId, usize> = HashMap::new();
     let mut batch = Batch::new();
     for recording in round {

@@ -9,24 +9,14 @@ use crate::store::Expect;
 const MAX_SECRET_BYTES: usize = 64 << 10;
 
 impl Registry {
-    pub async fn set_secret(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        value: &str,
-    ) -> Result<(), RegistryError> {
+    pub async fn set_secret(&self, tenant: &TenantId, name: &str, value: &str) -> Result<(), RegistryError> {
         check_name(name)?;
         self.tenant_row(tenant)?;
         if value.len() > MAX_SECRET_BYTES {
-            return Err(RegistryError::TooLarge {
-                what: "secret",
-                size: value.len(),
-                limit: MAX_SECRET_BYTES,
-            });
+            return Err(RegistryError::TooLarge { what: "secret", size: value.len(), limit: MAX_SECRET_BYTES });
         }
         let place = keys::secret(tenant, name);
-        self.write_value(&place, Some(value.as_bytes()), None, |b| b)
-            .await?;
+        self.write_value(&place, Some(value.as_bytes()), None, |b| b).await?;
         Ok(())
     }
 
@@ -46,24 +36,15 @@ impl Registry {
         let prefix = keys::secrets(tenant);
         let after = after.map(|a| [&prefix[..], a.as_bytes()].concat());
         let rows = self.store().scan(&prefix, after.as_deref(), limit)?;
-        let names = rows
-            .iter()
-            .map(|r| String::from_utf8_lossy(&r.key[prefix.len()..]).into_owned());
+        let names = rows.iter().map(|r| String::from_utf8_lossy(&r.key[prefix.len()..]).into_owned());
         Ok(names.collect())
     }
 
     /// `false` when there was none.
-    pub async fn delete_secret(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-    ) -> Result<bool, RegistryError> {
+    pub async fn delete_secret(&self, tenant: &TenantId, name: &str) -> Result<bool, RegistryError> {
         check_name(name)?;
         let place = keys::secret(tenant, name);
-        match self
-            .write_value(&place, None, Some(Expect::Present), |b| b)
-            .await
-        {
+        match self.write_value(&place, None, Some(Expect::Present), |b| b).await {
             Ok(_) => Ok(true),
             Err(RegistryError::RevisionMismatch { .. }) => Ok(false),
             Err(e) => Err(e),

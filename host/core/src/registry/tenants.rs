@@ -40,31 +40,20 @@ const MAX_MODELS: usize = 64;
 impl Registry {
     /// # Errors
     /// [`RegistryError::Exists`] when there is one of this name.
-    pub async fn create_tenant(
-        &self,
-        id: TenantId,
-        quotas: Quotas,
-    ) -> Result<Tenant, RegistryError> {
+    pub async fn create_tenant(&self, id: TenantId, quotas: Quotas) -> Result<Tenant, RegistryError> {
         check_quotas(&quotas)?;
         // Rows of an earlier tenant of this name, whose deletion was cut off, must not come back to life.
         if self.store().get(&keys::tenant(&id))?.is_none() {
             self.purge(&id).await?;
         }
-        let tenant = Tenant {
-            id,
-            quotas,
-            created_at: now(),
-        };
+        let tenant = Tenant { id, quotas, created_at: now() };
         let key = keys::tenant(&tenant.id);
-        let batch = Batch::new()
-            .expect(key.clone(), Expect::Absent)
-            .put(key, to_bytes(&tenant)?);
+        let batch = Batch::new().expect(key.clone(), Expect::Absent).put(key, to_bytes(&tenant)?);
         match self.store().commit(batch).await {
             Ok(_) => Ok(tenant),
-            Err(StoreError::Conflict { .. }) => Err(RegistryError::Exists {
-                what: "tenant",
-                name: tenant.id.to_string(),
-            }),
+            Err(StoreError::Conflict { .. }) => {
+                Err(RegistryError::Exists { what: "tenant", name: tenant.id.to_string() })
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -85,19 +74,12 @@ impl Registry {
     pub async fn set_quotas(&self, id: &TenantId, quotas: Quotas) -> Result<Tenant, RegistryError> {
         check_quotas(&quotas)?;
         let found = self.tenant_row(id)?;
-        let tenant = Tenant {
-            quotas,
-            ..found.value
-        };
+        let tenant = Tenant { quotas, ..found.value };
         let key = keys::tenant(id);
-        let batch = Batch::new()
-            .expect(key.clone(), Expect::Revision(found.revision))
-            .put(key, to_bytes(&tenant)?);
+        let batch = Batch::new().expect(key.clone(), Expect::Revision(found.revision)).put(key, to_bytes(&tenant)?);
         match self.store().commit(batch).await {
             Ok(_) => Ok(tenant),
-            Err(StoreError::Conflict { found, .. }) => {
-                Err(RegistryError::RevisionMismatch { found })
-            }
+            Err(StoreError::Conflict { found, .. }) => Err(RegistryError::RevisionMismatch { found }),
             Err(e) => Err(e.into()),
         }
     }
@@ -105,9 +87,7 @@ impl Registry {
     /// Removes a tenant with all its rows. From the first commit on, none of its keys is known.
     pub async fn delete_tenant(&self, id: &TenantId) -> Result<(), RegistryError> {
         if *id == TenantId::default_tenant() {
-            return Err(RegistryError::Conflict(
-                "the default tenant cannot be deleted".into(),
-            ));
+            return Err(RegistryError::Conflict("the default tenant cannot be deleted".into()));
         }
         self.tenant_row(id)?;
         let batch = Batch::new().delete(keys::tenant(id));
@@ -120,9 +100,7 @@ impl Registry {
 
     /// Makes the tenant `default` if there is none yet.
     pub async fn ensure_default_tenant(&self) -> Result<(), RegistryError> {
-        let made = self
-            .create_tenant(TenantId::default_tenant(), Quotas::default())
-            .await;
+        let made = self.create_tenant(TenantId::default_tenant(), Quotas::default()).await;
         match made {
             Ok(_) | Err(RegistryError::Exists { .. }) => Ok(()),
             Err(e) => Err(e),
@@ -131,14 +109,8 @@ impl Registry {
 
     pub(super) fn tenant_row(&self, id: &TenantId) -> Result<Versioned<Tenant>, RegistryError> {
         match self.store().get(&keys::tenant(id))? {
-            Some(row) => Ok(Versioned {
-                value: parse("tenant", &row.value)?,
-                revision: row.revision,
-            }),
-            None => Err(RegistryError::NotFound {
-                what: "tenant",
-                name: id.to_string(),
-            }),
+            Some(row) => Ok(Versioned { value: parse("tenant", &row.value)?, revision: row.revision }),
+            None => Err(RegistryError::NotFound { what: "tenant", name: id.to_string() }),
         }
     }
 
@@ -162,9 +134,7 @@ impl Registry {
             if rows.is_empty() {
                 return Ok(());
             }
-            let batch = rows
-                .into_iter()
-                .fold(Batch::new(), |batch, row| batch.delete(row.key));
+            let batch = rows.into_iter().fold(Batch::new(), |batch, row| batch.delete(row.key));
             self.store().commit(batch).await?;
         }
     }
@@ -174,10 +144,7 @@ fn check_quotas(quotas: &Quotas) -> Result<(), RegistryError> {
     let models = quotas.models.as_deref().unwrap_or_default();
     let named = models.iter().all(|m| m.len() <= crate::id::MAX_NAME_BYTES);
     if models.len() > MAX_MODELS || !named {
-        return Err(RegistryError::invalid(
-            "quotas.models",
-            format!("at most {MAX_MODELS} model names"),
-        ));
+        return Err(RegistryError::invalid("quotas.models", format!("at most {MAX_MODELS} model names")));
     }
     Ok(())
 }

@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(future)
 }
 
@@ -25,10 +22,7 @@ fn registry() -> (Registry, Arc<MemoryStore>) {
 async fn with_tenant(name: &str) -> (Registry, TenantId) {
     let (registry, _) = registry();
     let id = TenantId::new(name).unwrap();
-    registry
-        .create_tenant(id.clone(), Quotas::default())
-        .await
-        .unwrap();
+    registry.create_tenant(id.clone(), Quotas::default()).await.unwrap();
     (registry, id)
 }
 
@@ -55,9 +49,7 @@ fn version(s: &str) -> Version {
 
 async fn put(r: &Registry, t: &TenantId, n: &str, v: &str, bytes: &'static [u8]) {
     let bytes = Bytes::from_static(bytes);
-    r.put_version(t, &name(n), &version(v), admitted(&bytes), bytes)
-        .await
-        .unwrap();
+    r.put_version(t, &name(n), &version(v), admitted(&bytes), bytes).await.unwrap();
 }
 
 fn entry(component: &str, v: &str) -> BindingEntry {
@@ -77,26 +69,9 @@ fn a_version_keeps_its_bytes() {
     block_on(async {
         let (r, t) = with_tenant("a").await;
         put(&r, &t, "s", "1", b"one").await;
-        let again = r
-            .put_version(
-                &t,
-                &name("s"),
-                &version("1"),
-                admitted(b"one"),
-                "one".into(),
-            )
-            .await
-            .unwrap();
+        let again = r.put_version(&t, &name("s"), &version("1"), admitted(b"one"), "one".into()).await.unwrap();
         assert!(matches!(again, PutVersion::Unchanged(_)));
-        let other = r
-            .put_version(
-                &t,
-                &name("s"),
-                &version("1"),
-                admitted(b"two"),
-                "two".into(),
-            )
-            .await;
+        let other = r.put_version(&t, &name("s"), &version("1"), admitted(b"two"), "two".into()).await;
         assert!(matches!(other, Err(RegistryError::VersionExists { .. })));
         let digest = admitted(b"one").digest;
         assert_eq!(r.blobs().get(digest).await.unwrap(), "one");
@@ -107,13 +82,8 @@ fn a_version_keeps_its_bytes() {
 fn a_large_admission_record_reads_back() {
     block_on(async {
         let (r, t) = with_tenant("a").await;
-        let record = Admitted {
-            manifest: json!({"config": "x".repeat(20_000)}),
-            ..admitted(b"one")
-        };
-        r.put_version(&t, &name("s"), &version("1"), record.clone(), "one".into())
-            .await
-            .unwrap();
+        let record = Admitted { manifest: json!({"config": "x".repeat(20_000)}), ..admitted(b"one") };
+        r.put_version(&t, &name("s"), &version("1"), record.clone(), "one".into()).await.unwrap();
         let read = r.version(&t, &name("s"), &version("1")).unwrap().unwrap();
         assert_eq!(read.admitted, record);
     });
@@ -149,16 +119,12 @@ fn a_bound_version_cannot_be_deleted_and_a_missing_one_not_bound() {
         let (r, t) = with_tenant("a").await;
         put(&r, &t, "s", "1", b"one").await;
         let role = Role::ShieldInput;
-        r.bind(&t, &role, vec![entry("s", "1")], None)
-            .await
-            .unwrap();
+        r.bind(&t, &role, vec![entry("s", "1")], None).await.unwrap();
         let refused = r.delete_version(&t, &name("s"), &version("1")).await;
         assert!(matches!(refused, Err(RegistryError::InUse { .. })));
         r.unbind(&t, &role, None).await.unwrap();
         assert!(r.binding(&t, &role).unwrap().is_none());
-        r.delete_version(&t, &name("s"), &version("1"))
-            .await
-            .unwrap();
+        r.delete_version(&t, &name("s"), &version("1")).await.unwrap();
         let gone = r.delete_version(&t, &name("s"), &version("1")).await;
         assert!(matches!(gone, Err(RegistryError::NotFound { .. })));
         let missing = r.bind(&t, &role, vec![entry("s", "1")], None).await;
@@ -175,20 +141,14 @@ fn bindings_refuse_what_cannot_fill_the_role_and_what_is_not_served() {
         put(&r, &t, "s", "1", b"one").await;
         let two = vec![entry("s", "1"), entry("s", "1")];
         let tool: Role = "tool/x".parse().unwrap();
-        let canary = BindingEntry {
-            canary: Some(json!({"version": "2", "percent": 5})),
-            ..entry("s", "1")
-        };
+        let canary = BindingEntry { canary: Some(json!({"version": "2", "percent": 5})), ..entry("s", "1") };
         for (role, entries, what) in [
             (Role::Orchestrator, vec![entry("s", "1")], "wrong kind"),
             (tool, two, "two entries of a single role"),
             (Role::PromptStore, vec![], "no entries"),
         ] {
             let refused = r.bind(&t, &role, entries, None).await;
-            assert!(
-                matches!(refused, Err(RegistryError::Invalid { .. })),
-                "{what}"
-            );
+            assert!(matches!(refused, Err(RegistryError::Invalid { .. })), "{what}");
         }
         let refused = r.bind(&t, &Role::ShieldInput, vec![canary], None).await;
         assert!(matches!(refused, Err(RegistryError::NotServed(_))));
@@ -204,10 +164,7 @@ fn binding_changes_by_compare_and_set_and_rolls_back() {
         put(&r, &t, "s", "1", b"one").await;
         put(&r, &t, "s", "2", b"two").await;
         let role = Role::ShieldOutput;
-        let first = r
-            .bind(&t, &role, vec![entry("s", "1")], Some(Expect::Absent))
-            .await
-            .unwrap();
+        let first = r.bind(&t, &role, vec![entry("s", "1")], Some(Expect::Absent)).await.unwrap();
         let nothing = r.rollback(&t, &role, None).await;
         assert!(matches!(nothing, Err(RegistryError::Conflict(_))));
         let at = Some(Expect::Revision(first.revision));
@@ -235,20 +192,13 @@ fn pins_follow_every_change_and_old_ones_stay_as_they_were() {
         put(&r, &t, "s", "2", b"two").await;
         let role = Role::ShieldInput;
         assert!(r.pins(&t).unwrap().entries.is_empty());
-        r.bind(&t, &role, vec![entry("s", "1")], None)
-            .await
-            .unwrap();
+        r.bind(&t, &role, vec![entry("s", "1")], None).await.unwrap();
         let old = r.pins(&t).unwrap();
         assert!(Arc::ptr_eq(&old, &r.pins(&t).unwrap()), "cached");
-        let grants = Grants {
-            models: vec!["*".into()],
-            ..Grants::default()
-        };
+        let grants = Grants { models: vec!["*".into()], ..Grants::default() };
         r.set_grants(&t, &name("s"), &grants, None).await.unwrap();
         assert_eq!(*r.pins(&t).unwrap().all(&role)[0].grants, grants);
-        r.bind(&t, &role, vec![entry("s", "2")], None)
-            .await
-            .unwrap();
+        r.bind(&t, &role, vec![entry("s", "2")], None).await.unwrap();
         let new = r.pins(&t).unwrap();
         assert_eq!(new.all(&role)[0].component.digest, admitted(b"two").digest);
         assert_eq!(old.all(&role)[0].component.digest, admitted(b"one").digest);
@@ -261,17 +211,9 @@ fn a_refusal_text_may_stand_beside_or_in_the_configuration_and_leaves_it() {
     block_on(async {
         let (r, t) = with_tenant("a").await;
         put(&r, &t, "s", "1", b"one").await;
-        let beside = BindingEntry {
-            refusal: Some("beside".into()),
-            ..entry("s", "1")
-        };
-        let within = BindingEntry {
-            config: json!({"refusal": "within", "a": 1}),
-            ..entry("s", "1")
-        };
-        r.bind(&t, &Role::ShieldInput, vec![beside, within], None)
-            .await
-            .unwrap();
+        let beside = BindingEntry { refusal: Some("beside".into()), ..entry("s", "1") };
+        let within = BindingEntry { config: json!({"refusal": "within", "a": 1}), ..entry("s", "1") };
+        r.bind(&t, &Role::ShieldInput, vec![beside, within], None).await.unwrap();
         let pins = r.pins(&t).unwrap();
         let pinned = pins.all(&Role::ShieldInput);
         assert_eq!(pinned[0].refusal.as_deref(), Some("beside"));
@@ -284,12 +226,8 @@ fn a_refusal_text_may_stand_beside_or_in_the_configuration_and_leaves_it() {
 fn a_key_is_found_by_its_secret_until_it_is_rotated_expired_or_deleted() {
     block_on(async {
         let (r, t) = with_tenant("a").await;
-        let new = NewKey {
-            tenant: Some(t.clone()),
-            name: "ci".into(),
-            scopes: vec![Scope::Inference],
-            expires_at: None,
-        };
+        let new =
+            NewKey { tenant: Some(t.clone()), name: "ci".into(), scopes: vec![Scope::Inference], expires_at: None };
         let key = r.create_key(new.clone(), "sk-1").await.unwrap();
         assert_eq!(r.key_by_secret("sk-1").unwrap().unwrap(), key);
         assert!(key.allows(Scope::Inference) && !key.allows(Scope::Components));
@@ -300,10 +238,7 @@ fn a_key_is_found_by_its_secret_until_it_is_rotated_expired_or_deleted() {
         assert!(matches!(elsewhere, Err(RegistryError::NotFound { .. })));
         r.delete_key(Some(&t), &key.id).await.unwrap();
         assert!(r.key_by_secret("sk-2").unwrap().is_none());
-        let old = NewKey {
-            expires_at: Some(now() - 1),
-            ..new
-        };
+        let old = NewKey { expires_at: Some(now() - 1), ..new };
         r.create_key(old, "sk-3").await.unwrap();
         assert!(r.key_by_secret("sk-3").unwrap().is_none());
     });
@@ -329,15 +264,8 @@ fn a_deleted_tenant_leaves_nothing_for_a_new_one_of_its_name() {
     block_on(async {
         let (r, t) = with_tenant("a").await;
         put(&r, &t, "s", "1", b"one").await;
-        r.bind(&t, &Role::ShieldInput, vec![entry("s", "1")], None)
-            .await
-            .unwrap();
-        let new = NewKey {
-            tenant: Some(t.clone()),
-            name: String::new(),
-            scopes: vec![Scope::Admin],
-            expires_at: None,
-        };
+        r.bind(&t, &Role::ShieldInput, vec![entry("s", "1")], None).await.unwrap();
+        let new = NewKey { tenant: Some(t.clone()), name: String::new(), scopes: vec![Scope::Admin], expires_at: None };
         r.create_key(new, "sk-1").await.unwrap();
         let bucket = r.bucket(&t, "b").unwrap();
         let big = BucketValue::bytes(vec![7; 100_000]);
@@ -372,10 +300,7 @@ fn state_values_of_every_size_read_back_and_shrinking_leaves_no_parts() {
         assert!(bucket.delete("a/b", None).await.unwrap());
         assert!(!bucket.delete("a/b", None).await.unwrap());
         for bad in ["", "a\0b", &"k".repeat(201)] {
-            assert!(matches!(
-                bucket.get(bad),
-                Err(RegistryError::Invalid { .. })
-            ));
+            assert!(matches!(bucket.get(bad), Err(RegistryError::Invalid { .. })));
         }
         assert!(r.bucket(&TenantId::default_tenant(), "a/b").is_err());
     });
@@ -390,10 +315,7 @@ fn state_changes_by_compare_and_set_and_lists_by_prefix() {
         let first = bucket.set("x/1", &v, Some(Expect::Absent)).await.unwrap();
         let twice = bucket.set("x/1", &v, Some(Expect::Absent)).await;
         assert!(matches!(twice, Err(RegistryError::RevisionMismatch { .. })));
-        let second = bucket
-            .set("x/1", &v, Some(Expect::Revision(first)))
-            .await
-            .unwrap();
+        let second = bucket.set("x/1", &v, Some(Expect::Revision(first))).await.unwrap();
         let stale = bucket.delete("x/1", Some(Expect::Revision(first))).await;
         assert!(matches!(
             stale,
@@ -462,12 +384,7 @@ fn the_recorder_writes_newest_first_keeps_the_newest_and_sums_usage() {
             recorder.record(Recording {
                 tenant: t.clone(),
                 trace,
-                usage: Some(UsageDelta {
-                    requests: 1,
-                    prompt_tokens: 10,
-                    cached_tokens: 0,
-                    completion_tokens: i,
-                }),
+                usage: Some(UsageDelta { requests: 1, prompt_tokens: 10, cached_tokens: 0, completion_tokens: i }),
             });
         }
         drop(recorder);
@@ -476,17 +393,11 @@ fn the_recorder_writes_newest_first_keeps_the_newest_and_sums_usage() {
         assert_eq!(newest[0].created_us, 7);
         assert_eq!(newest[0].notes[0].len(), 10_000);
         let rest = r.traces(&t, Some(&newest[1].id), 10).unwrap();
-        assert_eq!(
-            rest.iter().map(|t| t.created_us).collect::<Vec<_>>(),
-            [5, 4, 3]
-        );
+        assert_eq!(rest.iter().map(|t| t.created_us).collect::<Vec<_>>(), [5, 4, 3]);
         assert!(r.trace(&t, "../x").unwrap().is_none());
         let usage = r.usage(&t, None, None, 10).unwrap();
         assert_eq!(usage.len(), 1);
-        assert_eq!(
-            (usage[0].total.requests, usage[0].total.completion_tokens),
-            (8, 28)
-        );
+        assert_eq!((usage[0].total.requests, usage[0].total.completion_tokens), (8, 28));
     });
 }
 

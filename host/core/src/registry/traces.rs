@@ -47,9 +47,7 @@ pub struct Span {
 
 /// A fresh trace id for now: inverted time first, so that ids sort newest first, then 32 of the caller's random bits.
 pub fn new_trace_id(random: u32) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_micros() as u64);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
     format!("tr_{:016x}{random:08x}", u64::MAX - now)
 }
 
@@ -99,10 +97,7 @@ impl Registry {
         let place = keys::trace(&r.tenant, &r.trace.id);
         let bytes = fit(&r.trace)?;
         let mut added = values::place_value(&place, None, Some(&bytes))?;
-        added = added.put(
-            keys::trace_age(&r.tenant, r.trace.created_us, &r.trace.id),
-            Vec::new(),
-        );
+        added = added.put(keys::trace_age(&r.tenant, r.trace.created_us, &r.trace.id), Vec::new());
         let mut batch = batch;
         batch.expects.extend(added.expects);
         batch.writes.extend(added.writes);
@@ -110,12 +105,7 @@ impl Registry {
     }
 
     /// Deletes a tenant's oldest traces over `keep`, after `added` more were written.
-    pub(super) async fn trim_traces(
-        &self,
-        tenant: &TenantId,
-        added: usize,
-        keep: usize,
-    ) -> Result<(), RegistryError> {
+    pub(super) async fn trim_traces(&self, tenant: &TenantId, added: usize, keep: usize) -> Result<(), RegistryError> {
         let known = self.inner.counts.change(|c| c.get(tenant).copied());
         let mut count = match known {
             Some(n) => n + added,
@@ -142,18 +132,12 @@ impl Registry {
         Ok(())
     }
 
-    async fn delete_trace(
-        &self,
-        tenant: &TenantId,
-        prefix: &[u8],
-        age_key: &[u8],
-    ) -> Result<(), RegistryError> {
+    async fn delete_trace(&self, tenant: &TenantId, prefix: &[u8], age_key: &[u8]) -> Result<(), RegistryError> {
         let text = String::from_utf8_lossy(&age_key[prefix.len()..]).into_owned();
         let id = text.split_once('-').map_or("", |(_, id)| id);
         let place = keys::trace(tenant, id);
         let age_key = age_key.to_vec();
-        self.write_value(&place, None, None, |b| b.delete(age_key.clone()))
-            .await?;
+        self.write_value(&place, None, None, |b| b.delete(age_key.clone())).await?;
         Ok(())
     }
 
@@ -183,8 +167,7 @@ fn fit(trace: &TraceRecord) -> Result<Vec<u8>, RegistryError> {
     }
     loop {
         let bytes = to_bytes(&small)?;
-        if bytes.len() <= MAX_TRACE_BYTES || (small.components.is_empty() && small.spans.is_empty())
-        {
+        if bytes.len() <= MAX_TRACE_BYTES || (small.components.is_empty() && small.spans.is_empty()) {
             return Ok(bytes);
         }
         small.components.truncate(small.components.len() / 2);

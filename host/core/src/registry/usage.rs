@@ -42,9 +42,7 @@ impl UsageDelta {
             requests: self.requests.saturating_add(other.requests),
             prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
             cached_tokens: self.cached_tokens.saturating_add(other.cached_tokens),
-            completion_tokens: self
-                .completion_tokens
-                .saturating_add(other.completion_tokens),
+            completion_tokens: self.completion_tokens.saturating_add(other.completion_tokens),
         }
     }
 }

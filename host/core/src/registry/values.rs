@@ -28,18 +28,12 @@ pub struct Versioned<T> {
 
 impl<T> Versioned<T> {
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Versioned<U> {
-        Versioned {
-            value: f(self.value),
-            revision: self.revision,
-        }
+        Versioned { value: f(self.value), revision: self.revision }
     }
 }
 
 impl Registry {
-    pub(super) fn read_value(
-        &self,
-        place: &Place,
-    ) -> Result<Option<Versioned<Bytes>>, RegistryError> {
+    pub(super) fn read_value(&self, place: &Place) -> Result<Option<Versioned<Bytes>>, RegistryError> {
         for _ in 0..ATTEMPTS {
             let Some(head) = self.store().get(&place.head)? else {
                 return Ok(None);
@@ -49,22 +43,14 @@ impl Registry {
                 Head::Parts { len } => self.read_parts(place, &head, len)?,
             };
             if let Some(value) = value {
-                return Ok(Some(Versioned {
-                    value,
-                    revision: head.revision,
-                }));
+                return Ok(Some(Versioned { value, revision: head.revision }));
             }
         }
         Err(corrupt(&place.head).into())
     }
 
     /// `None` when a writer came between the head and its parts.
-    fn read_parts(
-        &self,
-        place: &Place,
-        head: &Row,
-        len: usize,
-    ) -> Result<Option<Bytes>, RegistryError> {
+    fn read_parts(&self, place: &Place, head: &Row, len: usize) -> Result<Option<Bytes>, RegistryError> {
         let mut value = Vec::with_capacity(len);
         let mut after = None;
         while value.len() < len {
@@ -114,9 +100,7 @@ impl Registry {
                 Err(e) => return Err(e.into()),
             }
         }
-        Err(RegistryError::Conflict(
-            "the record is being changed by too many at once".into(),
-        ))
+        Err(RegistryError::Conflict("the record is being changed by too many at once".into()))
     }
 }
 
@@ -132,11 +116,7 @@ impl Head {
             Some((&PARTS, len)) => {
                 let len: [u8; 4] = len.try_into().map_err(|_| corrupt(&row.key))?;
                 let len = u32::from_be_bytes(len) as usize;
-                if len <= MAX_LARGE_BYTES {
-                    Ok(Self::Parts { len })
-                } else {
-                    Err(corrupt(&row.key))
-                }
+                if len <= MAX_LARGE_BYTES { Ok(Self::Parts { len }) } else { Err(corrupt(&row.key)) }
             }
             _ => Err(corrupt(&row.key)),
         }
@@ -151,11 +131,7 @@ impl Head {
 }
 
 /// The batch that replaces what `head` holds.
-pub(super) fn place_value(
-    place: &Place,
-    head: Option<&Row>,
-    value: Option<&[u8]>,
-) -> Result<Batch, RegistryError> {
+pub(super) fn place_value(place: &Place, head: Option<&Row>, value: Option<&[u8]>) -> Result<Batch, RegistryError> {
     let old_parts = match head {
         Some(row) => Head::of(row)?.part_count(),
         None => 0,
@@ -171,11 +147,7 @@ pub(super) fn place_value(
         }
         Some(value) => {
             if value.len() > MAX_LARGE_BYTES {
-                return Err(RegistryError::TooLarge {
-                    what: "value",
-                    size: value.len(),
-                    limit: MAX_LARGE_BYTES,
-                });
+                return Err(RegistryError::TooLarge { what: "value", size: value.len(), limit: MAX_LARGE_BYTES });
             }
             let len = (value.len() as u32).to_be_bytes();
             batch = batch.put(place.head.clone(), [&[PARTS], &len[..]].concat());
@@ -197,7 +169,5 @@ fn part_key(place: &Place, index: usize) -> Vec<u8> {
 }
 
 fn corrupt(key: &[u8]) -> StoreError {
-    StoreError::Corrupt {
-        what: String::from_utf8_lossy(key).into_owned(),
-    }
+    StoreError::Corrupt { what: String::from_utf8_lossy(key).into_owned() }
 }

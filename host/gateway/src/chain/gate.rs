@@ -50,16 +50,8 @@ pub enum Moment {
 
 impl Gate {
     pub fn new(shields: usize) -> Self {
-        let judge = || Judge {
-            active: true,
-            cleared: 0,
-            edits: Vec::new(),
-        };
-        Self {
-            base: 0,
-            held: String::new(),
-            judges: (0..shields).map(|_| judge()).collect(),
-        }
+        let judge = || Judge { active: true, cleared: 0, edits: Vec::new() };
+        Self { base: 0, held: String::new(), judges: (0..shields).map(|_| judge()).collect() }
     }
 
     /// Adds text that the shields are being fed.
@@ -92,10 +84,7 @@ impl Gate {
         };
         let cleared = ruling.cleared;
         if cleared < judge.cleared {
-            return Err(format!(
-                "cleared shrank from {} to {cleared}",
-                judge.cleared
-            ));
+            return Err(format!("cleared shrank from {} to {cleared}", judge.cleared));
         }
         if cleared > fed {
             return Err(format!("cleared {cleared} of {fed} bytes"));
@@ -106,9 +95,7 @@ impl Gate {
         let mut last = judge.cleared;
         for Edit { start, end, .. } in &ruling.edits {
             if *start < last || end < start || *end > cleared {
-                return Err(format!(
-                    "edit {start}..{end} is outside {last}..{cleared}, the part just cleared"
-                ));
+                return Err(format!("edit {start}..{end} is outside {last}..{cleared}, the part just cleared"));
             }
             if !self.on_boundary(*start) || !self.on_boundary(*end) {
                 return Err(format!("edit {start}..{end} cuts a character"));
@@ -122,9 +109,7 @@ impl Gate {
                     return Err(format!("{held} bytes were neither cleared nor blocked"));
                 }
                 Moment::Fed { hold_back } if held > u64::from(hold_back) => {
-                    return Err(format!(
-                        "held back {held} bytes, declared at most {hold_back}"
-                    ));
+                    return Err(format!("held back {held} bytes, declared at most {hold_back}"));
                 }
                 _ => {}
             }
@@ -151,12 +136,7 @@ impl Gate {
         let mut at = self.base;
         for cluster in clusters(edits) {
             self.copy(&mut pieces, at, cluster.start);
-            pieces.push(Piece {
-                start: cluster.start,
-                end: cluster.end,
-                text: cluster.text,
-                edited: true,
-            });
+            pieces.push(Piece { start: cluster.start, end: cluster.end, text: cluster.text, edited: true });
             at = cluster.end;
         }
         self.copy(&mut pieces, at, end);
@@ -181,19 +161,12 @@ impl Gate {
     fn copy(&self, pieces: &mut Vec<Piece>, start: u64, end: u64) {
         if start < end {
             let text = &self.held[(start - self.base) as usize..(end - self.base) as usize];
-            pieces.push(Piece {
-                start,
-                end,
-                text: text.into(),
-                edited: false,
-            });
+            pieces.push(Piece { start, end, text: text.into(), edited: false });
         }
     }
 
     fn on_boundary(&self, offset: u64) -> bool {
-        offset
-            .checked_sub(self.base)
-            .is_some_and(|o| self.held.is_char_boundary(o as usize))
+        offset.checked_sub(self.base).is_some_and(|o| self.held.is_char_boundary(o as usize))
     }
 }
 
@@ -220,12 +193,7 @@ fn clusters(sorted: Vec<(usize, Edit)>) -> Vec<Cluster> {
                     std::cmp::Ordering::Greater => {}
                 }
             }
-            _ => out.push(Cluster {
-                start: edit.start,
-                end: edit.end,
-                shield,
-                text: edit.replacement,
-            }),
+            _ => out.push(Cluster { start: edit.start, end: edit.end, shield, text: edit.replacement }),
         }
     }
     out

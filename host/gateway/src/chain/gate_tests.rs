@@ -5,19 +5,11 @@ use proptest::prelude::*;
 use stockade_core::plugin::Violation;
 
 fn edit(start: u64, end: u64, replacement: &str) -> Edit {
-    Edit {
-        start,
-        end,
-        replacement: replacement.into(),
-    }
+    Edit { start, end, replacement: replacement.into() }
 }
 
 fn clear(cleared: u64, edits: Vec<Edit>) -> Ruling {
-    Ruling {
-        cleared,
-        edits,
-        violation: None,
-    }
+    Ruling { cleared, edits, violation: None }
 }
 
 fn text(pieces: &[Piece]) -> String {
@@ -30,20 +22,12 @@ fn broken_rulings_are_named() {
     for (what, ruling, moment) in [
         ("beyond the text", clear(9, vec![]), loose),
         ("inside a character", clear(1, vec![]), loose),
-        (
-            "more held back than declared",
-            clear(0, vec![]),
-            Moment::Fed { hold_back: 7 },
-        ),
+        ("more held back than declared", clear(0, vec![]), Moment::Fed { hold_back: 7 }),
         ("not all at the end", clear(2, vec![]), Moment::Finished),
         ("edit not cleared", clear(2, vec![edit(2, 4, "")]), loose),
         ("edit turned round", clear(8, vec![edit(4, 2, "")]), loose),
         ("edit in a character", clear(8, vec![edit(1, 2, "")]), loose),
-        (
-            "edits overlap",
-            clear(8, vec![edit(0, 4, ""), edit(2, 6, "")]),
-            loose,
-        ),
+        ("edits overlap", clear(8, vec![edit(0, 4, ""), edit(2, 6, "")]), loose),
     ] {
         let mut gate = Gate::new(1);
         gate.push("éééé");
@@ -62,14 +46,11 @@ fn overlapping_edits_become_one_with_the_first_shields_text() {
     let loose = Moment::Fed { hold_back: 100 };
     let mut gate = Gate::new(2);
     gate.push("0123456789");
-    gate.rule(0, clear(10, vec![edit(4, 7, "B")]), loose)
-        .unwrap();
-    gate.rule(1, clear(6, vec![edit(2, 5, "A")]), loose)
-        .unwrap();
+    gate.rule(0, clear(10, vec![edit(4, 7, "B")]), loose).unwrap();
+    gate.rule(1, clear(6, vec![edit(2, 5, "A")]), loose).unwrap();
     // The first shield's edit crosses what the second has cleared, and drags the second's edit with it.
     assert_eq!(text(&gate.release()), "01");
-    gate.rule(1, clear(10, vec![edit(9, 9, "!")]), loose)
-        .unwrap();
+    gate.rule(1, clear(10, vec![edit(9, 9, "!")]), loose).unwrap();
     assert_eq!(text(&gate.release()), "B78!9");
     assert!(gate.release().is_empty());
 }
@@ -94,12 +75,7 @@ struct Word {
 
 impl Word {
     fn new(word: &str, block: bool) -> Self {
-        Self {
-            word: word.into(),
-            block,
-            seen: String::new(),
-            cleared: 0,
-        }
+        Self { word: word.into(), block, seen: String::new(), cleared: 0 }
     }
     fn hold_back(&self) -> u32 {
         self.word.len() as u32
@@ -142,11 +118,8 @@ impl Word {
 fn run(text_in: &str, cuts: &[usize], shields: &mut [Word]) -> (String, bool) {
     let mut gate = Gate::new(shields.len());
     let mut sent = String::new();
-    let mut cuts: Vec<usize> = cuts
-        .iter()
-        .map(|c| c % (text_in.len() + 1))
-        .filter(|c| text_in.is_char_boundary(*c))
-        .collect();
+    let mut cuts: Vec<usize> =
+        cuts.iter().map(|c| c % (text_in.len() + 1)).filter(|c| text_in.is_char_boundary(*c)).collect();
     cuts.extend([0, text_in.len()]);
     cuts.sort_unstable();
     cuts.dedup();
@@ -156,13 +129,7 @@ fn run(text_in: &str, cuts: &[usize], shields: &mut [Word]) -> (String, bool) {
         gate.push(piece);
         let mut blocked = false;
         for (n, shield) in shields.iter_mut().enumerate() {
-            let moment = if end {
-                Moment::Finished
-            } else {
-                Moment::Fed {
-                    hold_back: shield.hold_back(),
-                }
-            };
+            let moment = if end { Moment::Finished } else { Moment::Fed { hold_back: shield.hold_back() } };
             let ruling = shield.feed(piece, end);
             blocked |= ruling.violation.is_some();
             gate.rule(n, ruling, moment).unwrap();

@@ -17,11 +17,7 @@ pub enum InputVerdict {
 }
 
 /// Checks a prompt of any form; masked text takes the prompt's place.
-pub async fn check_prompt(
-    run: &Arc<Run>,
-    model: &ModelId,
-    prompt: &mut Prompt,
-) -> Result<InputVerdict, ApiError> {
+pub async fn check_prompt(run: &Arc<Run>, model: &ModelId, prompt: &mut Prompt) -> Result<InputVerdict, ApiError> {
     if run.pins.all(&Role::ShieldInput).is_empty() {
         return Ok(InputVerdict::Pass);
     }
@@ -41,10 +37,7 @@ pub async fn check_prompt(
 }
 
 /// Checks texts, each as a user's message.
-pub async fn check_texts(
-    run: &Arc<Run>,
-    texts: &mut [&mut String],
-) -> Result<InputVerdict, ApiError> {
+pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<InputVerdict, ApiError> {
     if run.pins.all(&Role::ShieldInput).is_empty() {
         return Ok(InputVerdict::Pass);
     }
@@ -54,10 +47,7 @@ pub async fn check_texts(
     if messages != before {
         if messages.len() != texts.len() {
             run.ended(Status::Failed);
-            return Err(ApiError::new(
-                crate::error::Code::ComponentFailed,
-                "a shield changed the number of texts",
-            ));
+            return Err(ApiError::new(crate::error::Code::ComponentFailed, "a shield changed the number of texts"));
         }
         for (text, message) in texts.iter_mut().zip(&messages) {
             **text = message.joined_text();
@@ -78,10 +68,7 @@ async fn check(run: &Arc<Run>, messages: &mut Vec<Message>) -> Result<InputVerdi
             }
             (Ok(Verdict::Edit(edited)), Mode::Enforce, _) => *messages = edited,
             (Ok(Verdict::Block(violation)), Mode::Enforce, _) => {
-                run.note(format!(
-                    "{} blocked the input: {}",
-                    shield.component, violation.category
-                ));
+                run.note(format!("{} blocked the input: {}", shield.component, violation.category));
                 return Ok(InputVerdict::Refuse(refusal_text(shield, &violation)));
             }
             (Err(e), Mode::Enforce, OnFailure::Block) => {
@@ -89,10 +76,7 @@ async fn check(run: &Arc<Run>, messages: &mut Vec<Message>) -> Result<InputVerdi
                 return Err(super::output::shield_failed(shield, e));
             }
             (Err(e), ..) => {
-                run.note(format!(
-                    "{} failed and was let through: {e}",
-                    shield.component
-                ));
+                run.note(format!("{} failed and was let through: {e}", shield.component));
             }
         }
     }

@@ -50,11 +50,7 @@ pub async fn start(run: &Arc<Run>, mut ask: Ask, n: usize) -> Result<Vec<Choice>
 }
 
 /// Runs the input shields over a prompt; masked text takes its place.
-pub async fn check(
-    run: &Arc<Run>,
-    model: &ModelId,
-    prompt: &mut Prompt,
-) -> Result<InputVerdict, ApiError> {
+pub async fn check(run: &Arc<Run>, model: &ModelId, prompt: &mut Prompt) -> Result<InputVerdict, ApiError> {
     let _span = run.span("input shields");
     let verdict = input::check_prompt(run, model, prompt).await?;
     if verdict != InputVerdict::Pass {
@@ -101,11 +97,7 @@ pub fn ended(end: End) -> Choice {
 }
 
 fn refusal_end(text: String, usage: Usage) -> End {
-    End {
-        reason: FinishReason::ContentFilter,
-        usage,
-        refusal: Some(text),
-    }
+    End { reason: FinishReason::ContentFilter, usage, refusal: Some(text) }
 }
 
 /// What a block shows: the binding's own text, else the shield's, else the host's.
@@ -135,12 +127,7 @@ impl Ask {
             return None;
         };
         let bound = run.pins.one(&Role::Orchestrator)?;
-        let ChatPrompt {
-            messages,
-            tools,
-            tool_choice,
-            ..
-        } = chat.clone();
+        let ChatPrompt { messages, tools, tool_choice, .. } = chat.clone();
         let turn = Turn {
             model: self.model.to_string(),
             messages,

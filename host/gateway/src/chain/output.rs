@@ -8,9 +8,7 @@ use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use stockade_core::limits::LimitKind;
-use stockade_core::plugin::{
-    CallError, Channel, Mode, OnFailure, Pinned, Role, Ruling, ShieldStream,
-};
+use stockade_core::plugin::{CallError, Channel, Mode, OnFailure, Pinned, Role, Ruling, ShieldStream};
 
 /// The host's bound on what a shield may declare as its hold-back, in bytes.
 const MAX_HOLD_BACK: u32 = 64 << 10;
@@ -41,9 +39,7 @@ impl OutputShields {
     /// Opens a session with every bound output shield.
     pub async fn open(run: &Arc<Run>) -> Result<Self, ApiError> {
         let pinned = run.pins.all(&Role::ShieldOutput);
-        let opened = pinned
-            .iter()
-            .map(|shield| run.app.plugins.open_stream(run.call(shield)));
+        let opened = pinned.iter().map(|shield| run.app.plugins.open_stream(run.call(shield)));
         let mut shields = Vec::with_capacity(pinned.len());
         for (pinned, opened) in pinned.iter().zip(join_all(opened).await) {
             let stream = match opened {
@@ -54,17 +50,9 @@ impl OutputShields {
                 }
             };
             let hold_back = stream.as_ref().map_or(0, |s| s.hold_back());
-            shields.push(Shield {
-                pinned: pinned.clone(),
-                stream,
-                hold_back: hold_back.min(MAX_HOLD_BACK),
-            });
+            shields.push(Shield { pinned: pinned.clone(), stream, hold_back: hold_back.min(MAX_HOLD_BACK) });
         }
-        Ok(Self {
-            run: run.clone(),
-            shields,
-            channels: BTreeMap::new(),
-        })
+        Ok(Self { run: run.clone(), shields, channels: BTreeMap::new() })
     }
 
     /// Whether no shield is bound: text may pass untouched.
@@ -79,10 +67,7 @@ impl OutputShields {
         let gate = Self::gate(&mut self.channels, &self.shields, channel);
         gate.push(text);
         if gate.held_bytes() > MAX_HELD_BYTES {
-            return Err(ApiError::new(
-                Code::ComponentFailed,
-                "the output shields hold back too much",
-            ));
+            return Err(ApiError::new(Code::ComponentFailed, "the output shields hold back too much"));
         }
         let rulings = self.shields.iter_mut().map(async |s| match &mut s.stream {
             Some(stream) => Some(stream.feed(channel, text).await),
@@ -105,11 +90,7 @@ impl OutputShields {
         self.judge(channel, rulings, true)
     }
 
-    fn gate<'a>(
-        channels: &'a mut BTreeMap<Channel, Gate>,
-        shields: &[Shield],
-        channel: Channel,
-    ) -> &'a mut Gate {
+    fn gate<'a>(channels: &'a mut BTreeMap<Channel, Gate>, shields: &[Shield], channel: Channel) -> &'a mut Gate {
         channels.entry(channel).or_insert_with(|| {
             let mut gate = Gate::new(shields.len());
             for (i, shield) in shields.iter().enumerate() {
@@ -132,21 +113,13 @@ impl OutputShields {
             let Some(ruling) = ruling else { continue };
             let shield = &self.shields[i];
             let pinned = shield.pinned.clone();
-            let moment = if finished {
-                Moment::Finished
-            } else {
-                Moment::Fed {
-                    hold_back: shield.hold_back,
-                }
-            };
+            let moment = if finished { Moment::Finished } else { Moment::Fed { hold_back: shield.hold_back } };
             let failure = match ruling {
                 Err(e) => e,
                 Ok(ruling) if pinned.mode == Mode::Observe => {
                     if let Some(violation) = ruling.violation {
-                        self.run.note(format!(
-                            "{} would have blocked: {} (observe)",
-                            pinned.component, violation.category
-                        ));
+                        self.run
+                            .note(format!("{} would have blocked: {} (observe)", pinned.component, violation.category));
                         // It has said what it had to say.
                         self.drop_shield(i);
                     }
@@ -158,10 +131,8 @@ impl OutputShields {
                     match gate.rule(i, ruling, moment) {
                         Ok(()) => {
                             if let (Some(violation), None) = (violation, &refusal) {
-                                self.run.note(format!(
-                                    "{} blocked the output: {}",
-                                    pinned.component, violation.category
-                                ));
+                                self.run
+                                    .note(format!("{} blocked the output: {}", pinned.component, violation.category));
                                 refusal = Some(refusal_text(&pinned, &violation));
                             }
                             continue;
@@ -178,10 +149,7 @@ impl OutputShields {
             self.drop_shield(i);
         }
         let gate = Self::gate(&mut self.channels, &self.shields, channel);
-        Ok(Judged {
-            pieces: gate.release(),
-            refusal,
-        })
+        Ok(Judged { pieces: gate.release(), refusal })
     }
 
     fn drop_shield(&mut self, i: usize) {
@@ -197,10 +165,7 @@ fn tolerate(run: &Run, shield: &Pinned, e: CallError) -> Result<(), ApiError> {
     if shield.on_failure == OnFailure::Block && shield.mode == Mode::Enforce {
         return Err(shield_failed(shield, e));
     }
-    run.note(format!(
-        "{} failed and was let through: {e}",
-        shield.component
-    ));
+    run.note(format!("{} failed and was let through: {e}", shield.component));
     Ok(())
 }
 
@@ -211,16 +176,9 @@ pub fn shield_failed(shield: &Pinned, e: CallError) -> ApiError {
     if host {
         return error;
     }
-    let mut failed = ApiError {
-        code: Code::ComponentFailed,
-        param: None,
-        retry_after: None,
-        ..error
-    };
+    let mut failed = ApiError { code: Code::ComponentFailed, param: None, retry_after: None, ..error };
     if failed.field("limit").is_none() {
         failed = failed.with("limit", "trap");
     }
-    failed
-        .with("component", shield.component.name.as_str())
-        .with("version", shield.component.version.as_str())
+    failed.with("component", shield.component.name.as_str()).with("version", shield.component.version.as_str())
 }

@@ -23,10 +23,7 @@ const MAX_MERGED_BYTES: usize = 4096;
 
 enum Source {
     Model(EventStream),
-    Turn {
-        stream: TurnStream,
-        component: String,
-    },
+    Turn { stream: TurnStream, component: String },
 }
 
 impl Source {
@@ -81,11 +78,7 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         shields,
         calls: ToolCalls::default(),
         logprobs: Logprobs::default(),
-        spent: Spent {
-            model,
-            prompt,
-            written: String::new(),
-        },
+        spent: Spent { model, prompt, written: String::new() },
         counted: false,
         tx,
     };
@@ -160,9 +153,7 @@ impl Pump {
                     self.run.took(end.usage);
                     self.counted = true;
                     if end.reason == FinishReason::Cancelled {
-                        return Err(
-                            ApiError::from(stockade_core::infer::InferError::Cancelled).into()
-                        );
+                        return Err(ApiError::from(stockade_core::infer::InferError::Cancelled).into());
                     }
                     let refusal = self.finish().await?;
                     let end = match refusal {
@@ -295,8 +286,7 @@ impl Spent {
             Event::Text(delta) => self.written.push_str(&delta.text),
             Event::Reasoning { text } => self.written.push_str(text),
             Event::ToolCall(delta) => {
-                self.written
-                    .push_str(delta.name.as_deref().unwrap_or_default());
+                self.written.push_str(delta.name.as_deref().unwrap_or_default());
                 self.written.push_str(&delta.arguments);
             }
             Event::End(_) => {}
@@ -305,11 +295,7 @@ impl Spent {
 
     fn usage(&self, inference: &dyn Inference) -> Usage {
         let options = TokenizeOptions::default();
-        let count = |text: &str| {
-            inference
-                .tokenize(&self.model, text, options)
-                .map(|t| t.len())
-        };
+        let count = |text: &str| inference.tokenize(&self.model, text, options).map(|t| t.len());
         let prompt = match &self.prompt {
             Prompt::Chat(chat) => inference.render(&self.model, chat).map(|r| r.tokens.len()),
             Prompt::Text(text) => count(text),
@@ -393,10 +379,7 @@ impl Logprobs {
             if *end > cleared && !last {
                 break;
             }
-            let edited = *start < self.masked
-                || pieces
-                    .iter()
-                    .any(|p| p.edited && p.start < *end && *start < p.end);
+            let edited = *start < self.masked || pieces.iter().any(|p| p.edited && p.start < *end && *start < p.end);
             if let Some((.., entry)) = self.waiting.pop_front()
                 && !edited
             {

@@ -33,12 +33,7 @@ impl ToolCalls {
         let name = delta.name.clone().unwrap_or_default();
         self.calls.insert(
             delta.index,
-            Call {
-                id: delta.id.clone(),
-                name_bytes: name.len() as u64,
-                name: String::new(),
-                announced: false,
-            },
+            Call { id: delta.id.clone(), name_bytes: name.len() as u64, name: String::new(), announced: false },
         );
         format!("{name}\n{}", delta.arguments)
     }
@@ -84,31 +79,18 @@ mod tests {
     use super::*;
 
     fn piece(start: u64, text: &str) -> Piece {
-        Piece {
-            start,
-            end: start + text.len() as u64,
-            text: text.into(),
-            edited: false,
-        }
+        Piece { start, end: start + text.len() as u64, text: text.into(), edited: false }
     }
 
     #[test]
     fn name_and_arguments_come_apart_at_every_cut() {
-        let first = ToolCallDelta {
-            index: 0,
-            id: Some("c".into()),
-            name: Some("search".into()),
-            arguments: "{\"q\":".into(),
-        };
+        let first =
+            ToolCallDelta { index: 0, id: Some("c".into()), name: Some("search".into()), arguments: "{\"q\":".into() };
         let whole = "search\n{\"q\":1}";
         for a in 0..=whole.len() {
             for b in a..=whole.len() {
                 let mut calls = ToolCalls::default();
-                let more = ToolCallDelta {
-                    index: 0,
-                    arguments: "1}".into(),
-                    ..ToolCallDelta::default()
-                };
+                let more = ToolCallDelta { index: 0, arguments: "1}".into(), ..ToolCallDelta::default() };
                 assert_eq!(calls.text(&first) + &calls.text(&more), whole);
                 let (mut name, mut arguments) = (String::new(), String::new());
                 for (start, text) in [(0, &whole[..a]), (a, &whole[a..b]), (b, &whole[b..])] {

@@ -25,10 +25,8 @@ pub async fn tokenize(
     let tokens = match text {
         Some(text) => {
             let f = Fields::root(&body)?;
-            let options = TokenizeOptions {
-                add_special: f.bool("add_special_tokens")?.unwrap_or(true),
-                parse_special: true,
-            };
+            let options =
+                TokenizeOptions { add_special: f.bool("add_special_tokens")?.unwrap_or(true), parse_special: true };
             app.inference.tokenize(&model.id, &text, options)?
         }
         None => {
@@ -76,10 +74,7 @@ pub async fn detokenize(
 pub async fn info(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
     let model = default_model(&app, &caller)?;
-    let special = TokenizeOptions {
-        add_special: true,
-        parse_special: false,
-    };
+    let special = TokenizeOptions { add_special: true, parse_special: false };
     let begin = app.inference.tokenize(&model.id, "", special)?;
     let begin = match begin.first() {
         Some(id) => Value::from(app.inference.detokenize(&model.id, &[*id])?),

@@ -18,11 +18,7 @@ struct Body {
     entries: Vec<BindingEntry>,
 }
 
-pub async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let mut bindings = app.registry.bindings(&caller.tenant)?;
     let role = |b: &BoundAt| b.value.role.to_string();
@@ -35,11 +31,7 @@ pub async fn list(
     Ok(page.reply(&data, |b| b["role"].as_str().unwrap_or_default().to_owned()))
 }
 
-pub async fn get(
-    State(app): State<App>,
-    caller: Caller,
-    Path(role): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn get(State(app): State<App>, caller: Caller, Path(role): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let role = parse(&role)?;
     let bound = app.registry.binding(&caller.tenant, &role)?;
@@ -60,17 +52,12 @@ pub async fn put(
     let body: Body = body.read()?;
     // What a request will call is loaded before it is bound, so that no request waits for it.
     for entry in &body.entries {
-        let found = app
-            .registry
-            .version(&caller.tenant, &entry.component, &entry.version)?;
+        let found = app.registry.version(&caller.tenant, &entry.component, &entry.version)?;
         if let Some(version) = found {
             app.plugins.warm(&version.component()).await?;
         }
     }
-    let bound = app
-        .registry
-        .bind(&caller.tenant, &role, body.entries, expect)
-        .await?;
+    let bound = app.registry.bind(&caller.tenant, &role, body.entries, expect).await?;
     tracing::info!(tenant = %caller.tenant, %role, revision = bound.revision, "role bound");
     Ok(answer(&bound))
 }
@@ -97,10 +84,7 @@ pub async fn rollback(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Some(role) = path.strip_suffix("/rollback") else {
-        return Err(ApiError::new(
-            Code::MethodNotAllowed,
-            "the route does not take this method",
-        ));
+        return Err(ApiError::new(Code::MethodNotAllowed, "the route does not take this method"));
     };
     caller.need(Scope::Components)?;
     let role = parse(role)?;
@@ -111,8 +95,7 @@ pub async fn rollback(
 }
 
 fn parse(role: &str) -> Result<Role, ApiError> {
-    role.parse::<Role>()
-        .map_err(|e| ApiError::new(Code::InvalidRequest, e.to_string()))
+    role.parse::<Role>().map_err(|e| ApiError::new(Code::InvalidRequest, e.to_string()))
 }
 
 fn shown(bound: &BoundAt) -> Value {

@@ -17,8 +17,7 @@ use std::sync::Arc;
 use stockade_core::Digest;
 use stockade_core::limits::CallUsage;
 use stockade_core::plugin::{
-    AdmitError, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason, Role,
-    TraceLog,
+    AdmitError, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason, Role, TraceLog,
 };
 use stockade_core::registry::{PutVersion, RegistryError, Scope, VersionRecord};
 
@@ -50,17 +49,10 @@ pub async fn put(
         if found.admitted.digest == digest {
             return Ok(reply::json(&shown(&found)));
         }
-        return Err(RegistryError::VersionExists {
-            component: name.to_string(),
-            version: version.to_string(),
-        }
-        .into());
+        return Err(RegistryError::VersionExists { component: name.to_string(), version: version.to_string() }.into());
     }
     let admitted = app.plugins.admit(&caller.tenant, bytes.clone()).await?;
-    let put = app
-        .registry
-        .put_version(&caller.tenant, &name, &version, admitted, bytes)
-        .await?;
+    let put = app.registry.put_version(&caller.tenant, &name, &version, admitted, bytes).await?;
     Ok(match put {
         PutVersion::Created(record) => {
             tracing::info!(tenant = %caller.tenant, component = %record.component(), "component stored");
@@ -70,15 +62,9 @@ pub async fn put(
     })
 }
 
-pub async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
-    let components = app
-        .registry
-        .components(&caller.tenant, page.after(), page.limit)?;
+    let components = app.registry.components(&caller.tenant, page.after(), page.limit)?;
     Ok(page.reply(&components, |c| c.name.to_string()))
 }
 
@@ -92,13 +78,8 @@ pub async fn get(
     let name = component_name(&name)?;
     let found = app.registry.component(&caller.tenant, &name)?;
     let found = found.ok_or_else(|| ApiError::not_found("component", name.as_str()))?;
-    let versions = app
-        .registry
-        .versions(&caller.tenant, &name, page.after(), page.limit)?;
-    let next = versions
-        .last()
-        .filter(|_| versions.len() == page.limit)
-        .map(|v| v.version.clone());
+    let versions = app.registry.versions(&caller.tenant, &name, page.after(), page.limit)?;
+    let next = versions.last().filter(|_| versions.len() == page.limit).map(|v| v.version.clone());
     let versions: Vec<Value> = versions.iter().map(shown).collect();
     Ok(reply::json(&json!({
         "name": name,
@@ -125,9 +106,7 @@ pub async fn delete_version(
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Components)?;
     let (name, version) = (component_name(&name)?, component_version(&version)?);
-    app.registry
-        .delete_version(&caller.tenant, &name, &version)
-        .await?;
+    app.registry.delete_version(&caller.tenant, &name, &version).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -142,10 +121,7 @@ pub async fn get_grants(
     if grants.revision == 0 && app.registry.component(&caller.tenant, &name)?.is_none() {
         return Err(ApiError::not_found("component", name.as_str()));
     }
-    Ok(reply::tagged(
-        reply::json(&with_revision(json!(grants.value), grants.revision)),
-        grants.revision,
-    ))
+    Ok(reply::tagged(reply::json(&with_revision(json!(grants.value), grants.revision)), grants.revision))
 }
 
 pub async fn put_grants(
@@ -165,22 +141,11 @@ pub async fn put_grants(
     // A directory of the host is nothing that a tenant can give away.
     if !grants.directories.is_empty() {
         let operator = caller.need_operator();
-        operator.map_err(|_| {
-            ApiError::new(
-                Code::Forbidden,
-                "only an admin key of the host may grant directories",
-            )
-        })?;
+        operator.map_err(|_| ApiError::new(Code::Forbidden, "only an admin key of the host may grant directories"))?;
     }
     let expect = reply::precondition(&headers)?;
-    let revision = app
-        .registry
-        .set_grants(&caller.tenant, &name, &grants, expect)
-        .await?;
-    Ok(reply::tagged(
-        reply::json(&with_revision(json!(grants), revision)),
-        revision,
-    ))
+    let revision = app.registry.set_grants(&caller.tenant, &name, &grants, expect).await?;
+    Ok(reply::tagged(reply::json(&with_revision(json!(grants), revision)), revision))
 }
 
 pub async fn invoke(
@@ -201,10 +166,7 @@ pub async fn invoke(
     // A bound version is called as it is bound; any other without configuration.
     let component = record.component();
     let bound = pins.entries.values().flatten();
-    let bound = bound
-        .into_iter()
-        .find(|p| p.component == component)
-        .cloned();
+    let bound = bound.into_iter().find(|p| p.component == component).cloned();
     let target = bound.unwrap_or_else(|| {
         Arc::new(Pinned {
             role: unbound_role(&record),
@@ -216,14 +178,7 @@ pub async fn invoke(
             refusal: None,
         })
     });
-    let call = Call {
-        tenant: caller.tenant.clone(),
-        request: info.id,
-        target,
-        pins,
-        trace: trace.clone(),
-        depth: 0,
-    };
+    let call = Call { tenant: caller.tenant.clone(), request: info.id, target, pins, trace: trace.clone(), depth: 0 };
     let done = app.plugins.invoke(call, function, args).await;
     let calls = trace.snapshot();
     for call in &calls {
@@ -231,9 +186,7 @@ pub async fn invoke(
         app.metrics.component_call(name, &call.decision);
     }
     match done {
-        Ok(done) => Ok(reply::json(
-            &json!({"result": done.result, "usage": usage(&done.usage)}),
-        )),
+        Ok(done) => Ok(reply::json(&json!({"result": done.result, "usage": usage(&done.usage)}))),
         Err(CallError::Component { code, message, .. }) => {
             let last = calls.last().map(|c| c.usage).unwrap_or_default();
             Ok(reply::json(&json!({

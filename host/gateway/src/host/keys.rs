@@ -17,11 +17,7 @@ use stockade_core::registry::{ApiKey, NewKey, Scope, secret_text};
 /// Names the whole host in place of a tenant.
 const HOST: &str = "*";
 
-pub async fn create(
-    State(app): State<App>,
-    caller: Caller,
-    JsonBody(body): JsonBody,
-) -> Result<Response, ApiError> {
+pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
     caller.need(Scope::Admin)?;
     let f = Fields::root(&body)?;
     let tenant = match f.str("tenant")? {
@@ -39,8 +35,8 @@ pub async fn create(
     let scopes = match f.array("scopes")? {
         None => vec![Scope::Inference],
         Some(list) => {
-            let mut scopes: Vec<Scope> = serde_json::from_value(Value::Array(list.clone()))
-                .map_err(|e| f.wrong("scopes", e.to_string()))?;
+            let mut scopes: Vec<Scope> =
+                serde_json::from_value(Value::Array(list.clone())).map_err(|e| f.wrong("scopes", e.to_string()))?;
             scopes.sort_by_key(|s| *s as u8);
             scopes.dedup();
             scopes
@@ -49,56 +45,31 @@ pub async fn create(
     if tenant.is_none() && scopes != [Scope::Admin] {
         return Err(f.wrong("scopes", "a key of the whole host is an admin key"));
     }
-    let new = NewKey {
-        tenant,
-        name: f.str("name")?.unwrap_or_default().into(),
-        scopes,
-        expires_at: expires_at(&f)?,
-    };
+    let new = NewKey { tenant, name: f.str("name")?.unwrap_or_default().into(), scopes, expires_at: expires_at(&f)? };
     let secret = fresh_secret()?;
     let key = app.registry.create_key(new, &secret).await?;
-    Ok(reply::json_as(
-        StatusCode::CREATED,
-        &shown(&key, Some(&secret)),
-    ))
+    Ok(reply::json_as(StatusCode::CREATED, &shown(&key, Some(&secret))))
 }
 
-pub async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     caller.need(Scope::Admin)?;
-    let keys = app
-        .registry
-        .keys(Some(&caller.tenant), page.after(), page.limit)?;
+    let keys = app.registry.keys(Some(&caller.tenant), page.after(), page.limit)?;
     let data: Vec<Value> = keys.iter().map(|k| shown(k, None)).collect();
     Ok(page.reply(&data, |k| k["id"].as_str().unwrap_or_default().to_owned()))
 }
 
-pub async fn delete(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Admin)?;
     let tenant = owner(&app, &caller, &id)?;
     app.registry.delete_key(tenant.as_ref(), &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-pub async fn rotate(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn rotate(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Admin)?;
     let tenant = owner(&app, &caller, &id)?;
     let secret = fresh_secret()?;
-    let key = app
-        .registry
-        .rotate_key(tenant.as_ref(), &id, &secret)
-        .await?;
+    let key = app.registry.rotate_key(tenant.as_ref(), &id, &secret).await?;
     Ok(reply::json(&shown(&key, Some(&secret))))
 }
 
@@ -142,14 +113,9 @@ fn expires_at(f: &Fields) -> Result<Option<u64>, ApiError> {
     match f.value("expires_at") {
         Some(Value::String(text)) => match seconds(text) {
             Some(at) => Ok(Some(at)),
-            None => Err(f.wrong(
-                "expires_at",
-                "must be seconds since 1970 or like 2030-01-31T12:00:00Z",
-            )),
+            None => Err(f.wrong("expires_at", "must be seconds since 1970 or like 2030-01-31T12:00:00Z")),
         },
-        _ => Ok(f
-            .integer("expires_at", 0..=i64::MAX)?
-            .and_then(|n| u64::try_from(n).ok())),
+        _ => Ok(f.integer("expires_at", 0..=i64::MAX)?.and_then(|n| u64::try_from(n).ok())),
     }
 }
 
@@ -158,13 +124,7 @@ fn seconds(text: &str) -> Option<u64> {
     let (date, time) = text.split_once('T')?;
     let time = time.split('.').next()?;
     let numbers = |s: &str, sep: char| -> Option<Vec<u64>> {
-        s.split(sep)
-            .map(|n| {
-                n.bytes()
-                    .all(|b| b.is_ascii_digit())
-                    .then(|| n.parse().ok())?
-            })
-            .collect()
+        s.split(sep).map(|n| n.bytes().all(|b| b.is_ascii_digit()).then(|| n.parse().ok())?).collect()
     };
     let (date, time) = (numbers(date, '-')?, numbers(time, ':')?);
     let ([year, month, day], [hour, minute, second]) = (&date[..], &time[..]) else {

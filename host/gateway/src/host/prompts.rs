@@ -23,28 +23,21 @@ pub async fn render(
     caller.need_any(&[Scope::Inference, Scope::Components])?;
     let f = Fields::root(&body)?;
     if f.value("template").is_some() {
-        return Err(f.wrong(
-            "template",
-            "is not served: store the prompt and give its name",
-        ));
+        return Err(f.wrong("template", "is not served: store the prompt and give its name"));
     }
     let name = f.need_str("name")?;
     let variables = match f.object("variables")? {
         Some(v) => Value::Object(v.map().clone()),
         None => json!({}),
     };
-    let selector = match (
-        f.integer("version", 1..=i64::from(u32::MAX))?,
-        f.str("label")?,
-    ) {
+    let selector = match (f.integer("version", 1..=i64::from(u32::MAX))?, f.str("label")?) {
         (Some(version), _) => json!({"version": version}),
         (None, Some(label)) => json!({"label": label}),
         (None, None) => json!("latest"),
     };
     let pins = app.registry.pins(&caller.tenant)?;
     let bound = pins.one(&Role::PromptStore).cloned();
-    let target = bound
-        .ok_or_else(|| ApiError::new(Code::NotFound, "the tenant has bound no prompt store"))?;
+    let target = bound.ok_or_else(|| ApiError::new(Code::NotFound, "the tenant has bound no prompt store"))?;
     let call = Call {
         tenant: caller.tenant.clone(),
         request: info.id,

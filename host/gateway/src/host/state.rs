@@ -69,9 +69,6 @@ pub async fn list(
     caller.need(Scope::Components)?;
     let bucket = app.registry.bucket(&caller.tenant, &bucket)?;
     let keys = bucket.list("", page.after(), page.limit)?;
-    let data: Vec<Value> = keys
-        .iter()
-        .map(|k| json!({"key": k.key, "revision": k.revision}))
-        .collect();
+    let data: Vec<Value> = keys.iter().map(|k| json!({"key": k.key, "revision": k.revision})).collect();
     Ok(page.reply(&data, |k| k["key"].as_str().unwrap_or_default().to_owned()))
 }

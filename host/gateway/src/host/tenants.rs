@@ -32,20 +32,11 @@ struct Shown {
 
 impl From<Tenant> for Shown {
     fn from(t: Tenant) -> Self {
-        Self {
-            id: t.id.clone(),
-            name: t.id,
-            quotas: t.quotas,
-            created_at: t.created_at,
-        }
+        Self { id: t.id.clone(), name: t.id, quotas: t.quotas, created_at: t.created_at }
     }
 }
 
-pub async fn create(
-    State(app): State<App>,
-    caller: Caller,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
+pub async fn create(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
     caller.need_operator()?;
     let new: New = body.read()?;
     let quotas = new.quotas.unwrap_or_default();
@@ -53,11 +44,7 @@ pub async fn create(
     Ok(reply::json_as(StatusCode::CREATED, &Shown::from(tenant)))
 }
 
-pub async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     let tenants = if caller.is_operator() {
         app.registry.tenants(page.after(), page.limit)?
     } else if page.after().is_none_or(|a| a < caller.tenant.as_str()) {
@@ -69,11 +56,7 @@ pub async fn list(
     Ok(page.reply(&shown, |t| t.id.to_string()))
 }
 
-pub async fn get(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     let (id, tenant) = reach(&app, &caller, &id)?;
     let tenant = tenant.ok_or_else(|| ApiError::not_found("tenant", id.as_str()))?;
     Ok(reply::json(&Shown::from(tenant)))
@@ -108,11 +91,7 @@ fn merge(mut old: Value, change: &Value) -> Result<Value, ApiError> {
     Ok(old)
 }
 
-pub async fn delete(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     let (id, _) = reach(&app, &caller, &id)?;
     caller.need_operator()?;
     app.registry.delete_tenant(&id).await?;

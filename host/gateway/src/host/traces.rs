@@ -10,23 +10,13 @@ use stockade_core::registry::Scope;
 
 const READERS: [Scope; 2] = [Scope::Inference, Scope::Components];
 
-pub async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     caller.need_any(&READERS)?;
-    let traces = app
-        .registry
-        .traces(&caller.tenant, page.after(), page.limit)?;
+    let traces = app.registry.traces(&caller.tenant, page.after(), page.limit)?;
     Ok(page.reply(&traces, |t| t.id.clone()))
 }
 
-pub async fn get(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need_any(&READERS)?;
     let trace = app.registry.trace(&caller.tenant, &id)?;
     let shown: String = id.chars().take(64).collect();
@@ -35,14 +25,8 @@ pub async fn get(
 }
 
 /// Rows by day and model; written within a fraction of a second after a request's end.
-pub async fn usage(
-    State(app): State<App>,
-    caller: Caller,
-    page: Page,
-) -> Result<Response, ApiError> {
+pub async fn usage(State(app): State<App>, caller: Caller, page: Page) -> Result<Response, ApiError> {
     caller.need_any(&READERS)?;
-    let rows = app
-        .registry
-        .usage(&caller.tenant, None, page.after(), page.limit)?;
+    let rows = app.registry.usage(&caller.tenant, None, page.after(), page.limit)?;
     Ok(page.reply(&rows, |r| format!("{}/{}", r.day, r.model)))
 }

@@ -39,11 +39,7 @@ fn streamed(reply: &Reply) -> Streamed {
             out.name += call["function"]["name"].as_str().unwrap_or_default();
             out.arguments += call["function"]["arguments"].as_str().unwrap_or_default();
         }
-        for entry in choice["logprobs"]["content"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for entry in choice["logprobs"]["content"].as_array().into_iter().flatten() {
             out.logprobs.push(entry["token"].as_str().unwrap().into());
         }
         if let Some(finish) = choice["finish_reason"].as_str() {
@@ -60,8 +56,7 @@ fn word(word: &str, action: &str) -> Value {
 #[tokio::test]
 async fn a_blocked_input_is_a_refusal_without_a_model_token() {
     let host = Host::new().await;
-    host.bind("shield.input", "word", "shield", word("bomb", "block"))
-        .await;
+    host.bind("shield.input", "word", "shield", word("bomb", "block")).await;
     let reply = host.chat("a bomb", json!({})).await;
     let id = reply.header("stockade-trace");
     let whole = reply.expect(200);
@@ -83,14 +78,9 @@ async fn a_blocked_input_is_a_refusal_without_a_model_token() {
 #[tokio::test]
 async fn a_masked_input_reaches_the_model_masked_in_every_dialect() {
     let host = Host::new().await;
-    host.bind("shield.input", "word", "shield", word("bob", "mask"))
-        .await;
+    host.bind("shield.input", "word", "shield", word("bob", "mask")).await;
     host.chat("hi bob", json!({})).await.expect(200);
-    for prompt in [
-        json!("hi bob"),
-        json!(["hi bob"]),
-        json!([104, 105, 32, 98, 111, 98]),
-    ] {
+    for prompt in [json!("hi bob"), json!(["hi bob"]), json!([104, 105, 32, 98, 111, 98])] {
         let body = json!({"model": "m", "prompt": prompt, "echo": true});
         let whole = host.post("/v1/completions", body).await.expect(200);
         assert_eq!(whole["choices"][0]["text"], "hi #hi #");
@@ -106,8 +96,7 @@ async fn a_masked_input_reaches_the_model_masked_in_every_dialect() {
 #[tokio::test]
 async fn input_shields_block_completions_and_embeddings_too() {
     let host = Host::new().await;
-    host.bind("shield.input", "word", "shield", word("bomb", "block"))
-        .await;
+    host.bind("shield.input", "word", "shield", word("bomb", "block")).await;
     let body = json!({"model": "m", "prompt": ["fine", "a bomb"]});
     let whole = host.post("/v1/completions", body).await.expect(200);
     assert_eq!(whole["choices"][0]["finish_reason"], "stop");
@@ -122,10 +111,8 @@ async fn input_shields_block_completions_and_embeddings_too() {
 #[tokio::test]
 async fn a_block_in_mid_stream_sends_nothing_of_the_span_at_any_cut() {
     let host = Host::new().await;
-    host.bind("shield.output", "word", "shield", word("sécret", "block"))
-        .await;
-    host.bind("shield.output", "word2", "shield", word("zzz", "mask"))
-        .await;
+    host.bind("shield.output", "word", "shield", word("sécret", "block")).await;
+    host.bind("shield.output", "word2", "shield", word("zzz", "mask")).await;
     let said = "the code is sécret and more";
     for cut in (1..said.len()).filter(|c| said.is_char_boundary(*c)) {
         let script = script(&[text(&said[..cut]), text(&said[cut..])]);
@@ -148,8 +135,7 @@ async fn a_block_in_mid_stream_sends_nothing_of_the_span_at_any_cut() {
 #[tokio::test]
 async fn the_model_stops_when_a_shield_ends_the_reply() {
     let host = Host::new().await;
-    host.bind("shield.output", "word", "shield", word("xxx", "block"))
-        .await;
+    host.bind("shield.output", "word", "shield", word("xxx", "block")).await;
     host.chat("flood", json!({})).await.expect(200);
     for _ in 0..100 {
         if host.inference.cancelled.load(Ordering::SeqCst) == 1 {
@@ -163,8 +149,7 @@ async fn the_model_stops_when_a_shield_ends_the_reply() {
 #[tokio::test]
 async fn reasoning_and_tool_calls_pass_the_shields_as_well() {
     let host = Host::new().await;
-    host.bind("shield.output", "word", "shield", word("secret", "mask"))
-        .await;
+    host.bind("shield.output", "word", "shield", word("secret", "mask")).await;
     let call = |name: Option<&str>, arguments: &str| {
         Event::ToolCall(ToolCallDelta {
             index: 0,
@@ -174,12 +159,8 @@ async fn reasoning_and_tool_calls_pass_the_shields_as_well() {
         })
     };
     let script = script(&[
-        Event::Reasoning {
-            text: "a sec".into(),
-        },
-        Event::Reasoning {
-            text: "ret thought".into(),
-        },
+        Event::Reasoning { text: "a sec".into() },
+        Event::Reasoning { text: "ret thought".into() },
         text("the secr"),
         text("et"),
         call(Some("find_secret"), "{\"q\": \"se"),
@@ -202,8 +183,7 @@ async fn reasoning_and_tool_calls_pass_the_shields_as_well() {
 #[tokio::test]
 async fn a_tool_call_with_a_forbidden_argument_never_leaves() {
     let host = Host::new().await;
-    host.bind("shield.output", "word", "shield", word("rm -rf", "block"))
-        .await;
+    host.bind("shield.output", "word", "shield", word("rm -rf", "block")).await;
     let call = Event::ToolCall(ToolCallDelta {
         index: 0,
         id: Some("c".into()),
@@ -219,8 +199,7 @@ async fn a_tool_call_with_a_forbidden_argument_never_leaves() {
 #[tokio::test]
 async fn logprobs_follow_their_text_and_those_of_masked_text_stay_behind() {
     let host = Host::new().await;
-    host.bind("shield.output", "word", "shield", word("bc", "mask"))
-        .await;
+    host.bind("shield.output", "word", "shield", word("bc", "mask")).await;
     let script = script(&[text_with_logprobs("ab"), text_with_logprobs("cdb")]);
     let body = json!({"stream": true, "logprobs": true, "top_logprobs": 2});
     let stream = streamed(&host.chat(&script, body).await);
@@ -244,8 +223,7 @@ async fn a_failing_shield_closes_unless_the_binding_says_otherwise() {
             assert_eq!(host.trace(&id).await["status"], "failed");
         }
         let host = Host::new().await;
-        host.bind(role, "broken", "shield", json!({"on_failure": "allow"}))
-            .await;
+        host.bind(role, "broken", "shield", json!({"on_failure": "allow"})).await;
         let reply = host.chat("hello you", json!({})).await;
         let id = reply.header("stockade-trace");
         let whole = reply.expect(200);
@@ -260,8 +238,7 @@ async fn a_failing_shield_closes_unless_the_binding_says_otherwise() {
 #[tokio::test]
 async fn a_shield_that_lies_about_offsets_has_failed() {
     let host = Host::new().await;
-    host.bind("shield.output", "liar", "shield", json!({}))
-        .await;
+    host.bind("shield.output", "liar", "shield", json!({})).await;
     let error = host.chat("hello", json!({})).await.expect(503);
     assert_eq!(error["error"]["code"], "component_failed");
     assert_eq!(error["error"]["limit"], "trap");
@@ -292,15 +269,8 @@ async fn the_orchestrator_answers_in_the_models_place_behind_the_same_shields() 
         {"type": "text", "text": "ret"},
         {"type": "end", "reason": "stop", "usage": {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 2}},
     ]);
-    host.bind(
-        "orchestrator",
-        "says",
-        "orchestrator",
-        json!({"config": {"events": events}}),
-    )
-    .await;
-    host.bind("shield.output", "word", "shield", word("secret", "mask"))
-        .await;
+    host.bind("orchestrator", "says", "orchestrator", json!({"config": {"events": events}})).await;
+    host.bind("shield.output", "word", "shield", word("secret", "mask")).await;
     let whole = host.chat("hi", json!({})).await.expect(200);
     assert_eq!(whole["choices"][0]["message"]["content"], "my #");
     assert_eq!(whole["usage"]["completion_tokens"], 2);
@@ -315,8 +285,7 @@ async fn the_orchestrator_answers_in_the_models_place_behind_the_same_shields() 
 async fn an_orchestrator_without_an_end_has_failed() {
     let host = Host::new().await;
     let config = json!({"config": {"events": [{"type": "text", "text": "half"}]}});
-    host.bind("orchestrator", "says", "orchestrator", config)
-        .await;
+    host.bind("orchestrator", "says", "orchestrator", config).await;
     let stream = streamed(&host.chat("hi", json!({"stream": true})).await);
     assert_eq!(stream.text, "half");
     assert_eq!(stream.error.unwrap()["code"], "component_failed");

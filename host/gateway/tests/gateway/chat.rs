@@ -41,10 +41,7 @@ async fn a_stream_begins_with_the_role_and_ends_with_usage_and_done() {
     let body = json!({"stream": true, "stream_options": {"include_usage": true}});
     let events = host.chat("a b", body).await.events();
     assert_eq!(events.last().unwrap(), "[DONE]");
-    let chunks: Vec<Value> = events[..events.len() - 1]
-        .iter()
-        .map(|e| serde_json::from_str(e).unwrap())
-        .collect();
+    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
     let first = &chunks[0];
     assert_eq!(first["object"], "chat.completion.chunk");
     assert_eq!(first["choices"][0]["delta"]["role"], "assistant");
@@ -55,10 +52,7 @@ async fn a_stream_begins_with_the_role_and_ends_with_usage_and_done() {
     let finish = &chunks[chunks.len() - 2]["choices"][0];
     assert_eq!(finish["finish_reason"], "stop");
     assert_eq!(finish["delta"], json!({}));
-    let text: String = chunks
-        .iter()
-        .filter_map(|c| c["choices"][0]["delta"]["content"].as_str())
-        .collect();
+    let text: String = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(text, "a b");
     let plain = host.chat("a b", json!({"stream": true})).await.events();
     assert!(plain.iter().all(|e| !e.contains("usage")));
@@ -80,19 +74,9 @@ async fn several_choices_have_their_own_index_and_seed_and_count_the_prompt_once
     assert_eq!(texts, ["choice 0", "choice 1", "choice 2"]);
     assert_eq!(whole["usage"]["prompt_tokens"], 7);
     assert_eq!(whole["usage"]["completion_tokens"], 9);
-    let seeds: Vec<_> = host
-        .inference
-        .requests
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|r| r.sampling.seed)
-        .collect();
+    let seeds: Vec<_> = host.inference.requests.lock().unwrap().iter().map(|r| r.sampling.seed).collect();
     assert_eq!(seeds, [Some(5), Some(6), Some(7)]);
-    let events = host
-        .chat("which", json!({"n": 2, "stream": true}))
-        .await
-        .events();
+    let events = host.chat("which", json!({"n": 2, "stream": true})).await.events();
     let finishes: Vec<u64> = events
         .iter()
         .filter_map(|e| serde_json::from_str::<Value>(e).ok())
@@ -123,26 +107,10 @@ async fn sampling_tools_and_format_reach_the_model() {
     let requests = host.inference.requests.lock().unwrap();
     let request = &requests[0];
     let s = &request.sampling;
-    assert_eq!(
-        (s.temperature, s.top_p, s.top_k, s.min_p),
-        (0.5, 0.9, 40, 0.1)
-    );
-    assert_eq!(
-        (
-            s.repetition_penalty,
-            s.frequency_penalty,
-            s.presence_penalty
-        ),
-        (1.1, 0.2, -0.3)
-    );
-    assert_eq!(
-        (s.seed, s.max_tokens, s.logprobs),
-        (Some(u64::MAX), Some(12), Some(3))
-    );
-    assert_eq!(
-        (s.stop.clone(), s.logit_bias.clone()),
-        (vec!["END".to_string()], vec![(5, -100.0)])
-    );
+    assert_eq!((s.temperature, s.top_p, s.top_k, s.min_p), (0.5, 0.9, 40, 0.1));
+    assert_eq!((s.repetition_penalty, s.frequency_penalty, s.presence_penalty), (1.1, 0.2, -0.3));
+    assert_eq!((s.seed, s.max_tokens, s.logprobs), (Some(u64::MAX), Some(12), Some(3)));
+    assert_eq!((s.stop.clone(), s.logit_bias.clone()), (vec!["END".to_string()], vec![(5, -100.0)]));
     assert_eq!(request.constraint, Some(Constraint::JsonObject));
     let Prompt::Chat(chat) = &request.prompt else {
         panic!("a chat");
@@ -188,10 +156,7 @@ async fn tool_calls_come_in_both_forms() {
         .collect();
     assert_eq!(deltas[0][0]["id"], "call_a");
     assert_eq!(deltas[0][0]["type"], "function");
-    assert_eq!(
-        deltas[1],
-        json!([{"index": 0, "function": {"arguments": "1}"}}])
-    );
+    assert_eq!(deltas[1], json!([{"index": 0, "function": {"arguments": "1}"}}]));
     assert_eq!(deltas[2][0]["index"], 1);
 }
 
@@ -249,17 +214,11 @@ async fn what_is_wrong_with_a_request_is_told_in_openais_shape() {
         assert_eq!(error["param"], param, "{more}");
         assert_eq!(error["type"], "invalid_request_error");
         assert_eq!(error["request_id"].as_str(), Some(id.as_str()));
-        let code = if status == 404 {
-            "not_found"
-        } else {
-            "invalid_request"
-        };
+        let code = if status == 404 { "not_found" } else { "invalid_request" };
         assert_eq!(error["code"], code);
     }
     let body = axum::body::Body::from("{\"model\": ");
-    let reply = host
-        .send(request(ADMIN, "POST", "/v1/chat/completions", &[], body))
-        .await;
+    let reply = host.send(request(ADMIN, "POST", "/v1/chat/completions", &[], body)).await;
     assert_eq!(reply.expect(400)["error"]["code"], "invalid_request");
 }
 
@@ -267,13 +226,9 @@ async fn what_is_wrong_with_a_request_is_told_in_openais_shape() {
 async fn a_forced_tool_may_be_one_that_the_tenant_has_bound() {
     let host = Host::new().await;
     host.bind("tool/echo", "echo", "tool", json!({})).await;
-    host.chat("hi", json!({"tool_choice": "required"}))
-        .await
-        .expect(200);
+    host.chat("hi", json!({"tool_choice": "required"})).await.expect(200);
     let named = json!({"type": "function", "function": {"name": "echo"}});
-    host.chat("hi", json!({"tool_choice": named}))
-        .await
-        .expect(200);
+    host.chat("hi", json!({"tool_choice": named})).await.expect(200);
 }
 
 #[tokio::test]

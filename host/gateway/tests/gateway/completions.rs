@@ -30,14 +30,7 @@ async fn every_form_of_prompt_is_taken_and_choices_are_in_order() {
     let requests = host.inference.requests.lock().unwrap().clone();
     assert_eq!(requests[0].sampling.max_tokens, Some(16));
     assert!(matches!(&requests[6].prompt, Prompt::Tokens(t) if t == &[97, 98]));
-    for prompt in [
-        json!([]),
-        json!([[]]),
-        json!([1.5]),
-        json!({"a": 1}),
-        json!([1, "a"]),
-        json!(-1),
-    ] {
+    for prompt in [json!([]), json!([[]]), json!([1.5]), json!({"a": 1}), json!([1, "a"]), json!(-1)] {
         let body = json!({"model": "m", "prompt": prompt});
         let error = host.post("/v1/completions", body).await.expect(400);
         assert_eq!(error["error"]["param"], "prompt");
@@ -47,8 +40,7 @@ async fn every_form_of_prompt_is_taken_and_choices_are_in_order() {
 #[tokio::test]
 async fn an_echoed_prompt_is_scored_without_a_generated_token() {
     let host = Host::new().await;
-    let body =
-        json!({"model": "m", "prompt": [97, 98, 99], "echo": true, "max_tokens": 0, "logprobs": 1});
+    let body = json!({"model": "m", "prompt": [97, 98, 99], "echo": true, "max_tokens": 0, "logprobs": 1});
     let whole = host.post("/v1/completions", body).await.expect(200);
     let choice = &whole["choices"][0];
     assert_eq!(choice["text"], "abc");
@@ -66,8 +58,7 @@ async fn an_echoed_prompt_is_scored_without_a_generated_token() {
     assert!(host.inference.requests.lock().unwrap().is_empty());
     // With a generated token after it, as lm-eval asks.
     let generated = script(&[text_with_logprobs("!"), end(FinishReason::Length)]);
-    let body =
-        json!({"model": "m", "prompt": generated, "echo": true, "max_tokens": 1, "logprobs": 1});
+    let body = json!({"model": "m", "prompt": generated, "echo": true, "max_tokens": 1, "logprobs": 1});
     let whole = host.post("/v1/completions", body).await.expect(200);
     let choice = &whole["choices"][0];
     let tokens = choice["logprobs"]["tokens"].as_array().unwrap();
@@ -84,14 +75,8 @@ async fn a_streamed_completion_writes_the_echo_first() {
         "stream_options": {"include_usage": true}});
     let events = host.post("/v1/completions", body).await.events();
     assert_eq!(events.last().unwrap(), "[DONE]");
-    let chunks: Vec<Value> = events[..events.len() - 1]
-        .iter()
-        .map(|e| serde_json::from_str(e).unwrap())
-        .collect();
-    let text: String = chunks
-        .iter()
-        .filter_map(|c| c["choices"][0]["text"].as_str())
-        .collect();
+    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    let text: String = chunks.iter().filter_map(|c| c["choices"][0]["text"].as_str()).collect();
     assert_eq!(text, "a ba b");
     assert_eq!(chunks[0]["choices"][0]["text"], "a b");
     assert_eq!(chunks.last().unwrap()["usage"]["prompt_tokens"], 7);
@@ -112,15 +97,9 @@ async fn tokenizer_routes_have_vllms_shapes() {
     let body = json!({"messages": [{"role": "user", "content": "yo"}]});
     let tokens = host.post("/tokenize", body).await.expect(200);
     assert_eq!(tokens["count"], 2);
-    let text = host
-        .post("/detokenize", json!({"tokens": [104, 105]}))
-        .await
-        .expect(200);
+    let text = host.post("/detokenize", json!({"tokens": [104, 105]})).await.expect(200);
     assert_eq!(text, json!({"prompt": "hi"}));
-    let error = host
-        .post("/detokenize", json!({"tokens": ["x"]}))
-        .await
-        .expect(400);
+    let error = host.post("/detokenize", json!({"tokens": ["x"]})).await.expect(400);
     assert_eq!(error["error"]["param"], "tokens");
     let info = host.get("/tokenizer_info").await.expect(200);
     assert_eq!(info["bos_token"], "^");

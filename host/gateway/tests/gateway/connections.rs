@@ -50,10 +50,7 @@ impl Served {
     async fn cancelled(&self, n: usize) {
         let started = Instant::now();
         while self.inference.cancelled.load(Ordering::SeqCst) < n {
-            assert!(
-                started.elapsed() < Duration::from_secs(5),
-                "the generation goes on"
-            );
+            assert!(started.elapsed() < Duration::from_secs(5), "the generation goes on");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -92,19 +89,12 @@ async fn a_client_that_leaves_cancels_the_generation_streamed_or_not() {
     let newest = host.newest_trace();
     assert_eq!(newest.status, "cancelled");
     // `hang` in the prompt, `so ` in the completion, a byte a token.
-    assert_eq!(
-        (newest.tokens.prompt_tokens, newest.tokens.completion_tokens),
-        (4, 3)
-    );
+    assert_eq!((newest.tokens.prompt_tokens, newest.tokens.completion_tokens), (4, 3));
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_given_up() {
-    let host = serve(Settings {
-        write_timeout: Duration::from_millis(200),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { write_timeout: Duration::from_millis(200), ..Settings::default() }).await;
     let stream = host.open("flood", json!({"stream": true})).await;
     host.cancelled(1).await;
     drop(stream);
@@ -112,16 +102,9 @@ async fn a_client_that_does_not_read_is_given_up() {
 
 #[tokio::test]
 async fn a_head_that_does_not_end_is_closed() {
-    let host = serve(Settings {
-        header_timeout: Duration::from_millis(200),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { header_timeout: Duration::from_millis(200), ..Settings::default() }).await;
     let mut stream = TcpStream::connect(host.address).await.unwrap();
-    stream
-        .write_all(b"GET /health HTTP/1.1\r\nx: ")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nx: ").await.unwrap();
     let mut rest = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "still open");
@@ -129,11 +112,7 @@ async fn a_head_that_does_not_end_is_closed() {
 
 #[tokio::test]
 async fn a_body_that_does_not_end_is_refused() {
-    let host = serve(Settings {
-        body_timeout: Duration::from_millis(200),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { body_timeout: Duration::from_millis(200), ..Settings::default() }).await;
     let mut stream = TcpStream::connect(host.address).await.unwrap();
     let head = format!(
         "POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: 10\r\n\r\n{{"
@@ -145,22 +124,14 @@ async fn a_body_that_does_not_end_is_refused() {
 
 #[tokio::test]
 async fn quiet_streams_are_kept_open_by_comments() {
-    let host = serve(Settings {
-        keep_alive: Duration::from_millis(50),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { keep_alive: Duration::from_millis(50), ..Settings::default() }).await;
     let mut stream = host.open("hang", json!({"stream": true})).await;
     read_until(&mut stream, ": keep-alive").await;
 }
 
 #[tokio::test]
 async fn a_request_over_its_time_ends_with_an_error() {
-    let host = serve(Settings {
-        request_timeout: Duration::from_millis(200),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { request_timeout: Duration::from_millis(200), ..Settings::default() }).await;
     let mut stream = host.open("hang", json!({"stream": true})).await;
     let seen = read_until(&mut stream, "overloaded").await;
     assert!(seen.contains("so "), "{seen}");
@@ -175,30 +146,18 @@ async fn shutdown_lets_streams_end_refuses_new_ones_and_writes_their_traces() {
     let host = serve(Settings::default()).await;
     let mut stream = host.open("hang", json!({"stream": true})).await;
     read_until(&mut stream, "so ").await;
-    let Served {
-        address,
-        stop,
-        server,
-        registry,
-        ..
-    } = host;
+    let Served { address, stop, server, registry, .. } = host;
     stop.send(()).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     // While a stream still runs the host answers that it is draining.
     let mut probe = TcpStream::connect(address).await.unwrap();
-    probe
-        .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    probe.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let reply = read_until(&mut probe, "draining").await;
     assert!(reply.starts_with("HTTP/1.1 503"), "{reply}");
     assert!(!server.is_finished());
     drop(stream);
     let served = tokio::time::timeout(Duration::from_secs(5), server).await;
-    served
-        .expect("it ends once its requests have")
-        .unwrap()
-        .unwrap();
+    served.expect("it ends once its requests have").unwrap().unwrap();
     let tenant = stockade_core::TenantId::default_tenant();
     assert_eq!(registry.traces(&tenant, None, 10).unwrap().len(), 1);
     assert!(TcpStream::connect(address).await.is_err());
@@ -206,11 +165,7 @@ async fn shutdown_lets_streams_end_refuses_new_ones_and_writes_their_traces() {
 
 #[tokio::test]
 async fn the_drain_time_ends_what_does_not_end_itself() {
-    let host = serve(Settings {
-        drain: Duration::from_millis(100),
-        ..Settings::default()
-    })
-    .await;
+    let host = serve(Settings { drain: Duration::from_millis(100), ..Settings::default() }).await;
     let mut stream = host.open("hang", json!({"stream": true})).await;
     read_until(&mut stream, "so ").await;
     host.stop.send(()).unwrap();

@@ -1,9 +1,6 @@
 //! Scripted models and components, and a client that calls the router in process.
 
-#![allow(
-    dead_code,
-    reason = "the example server uses the fakes without the client"
-)]
+#![allow(dead_code, reason = "the example server uses the fakes without the client")]
 
 use axum::Router;
 use axum::body::Body;
@@ -43,10 +40,7 @@ pub fn script(events: &[Event]) -> String {
 }
 
 pub fn text(text: &str) -> Event {
-    Event::Text(TextDelta {
-        text: text.into(),
-        logprobs: vec![],
-    })
+    Event::Text(TextDelta { text: text.into(), logprobs: vec![] })
 }
 
 /// Text whose every character is a token.
@@ -61,32 +55,18 @@ pub fn text_with_logprobs(text: &str) -> Event {
             logprob: -0.5,
         }
     };
-    Event::Text(TextDelta {
-        text: text.into(),
-        logprobs: text.chars().map(entry).collect(),
-    })
+    Event::Text(TextDelta { text: text.into(), logprobs: text.chars().map(entry).collect() })
 }
 
 pub fn end(reason: FinishReason) -> Event {
-    Event::End(End {
-        reason,
-        usage: Usage {
-            prompt_tokens: 7,
-            cached_tokens: 2,
-            completion_tokens: 3,
-        },
-        refusal: None,
-    })
+    Event::End(End { reason, usage: Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: 3 }, refusal: None })
 }
 
 fn spoken(prompt: &Prompt) -> String {
     match prompt {
-        Prompt::Chat(chat) => chat
-            .messages
-            .iter()
-            .rfind(|m| m.role == Speaker::User)
-            .map(|m| m.joined_text())
-            .unwrap_or_default(),
+        Prompt::Chat(chat) => {
+            chat.messages.iter().rfind(|m| m.role == Speaker::User).map(|m| m.joined_text()).unwrap_or_default()
+        }
         Prompt::Text(text) => text.clone(),
         Prompt::Tokens(ids) => ids.iter().map(|b| *b as u8 as char).collect(),
     }
@@ -138,10 +118,7 @@ impl Inference for FakeInference {
                     cancelled.fetch_add(1, Ordering::SeqCst);
                 }
                 "fail" => {
-                    let failure = InferError::Backend {
-                        stage: "decode",
-                        source: "secret cause".into(),
-                    };
+                    let failure = InferError::Backend { stage: "decode", source: "secret cause".into() };
                     let _ = tx.send(Err(failure)).await;
                 }
                 "fail late" => {
@@ -176,24 +153,15 @@ impl Inference for FakeInference {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>> {
         self.embeds.lock().unwrap().push(request.clone());
         let vectors = request.inputs.iter().map(|_| vec![1.0, 0.0, 0.0, 0.0]);
-        let done = Embeddings {
-            vectors: vectors.collect(),
-            prompt_tokens: 5,
-        };
+        let done = Embeddings { vectors: vectors.collect(), prompt_tokens: 5 };
         Box::pin(async { Ok(done) })
     }
 
-    fn classify(
-        &self,
-        request: ClassifyRequest,
-    ) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
         Box::pin(async move { Err(InferError::UnknownModel(request.model.to_string())) })
     }
 
-    fn log_likelihood(
-        &self,
-        request: ScoreRequest,
-    ) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
         let EmbedInput::Tokens(ids) = request.continuation else {
             panic!("the gateway scores token ids");
         };
@@ -206,17 +174,9 @@ impl Inference for FakeInference {
         Box::pin(async move { Ok(ids.into_iter().map(one).collect()) })
     }
 
-    fn tokenize(
-        &self,
-        _: &ModelId,
-        text: &str,
-        options: TokenizeOptions,
-    ) -> Result<Vec<u32>, InferError> {
+    fn tokenize(&self, _: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
         let begin = options.add_special.then_some(u32::from(b'^'));
-        Ok(begin
-            .into_iter()
-            .chain(text.bytes().map(u32::from))
-            .collect())
+        Ok(begin.into_iter().chain(text.bytes().map(u32::from)).collect())
     }
     fn detokenize(&self, _: &ModelId, tokens: &[u32]) -> Result<String, InferError> {
         let bytes: Vec<u8> = tokens.iter().map(|t| *t as u8).collect();
@@ -224,16 +184,10 @@ impl Inference for FakeInference {
     }
     fn render(&self, _: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError> {
         let text: String = prompt.messages.iter().map(|m| m.joined_text()).collect();
-        Ok(Rendered {
-            tokens: text.bytes().map(u32::from).collect(),
-            text,
-        })
+        Ok(Rendered { tokens: text.bytes().map(u32::from).collect(), text })
     }
     fn load(&self) -> Load {
-        Load {
-            sequences_running: 3,
-            ..Load::default()
-        }
+        Load { sequences_running: 3, ..Load::default() }
     }
 }
 
@@ -262,20 +216,11 @@ fn record(call: &Call, function: &str, decision: &str) {
 
 fn failed(call: &Call, limit: LimitKind) -> CallError {
     record(call, "check", limit.as_str());
-    CallError::Failed {
-        component: call.target.component.to_string(),
-        limit,
-        detail: "as scripted".into(),
-    }
+    CallError::Failed { component: call.target.component.to_string(), limit, detail: "as scripted".into() }
 }
 
 fn violation() -> Violation {
-    Violation {
-        category: "word".into(),
-        message: "the shield's own words".into(),
-        score: None,
-        metadata: Value::Null,
-    }
+    Violation { category: "word".into(), message: "the shield's own words".into(), score: None, metadata: Value::Null }
 }
 
 fn setting(call: &Call, name: &str) -> String {
@@ -296,11 +241,8 @@ impl Plugins for FakePlugins {
                 _ => None,
             };
             let Some(kind) = kind else {
-                let reasons = vec![Reason {
-                    at: "byte 0".into(),
-                    found: "noise".into(),
-                    expected: "a component".into(),
-                }];
+                let reasons =
+                    vec![Reason { at: "byte 0".into(), found: "noise".into(), expected: "a component".into() }];
                 return Err(AdmitError::Invalid { reasons });
             };
             Ok(Admitted {
@@ -382,10 +324,7 @@ impl Plugins for FakePlugins {
             let events = call.target.config.get("events").cloned();
             let events: Vec<Event> = match events {
                 Some(events) => serde_json::from_value(events).unwrap(),
-                None => vec![
-                    text(&format!("turn of {}", turn.messages.len())),
-                    end(FinishReason::Stop),
-                ],
+                None => vec![text(&format!("turn of {}", turn.messages.len())), end(FinishReason::Stop)],
             };
             for event in events {
                 let _ = tx.send(Ok(event)).await;
@@ -394,12 +333,7 @@ impl Plugins for FakePlugins {
         rx
     }
 
-    fn invoke(
-        &self,
-        call: Call,
-        function: String,
-        args: Vec<Value>,
-    ) -> BoxFuture<'_, Result<Invocation, CallError>> {
+    fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>> {
         Box::pin(async move {
             let component = call.target.component.to_string();
             match function.as_str() {
@@ -411,20 +345,10 @@ impl Plugins for FakePlugins {
                     result: json!({"version": 2, "content": {"text": args[0]}}),
                     usage: CallUsage::default(),
                 }),
-                "err" => Err(CallError::Component {
-                    component,
-                    code: "invalid",
-                    message: "no".into(),
-                }),
+                "err" => Err(CallError::Component { component, code: "invalid", message: "no".into() }),
                 "trap" => Err(failed(&call, LimitKind::Trap)),
-                "denied" => Err(CallError::Denied {
-                    component,
-                    what: "bucket `x`".into(),
-                }),
-                _ => Err(CallError::NoFunction {
-                    component,
-                    function,
-                }),
+                "denied" => Err(CallError::Denied { component, what: "bucket `x`".into() }),
+                _ => Err(CallError::NoFunction { component, function }),
             }
         })
     }
@@ -446,12 +370,7 @@ impl ShieldStream for Broken {
 struct Liar;
 impl ShieldStream for Liar {
     fn feed<'a>(&'a mut self, _: Channel, _: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>> {
-        Box::pin(async {
-            Ok(Ruling {
-                cleared: 1_000_000,
-                ..Ruling::default()
-            })
-        })
+        Box::pin(async { Ok(Ruling { cleared: 1_000_000, ..Ruling::default() }) })
     }
     fn finish(&mut self, _: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
         Box::pin(async { Ok(Ruling::default()) })
@@ -482,11 +401,7 @@ impl Word {
                 return ruling;
             }
             *cleared = at + self.word.len();
-            ruling.edits.push(Edit {
-                start: at as u64,
-                end: *cleared as u64,
-                replacement: "#".into(),
-            });
+            ruling.edits.push(Edit { start: at as u64, end: *cleared as u64, replacement: "#".into() });
         }
         let begins = |n: &usize| self.word.get(..*n).is_some_and(|w| seen.ends_with(w));
         let tail = (1..self.word.len()).rev().find(begins).unwrap_or(0);
@@ -497,11 +412,7 @@ impl Word {
 }
 
 impl ShieldStream for Word {
-    fn feed<'a>(
-        &'a mut self,
-        channel: Channel,
-        text: &'a str,
-    ) -> BoxFuture<'a, Result<Ruling, CallError>> {
+    fn feed<'a>(&'a mut self, channel: Channel, text: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>> {
         let ruling = self.rule(channel, text, false);
         Box::pin(async { Ok(ruling) })
     }
@@ -563,23 +474,14 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.bytes)
-            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
     }
     pub fn header(&self, name: &str) -> String {
-        self.headers
-            .get(name)
-            .map(|v| v.to_str().unwrap().to_owned())
-            .unwrap_or_default()
+        self.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
     }
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
-        assert_eq!(
-            self.status,
-            status,
-            "{}",
-            String::from_utf8_lossy(&self.bytes)
-        );
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.bytes));
         if self.bytes.is_empty() {
             return Value::Null;
         }
@@ -589,10 +491,7 @@ impl Reply {
     pub fn events(&self) -> Vec<String> {
         let text = String::from_utf8(self.bytes.to_vec()).unwrap();
         assert!(self.header("content-type").starts_with("text/event-stream"));
-        text.split("\n\n")
-            .filter_map(|e| e.strip_prefix("data: "))
-            .map(String::from)
-            .collect()
+        text.split("\n\n").filter_map(|e| e.strip_prefix("data: ")).map(String::from).collect()
     }
 }
 
@@ -617,11 +516,7 @@ impl Host {
     pub async fn send(&self, request: Request<Body>) -> Reply {
         let reply = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = reply.into_parts();
-        Reply {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            bytes: body.collect().await.unwrap().to_bytes(),
-        }
+        Reply { status: parts.status.as_u16(), headers: parts.headers, bytes: body.collect().await.unwrap().to_bytes() }
     }
 
     pub async fn call(&self, key: &str, method: &str, path: &str, body: &Value) -> Reply {
@@ -659,9 +554,7 @@ impl Host {
             _ => vec![],
         };
         entries.push(entry);
-        self.put(&path, json!({"entries": entries}))
-            .await
-            .expect(200);
+        self.put(&path, json!({"entries": entries})).await.expect(200);
     }
 
     pub async fn upload(&self, key: &str, name: &str, kind: &str) {
@@ -673,15 +566,12 @@ impl Host {
 
     /// A chat whose one message is `said`.
     pub async fn chat(&self, said: &str, more: Value) -> Reply {
-        self.post("/v1/chat/completions", chat_body(said, more))
-            .await
+        self.post("/v1/chat/completions", chat_body(said, more)).await
     }
 
     /// A new tenant and a key of it.
     pub async fn tenant(&self, name: &str, scopes: &[&str]) -> String {
-        let made = self
-            .post("/stockade/v1/tenants", json!({"name": name}))
-            .await;
+        let made = self.post("/stockade/v1/tenants", json!({"name": name})).await;
         assert!([201, 409].contains(&made.status));
         let key = json!({"tenant": name, "name": "test", "scopes": scopes});
         let key = self.post("/stockade/v1/keys", key).await.expect(201);
@@ -709,17 +599,8 @@ pub fn chat_body(said: &str, more: Value) -> Value {
     body
 }
 
-pub fn request(
-    key: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: Body,
-) -> Request<Body> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("authorization", format!("Bearer {key}"));
+pub fn request(key: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {key}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

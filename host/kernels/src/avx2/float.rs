@@ -16,17 +16,10 @@ pub(crate) fn float(ty: WeightType) -> TileKernel<FloatBlock> {
 /// # Safety
 /// As [`TileKernel`] demands.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn float_tile<const TY: usize>(
-    tile: &[u8],
-    activations: &[FloatBlock],
-    sums: &mut [[f32; TILE]],
-) {
+unsafe fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &mut [[f32; TILE]]) {
     let n = sums.len();
     let layout = const { TileLayout::of(WeightType::ALL[TY]) };
-    debug_assert_eq!(
-        activations.len(),
-        tile.len() / layout.block_bytes() * layout.units * n
-    );
+    debug_assert_eq!(activations.len(), tile.len() / layout.block_bytes() * layout.units * n);
     let mut x = activations.as_ptr();
     sums.fill([0.0; TILE]);
     // SAFETY: loads stay inside a block by the layout, and there are `n` activations for every unit. The
@@ -59,8 +52,7 @@ unsafe fn float_tile<const TY: usize>(
         for block in tile.chunks_exact(layout.block_bytes()) {
             let header = Header::load::<TY>(block.as_ptr());
             for j in 0..layout.units {
-                let unit =
-                    FloatUnit::load::<TY>(&header, block.as_ptr().add(layout.unit_offset(j)));
+                let unit = FloatUnit::load::<TY>(&header, block.as_ptr().add(layout.unit_offset(j)));
                 for g in 0..8 {
                     weights[4 * g..4 * g + 4].copy_from_slice(&unit.four::<TY>(g));
                 }
@@ -89,11 +81,8 @@ impl FloatUnit {
     unsafe fn load<const TY: usize>(header: &Header, unit: *const u8) -> Self {
         // SAFETY: the caller gives a whole unit and has the features.
         unsafe {
-            let codes = if const { WeightType::ALL[TY].is_float() } {
-                Unit::zero()
-            } else {
-                Unit::load::<TY>(header, unit)
-            };
+            let codes =
+                if const { WeightType::ALL[TY].is_float() } { Unit::zero() } else { Unit::load::<TY>(header, unit) };
             Self { unit, codes }
         }
     }
@@ -105,12 +94,7 @@ impl FloatUnit {
         unsafe {
             let at = |bytes: usize| {
                 let first = self.unit.add(4 * g * bytes);
-                [
-                    first,
-                    first.add(bytes),
-                    first.add(2 * bytes),
-                    first.add(3 * bytes),
-                ]
+                [first, first.add(bytes), first.add(2 * bytes), first.add(3 * bytes)]
             };
             match WeightType::ALL[TY] {
                 WeightType::F32 => {
@@ -176,10 +160,7 @@ impl FloatUnit {
 }
 
 /// Adds the products of a decoded unit with `N` rows: each 4 columns are a chain, added in order.
-#[allow(
-    clippy::needless_range_loop,
-    reason = "closures of iterators would not be compiled for AVX2"
-)]
+#[allow(clippy::needless_range_loop, reason = "closures of iterators would not be compiled for AVX2")]
 #[inline(always)]
 unsafe fn add_float_products<const N: usize>(
     weights: &[__m256; 32],
@@ -199,11 +180,7 @@ unsafe fn add_float_products<const N: usize>(
             }
             for i in 4 * g + 1..4 * g + 4 {
                 for m in 0..N {
-                    parts[m] = _mm256_fmadd_ps(
-                        weights[i],
-                        _mm256_set1_ps((*x.add(m)).values[i]),
-                        parts[m],
-                    );
+                    parts[m] = _mm256_fmadd_ps(weights[i], _mm256_set1_ps((*x.add(m)).values[i]), parts[m]);
                 }
             }
             for m in 0..N {

@@ -17,14 +17,8 @@ pub(super) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint) -> Self {
-        let prefixed = checkpoint
-            .find("bert.embeddings.word_embeddings.weight")
-            .is_some();
-        Self {
-            checkpoint,
-            prefix: if prefixed { "bert." } else { "" },
-            bytes: Cell::new(0),
-        }
+        let prefixed = checkpoint.find("bert.embeddings.word_embeddings.weight").is_some();
+        Self { checkpoint, prefix: if prefixed { "bert." } else { "" }, bytes: Cell::new(0) }
     }
 
     /// Bytes of all tensors read so far.
@@ -33,15 +27,10 @@ impl<'a> Loader<'a> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let tensor = self
-            .checkpoint
-            .tensor_of(&format!("{}{name}", self.prefix), shape)?;
+        let tensor = self.checkpoint.tensor_of(&format!("{}{name}", self.prefix), shape)?;
         let values = self.checkpoint.read_f32(tensor)?;
         self.bytes.set(self.bytes.get() + 4 * values.len());
-        Tensor::from_vec(values, shape, &Device::Cpu).map_err(|source| ModelError::Tensors {
-            stage: "loading",
-            source,
-        })
+        Tensor::from_vec(values, shape, &Device::Cpu).map_err(|source| ModelError::Tensors { stage: "loading", source })
     }
 }
 
@@ -54,28 +43,16 @@ pub(super) struct Embeddings {
 }
 
 impl Embeddings {
-    pub(super) fn load(
-        loader: &Loader<'_>,
-        config: &ModelConfig,
-        token_types: usize,
-    ) -> Result<Self, ModelError> {
+    pub(super) fn load(loader: &Loader<'_>, config: &ModelConfig, token_types: usize) -> Result<Self, ModelError> {
         let table = |name: &str, rows| {
-            loader.tensor(
-                &format!("embeddings.{name}_embeddings.weight"),
-                &[rows, config.hidden_size],
-            )
+            loader.tensor(&format!("embeddings.{name}_embeddings.weight"), &[rows, config.hidden_size])
         };
         let types = table("token_type", token_types)?;
         let positions = table("position", config.context_tokens)?;
-        let sum = types
-            .narrow(0, 0, 1)
-            .and_then(|first| positions.broadcast_add(&first));
+        let sum = types.narrow(0, 0, 1).and_then(|first| positions.broadcast_add(&first));
         Ok(Self {
             words: table("word", config.vocab_size)?,
-            positions: sum.map_err(|source| ModelError::Tensors {
-                stage: "loading",
-                source,
-            })?,
+            positions: sum.map_err(|source| ModelError::Tensors { stage: "loading", source })?,
             norm: LayerNorm::load(loader, config, "embeddings.LayerNorm")?,
         })
     }
@@ -83,12 +60,8 @@ impl Embeddings {
     /// `[B, T]` ids to `[B, T, C]`.
     pub(super) fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
         let (b, t) = ids.dims2()?;
-        let words = self
-            .words
-            .index_select(&ids.flatten_all()?, 0)?
-            .reshape((b, t, ()))?;
-        self.norm
-            .forward(&words.broadcast_add(&self.positions.narrow(0, 0, t)?)?)
+        let words = self.words.index_select(&ids.flatten_all()?, 0)?.reshape((b, t, ()))?;
+        self.norm.forward(&words.broadcast_add(&self.positions.narrow(0, 0, t)?)?)
     }
 }
 
@@ -105,22 +78,11 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn load(
-        loader: &Loader<'_>,
-        config: &ModelConfig,
-        i: usize,
-    ) -> Result<Self, ModelError> {
+    pub(super) fn load(loader: &Loader<'_>, config: &ModelConfig, i: usize) -> Result<Self, ModelError> {
         let (c, f) = (config.hidden_size, config.intermediate_size);
-        let linear = |part: &str, outputs, inputs| {
-            Linear::load(
-                loader,
-                &format!("encoder.layer.{i}.{part}"),
-                outputs,
-                inputs,
-            )
-        };
-        let norm =
-            |part: &str| LayerNorm::load(loader, config, &format!("encoder.layer.{i}.{part}"));
+        let linear =
+            |part: &str, outputs, inputs| Linear::load(loader, &format!("encoder.layer.{i}.{part}"), outputs, inputs);
+        let norm = |part: &str| LayerNorm::load(loader, config, &format!("encoder.layer.{i}.{part}"));
         Ok(Self {
             heads: config.heads,
             query: linear("attention.self.query", c, c)?,
@@ -139,26 +101,18 @@ impl Layer {
         let attended = self.attention_output.forward(&self.attend(x, mask)?)?;
         let x = self.attention_norm.forward(&(x + attended)?)?;
         let inner = self.intermediate.forward(&x)?.gelu_erf()?;
-        self.output_norm
-            .forward(&(&x + self.output.forward(&inner)?)?)
+        self.output_norm.forward(&(&x + self.output.forward(&inner)?)?)
     }
 
     fn attend(&self, x: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         let d = c / self.heads;
         let heads = |linear: &Linear| -> candle_core::Result<Tensor> {
-            linear
-                .forward(x)?
-                .reshape((b, t, self.heads, d))?
-                .transpose(1, 2)?
-                .contiguous() // [B, H, T, D]
+            linear.forward(x)?.reshape((b, t, self.heads, d))?.transpose(1, 2)?.contiguous() // [B, H, T, D]
         };
         let (q, k, v) = (heads(&self.query)?, heads(&self.key)?, heads(&self.value)?);
-        let scores =
-            (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?.broadcast_add(mask)?;
-        let weights = scores
-            .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
-            .exp()?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?.broadcast_add(mask)?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
         weights.matmul(&v)?.transpose(1, 2)?.reshape((b, t, c)) // [B, H, T, D] -> [B, T, C]
     }
@@ -171,18 +125,10 @@ struct Linear {
 }
 
 impl Linear {
-    fn load(
-        loader: &Loader<'_>,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-    ) -> Result<Self, ModelError> {
+    fn load(loader: &Loader<'_>, name: &str, outputs: usize, inputs: usize) -> Result<Self, ModelError> {
         let weight = loader.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
         Ok(Self {
-            weight: weight.t().map_err(|source| ModelError::Tensors {
-                stage: "loading",
-                source,
-            })?,
+            weight: weight.t().map_err(|source| ModelError::Tensors { stage: "loading", source })?,
             bias: loader.tensor(&format!("{name}.bias"), &[outputs])?,
         })
     }
@@ -214,8 +160,6 @@ impl LayerNorm {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let scaled = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        scaled
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)
+        scaled.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }

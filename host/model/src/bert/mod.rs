@@ -32,42 +32,23 @@ pub struct BertEmbedder {
 ///
 /// # Errors
 /// Another architecture than BERT, a tensor that is missing or of another shape, or no thread.
-pub fn load(
-    checkpoint: &Checkpoint,
-    config: &ModelConfig,
-    threads: usize,
-) -> Result<BertEmbedder, ModelError> {
+pub fn load(checkpoint: &Checkpoint, config: &ModelConfig, threads: usize) -> Result<BertEmbedder, ModelError> {
     let unsupported = |what, found: String| ModelError::unsupported(checkpoint.path(), what, found);
-    let Some(encoder) = config
-        .encoder
-        .as_ref()
-        .filter(|_| config.architecture == Architecture::Bert)
-    else {
-        return Err(unsupported(
-            "as an embedder, architecture",
-            format!("{:?}", config.architecture),
-        ));
+    let Some(encoder) = config.encoder.as_ref().filter(|_| config.architecture == Architecture::Bert) else {
+        return Err(unsupported("as an embedder, architecture", format!("{:?}", config.architecture)));
     };
     if config.hidden_size != config.heads * config.head_dim {
-        let found = format!(
-            "{} heads of {} for {} channels",
-            config.heads, config.head_dim, config.hidden_size
-        );
+        let found = format!("{} heads of {} for {} channels", config.heads, config.head_dim, config.hidden_size);
         return Err(unsupported("attention", found));
     }
     let loader = Loader::new(checkpoint);
     let embeddings = Embeddings::load(&loader, config, encoder.token_types)?;
-    let layers = (0..config.layers)
-        .map(|i| Layer::load(&loader, config, i))
-        .collect::<Result<_, _>>()?;
+    let layers = (0..config.layers).map(|i| Layer::load(&loader, config, i)).collect::<Result<_, _>>()?;
     let threads = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.max(1))
         .thread_name(|i| format!("embed-{i}"))
         .build()
-        .map_err(|e| ModelError::Tensors {
-            stage: "starting its threads",
-            source: candle_core::Error::wrap(e),
-        })?;
+        .map_err(|e| ModelError::Tensors { stage: "starting its threads", source: candle_core::Error::wrap(e) })?;
     Ok(BertEmbedder {
         embeddings,
         layers,
@@ -104,18 +85,11 @@ impl BertEmbedder {
     pub fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
         for text in texts {
             if text.is_empty() || text.len() > self.max_tokens {
-                let reason = format!(
-                    "a text of {} tokens is not in 1..={}",
-                    text.len(),
-                    self.max_tokens
-                );
+                let reason = format!("a text of {} tokens is not in 1..={}", text.len(), self.max_tokens);
                 return Err(ModelError::Input(reason));
             }
             if let Some(id) = text.iter().find(|&&id| id as usize >= self.vocab) {
-                return Err(ModelError::Input(format!(
-                    "token {id} is not below the vocabulary of {}",
-                    self.vocab
-                )));
+                return Err(ModelError::Input(format!("token {id} is not below the vocabulary of {}", self.vocab)));
             }
         }
         // By length, so that little is padded.
@@ -125,40 +99,23 @@ impl BertEmbedder {
         let mut rest = &order[..];
         while let [first, ..] = rest {
             let fits = |n: usize| n * texts[rest[n - 1]].len() <= MAX_BATCH_TOKENS;
-            let n = (1..=rest.len())
-                .take_while(|&n| fits(n))
-                .last()
-                .unwrap_or(1);
+            let n = (1..=rest.len()).take_while(|&n| fits(n)).last().unwrap_or(1);
             debug_assert!(texts[*first].len() <= texts[rest[n - 1]].len());
             let batch: Vec<&[u32]> = rest[..n].iter().map(|&i| &texts[i][..]).collect();
             let run = self.threads.install(|| self.run(&batch));
-            let rows = run.map_err(|source| ModelError::Tensors {
-                stage: "its forward pass",
-                source,
-            })?;
-            rest[..n]
-                .iter()
-                .zip(rows)
-                .for_each(|(&i, row)| embeddings[i] = row);
+            let rows = run.map_err(|source| ModelError::Tensors { stage: "its forward pass", source })?;
+            rest[..n].iter().zip(rows).for_each(|(&i, row)| embeddings[i] = row);
             rest = &rest[n..];
         }
         Ok(embeddings)
     }
 
     fn run(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<Vec<f32>>> {
-        let (b, t) = (
-            texts.len(),
-            texts.iter().map(|text| text.len()).max().unwrap_or(0),
-        );
+        let (b, t) = (texts.len(), texts.iter().map(|text| text.len()).max().unwrap_or(0));
         let padded = |text: &&[u32], i: usize| text.get(i).copied().unwrap_or(0);
-        let ids: Vec<u32> = texts
-            .iter()
-            .flat_map(|text| (0..t).map(move |i| padded(text, i)))
-            .collect();
-        let real: Vec<f32> = texts
-            .iter()
-            .flat_map(|text| (0..t).map(|i| f32::from(u8::from(i < text.len()))))
-            .collect();
+        let ids: Vec<u32> = texts.iter().flat_map(|text| (0..t).map(move |i| padded(text, i))).collect();
+        let real: Vec<f32> =
+            texts.iter().flat_map(|text| (0..t).map(|i| f32::from(u8::from(i < text.len())))).collect();
         let ids = Tensor::from_vec(ids, (b, t), &Device::Cpu)?;
         let real = Tensor::from_vec(real, (b, t), &Device::Cpu)?;
         // 0 for real keys, far below any score for padding: [B, 1, 1, T]
@@ -175,20 +132,13 @@ impl BertEmbedder {
             }
             Pooling::First => x.narrow(1, 0, 1)?.squeeze(1)?,
             Pooling::Last => {
-                let last = texts
-                    .iter()
-                    .enumerate()
-                    .map(|(i, text)| (i * t + text.len() - 1) as u32);
+                let last = texts.iter().enumerate().map(|(i, text)| (i * t + text.len() - 1) as u32);
                 let last = Tensor::from_iter(last, &Device::Cpu)?;
                 x.reshape((b * t, self.hidden))?.index_select(&last, 0)?
             }
         }; // [B, C]
         let scaled = if self.normalize {
-            let length = pooled
-                .sqr()?
-                .sum_keepdim(D::Minus1)?
-                .sqrt()?
-                .maximum(1e-12)?;
+            let length = pooled.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
             pooled.broadcast_div(&length)?
         } else {
             pooled

@@ -47,46 +47,29 @@ pub(super) struct Entry {
 
 impl Header {
     pub(super) fn read(source: &Source) -> Result<Self, ModelError> {
-        let mut reader = Reader {
-            input: BufReader::with_capacity(1 << 16, source.stream(0)),
-            source,
-            left: source.len(),
-        };
+        let mut reader =
+            Reader { input: BufReader::with_capacity(1 << 16, source.stream(0)), source, left: source.len() };
         if reader.bytes(4)? != *b"GGUF" {
             return Err(reader.damaged("does not start with `GGUF`"));
         }
         let version = reader.u32()?;
         if !matches!(version, 2 | 3) {
-            return Err(ModelError::unsupported(
-                source.path(),
-                "GGUF version",
-                version.to_string(),
-            ));
+            return Err(ModelError::unsupported(source.path(), "GGUF version", version.to_string()));
         }
         let n_tensors = reader.u64()?;
         let n_pairs = reader.u64()?;
         // The least a pair takes: length, one byte of key, type, one byte of value. A tensor: length, name, dims, one
         // dim, type, offset.
         reader.check_count("key-value pairs", n_pairs, MAX_KEYS, 8 + 1 + 4 + 1)?;
-        reader.check_count(
-            "tensors",
-            n_tensors,
-            MAX_TENSORS as u64,
-            8 + 1 + 4 + 8 + 4 + 8,
-        )?;
+        reader.check_count("tensors", n_tensors, MAX_TENSORS as u64, 8 + 1 + 4 + 8 + 4 + 8)?;
 
         let mut metadata = BTreeMap::new();
         for _ in 0..n_pairs {
             let key = reader.string()?;
             let ty = reader.u32()?;
-            let value = reader
-                .value(ty)
-                .map_err(|e| reader.within(&format!("key `{}`", printable(&key)), e))?;
+            let value = reader.value(ty).map_err(|e| reader.within(&format!("key `{}`", printable(&key)), e))?;
             if key.is_empty() || metadata.contains_key(&key) {
-                return Err(reader.damaged(format!(
-                    "key `{}` is empty or occurs twice",
-                    printable(&key)
-                )));
+                return Err(reader.damaged(format!("key `{}` is empty or occurs twice", printable(&key))));
             }
             metadata.insert(key, value);
         }
@@ -96,9 +79,9 @@ impl Header {
             Some(_) => metadata.u64("general.alignment").unwrap_or(0),
         };
         if !ALIGNMENTS.contains(&alignment) || !alignment.is_power_of_two() {
-            return Err(reader.damaged(format!(
-                "general.alignment {alignment} is not a power of two in {ALIGNMENTS:?}"
-            )));
+            return Err(
+                reader.damaged(format!("general.alignment {alignment} is not a power of two in {ALIGNMENTS:?}"))
+            );
         }
         let mut names = HashSet::new();
         let mut tensors = Vec::new();
@@ -106,11 +89,7 @@ impl Header {
         for _ in 0..n_tensors {
             let (entry, size) = reader.entry(alignment)?;
             if !names.insert(entry.name.clone()) {
-                return Err(ModelError::tensor(
-                    source.path(),
-                    &entry.name,
-                    "the name occurs twice",
-                ));
+                return Err(ModelError::tensor(source.path(), &entry.name, "the name occurs twice"));
             }
             ranges.push((entry.offset, size, tensors.len()));
             tensors.push(entry);
@@ -137,14 +116,9 @@ fn place(
         // A type of unknown size must start inside the file; it is never read.
         let end = offset.checked_add(size.unwrap_or(1));
         let Some(end) = end.filter(|&end| end <= data_len && offset >= end_before) else {
-            let reason = format!(
-                "{size:?} bytes at {offset} overlap another tensor or exceed the {data_len} bytes of data"
-            );
-            return Err(ModelError::tensor(
-                source.path(),
-                &entry.name,
-                reason.replace("Some(", "").replace(")", ""),
-            ));
+            let reason =
+                format!("{size:?} bytes at {offset} overlap another tensor or exceed the {data_len} bytes of data");
+            return Err(ModelError::tensor(source.path(), &entry.name, reason.replace("Some(", "").replace(")", "")));
         };
         end_before = end;
         entry.offset = data_start + offset;
@@ -153,20 +127,11 @@ fn place(
 }
 
 /// A vocabulary larger than the embedding would let token ids point outside of it.
-pub(super) fn check_vocabulary(
-    file: &Path,
-    metadata: &Metadata,
-    embedding: Option<&Tensor>,
-) -> Result<(), ModelError> {
-    let tokens = metadata
-        .strings("tokenizer.ggml.tokens")
-        .map_or(0, Strings::len);
+pub(super) fn check_vocabulary(file: &Path, metadata: &Metadata, embedding: Option<&Tensor>) -> Result<(), ModelError> {
+    let tokens = metadata.strings("tokenizer.ggml.tokens").map_or(0, Strings::len);
     match embedding {
         Some(embedding) if tokens > embedding.rows => {
-            let reason = format!(
-                "{} rows for a vocabulary of {tokens} tokens",
-                embedding.rows
-            );
+            let reason = format!("{} rows for a vocabulary of {tokens} tokens", embedding.rows);
             Err(ModelError::tensor(file, &embedding.name, reason))
         }
         _ => Ok(()),
@@ -193,31 +158,17 @@ impl<R: Read> Reader<'_, R> {
     }
 
     /// Refuses a count that the rest of the file cannot hold.
-    fn check_count(
-        &self,
-        what: &str,
-        count: u64,
-        max: u64,
-        min_bytes_each: u64,
-    ) -> Result<(), ModelError> {
+    fn check_count(&self, what: &str, count: u64, max: u64, min_bytes_each: u64) -> Result<(), ModelError> {
         if count > max || count > self.left / min_bytes_each {
-            let reason = format!(
-                "{count} {what} exceed the limit of {max} or the {} bytes left",
-                self.left
-            );
+            let reason = format!("{count} {what} exceed the limit of {max} or the {} bytes left", self.left);
             return Err(self.damaged(reason));
         }
         Ok(())
     }
 
     fn fill(&mut self, out: &mut [u8]) -> Result<(), ModelError> {
-        let left = self
-            .left
-            .checked_sub(out.len() as u64)
-            .ok_or_else(|| self.damaged("ends inside its header"))?;
-        self.input
-            .read_exact(out)
-            .map_err(|e| ModelError::read(self.source.path(), e))?;
+        let left = self.left.checked_sub(out.len() as u64).ok_or_else(|| self.damaged("ends inside its header"))?;
+        self.input.read_exact(out).map_err(|e| ModelError::read(self.source.path(), e))?;
         self.left = left;
         Ok(())
     }
@@ -250,8 +201,7 @@ impl<R: Read> Reader<'_, R> {
             8 => Ok(Value::String(self.string()?)),
             9 => self.array(),
             _ => {
-                let size = scalar_bytes(ty)
-                    .ok_or_else(|| self.damaged(format!("value type {ty} is unknown")))?;
+                let size = scalar_bytes(ty).ok_or_else(|| self.damaged(format!("value type {ty} is unknown")))?;
                 let mut raw = [0; 8];
                 self.fill(&mut raw[..size])?;
                 scalar(ty, &raw[..size]).ok_or_else(|| self.damaged("a bool is neither 0 nor 1"))
@@ -264,10 +214,7 @@ impl<R: Read> Reader<'_, R> {
         let count = self.u64()?;
         if ty == 8 {
             self.check_count("array items", count, MAX_ARRAY_ITEMS, 8)?;
-            let mut strings = Strings {
-                text: String::new(),
-                ends: Vec::with_capacity(count as usize),
-            };
+            let mut strings = Strings { text: String::new(), ends: Vec::with_capacity(count as usize) };
             for _ in 0..count {
                 strings.text.push_str(&self.string()?);
                 let end = u32::try_from(strings.text.len())
@@ -290,9 +237,8 @@ impl<R: Read> Reader<'_, R> {
     /// One tensor, its offset still relative to the data, and its size in bytes where the type is known.
     fn entry(&mut self, alignment: u64) -> Result<(Entry, Option<u64>), ModelError> {
         let name = self.string()?;
-        let refuse = |reader: &Self, reason: String| {
-            ModelError::tensor(reader.source.path(), &printable(&name), reason)
-        };
+        let refuse =
+            |reader: &Self, reason: String| ModelError::tensor(reader.source.path(), &printable(&name), reason);
         if name.is_empty() || name.len() >= MAX_NAME_BYTES {
             return Err(refuse(self, format!("a name of {} bytes", name.len())));
         }
@@ -307,47 +253,26 @@ impl<R: Read> Reader<'_, R> {
         let type_id = self.u32()?;
         let offset = self.u64()?;
         if offset % alignment != 0 {
-            return Err(refuse(
-                self,
-                format!("offset {offset} is not a multiple of {alignment}"),
-            ));
+            return Err(refuse(self, format!("offset {offset} is not a multiple of {alignment}")));
         }
-        let weights = dims
-            .iter()
-            .try_fold(1u64, |n, &d| if d == 0 { None } else { n.checked_mul(d) });
-        let weights =
-            weights.ok_or_else(|| refuse(self, format!("shape {dims:?} is empty or overflows")))?;
+        let weights = dims.iter().try_fold(1u64, |n, &d| if d == 0 { None } else { n.checked_mul(d) });
+        let weights = weights.ok_or_else(|| refuse(self, format!("shape {dims:?} is empty or overflows")))?;
         let block = block(type_id);
         let size = match block.length {
             None => None,
             Some((block_weights, block_bytes)) => {
                 if dims[0] % block_weights != 0 {
-                    let reason = format!(
-                        "rows of {} are not whole blocks of {block_weights} ({})",
-                        dims[0], block.name
-                    );
+                    let reason =
+                        format!("rows of {} are not whole blocks of {block_weights} ({})", dims[0], block.name);
                     return Err(refuse(self, reason));
                 }
                 let size = (weights / block_weights).checked_mul(block_bytes);
                 Some(size.ok_or_else(|| refuse(self, "its size overflows".into()))?)
             }
         };
-        let shape = dims
-            .iter()
-            .rev()
-            .map(|&d| usize::try_from(d).ok())
-            .collect::<Option<Vec<_>>>();
+        let shape = dims.iter().rev().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
         let shape = shape.ok_or_else(|| refuse(self, "a dimension overflows".into()))?;
-        Ok((
-            Entry {
-                name,
-                ty: block.ty,
-                type_name: block.name,
-                shape,
-                offset,
-            },
-            size,
-        ))
+        Ok((Entry { name, ty: block.ty, type_name: block.name, shape, offset }, size))
     }
 }
 
@@ -361,11 +286,8 @@ struct Block {
 
 fn block(type_id: u32) -> Block {
     use WeightType as W;
-    let known = |name: &str, ty: Option<W>, weights, bytes| Block {
-        name: name.into(),
-        ty,
-        length: Some((weights, bytes)),
-    };
+    let known =
+        |name: &str, ty: Option<W>, weights, bytes| Block { name: name.into(), ty, length: Some((weights, bytes)) };
     match type_id {
         0 => known("F32", Some(W::F32), 1, 4),
         1 => known("F16", Some(W::F16), 1, 2),
@@ -386,18 +308,11 @@ fn block(type_id: u32) -> Block {
         27 => known("I64", None, 1, 8),
         28 => known("F64", None, 1, 8),
         30 => known("BF16", Some(W::BF16), 1, 2),
-        other => Block {
-            name: format!("GGUF type {other}"),
-            ty: None,
-            length: None,
-        },
+        other => Block { name: format!("GGUF type {other}"), ty: None, length: None },
     }
 }
 
 /// A name from the file, cut and without control characters, for messages.
 fn printable(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -130,17 +130,10 @@ impl Checkpoint {
 
     /// [`Self::find`], with an error that names the tensor where it is missing or of an unreadable type.
     pub fn tensor(&self, name: &str) -> Result<&Tensor, ModelError> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| match self.skipped.get(name) {
-                Some(ty) => {
-                    ModelError::tensor(&self.path, name, format!("type {ty} is not supported"))
-                }
-                None => ModelError::NoTensor {
-                    file: self.path.clone(),
-                    tensor: name.to_owned(),
-                },
-            })
+        self.tensors.get(name).ok_or_else(|| match self.skipped.get(name) {
+            Some(ty) => ModelError::tensor(&self.path, name, format!("type {ty} is not supported")),
+            None => ModelError::NoTensor { file: self.path.clone(), tensor: name.to_owned() },
+        })
     }
 
     /// [`Self::tensor`], refused unless it has exactly this shape (`&[n]` for vectors).
@@ -154,22 +147,10 @@ impl Checkpoint {
     }
 
     /// Reads `rows` of `tensor`, in Hugging Face order, into `out` of exactly that many rows' bytes.
-    pub fn read_rows(
-        &self,
-        tensor: &Tensor,
-        rows: Range<usize>,
-        out: &mut [u8],
-    ) -> Result<(), ModelError> {
-        let wanted = rows
-            .end
-            .checked_sub(rows.start)
-            .and_then(|n| n.checked_mul(tensor.row_bytes));
+    pub fn read_rows(&self, tensor: &Tensor, rows: Range<usize>, out: &mut [u8]) -> Result<(), ModelError> {
+        let wanted = rows.end.checked_sub(rows.start).and_then(|n| n.checked_mul(tensor.row_bytes));
         if rows.end > tensor.rows || wanted != Some(out.len()) {
-            let reason = format!(
-                "rows {rows:?} into {} bytes do not fit its {} rows",
-                out.len(),
-                tensor.rows
-            );
+            let reason = format!("rows {rows:?} into {} bytes do not fit its {} rows", out.len(), tensor.rows);
             return Err(ModelError::tensor(&self.path, &tensor.name, reason));
         }
         let source = &self.sources[tensor.source];
@@ -216,13 +197,7 @@ impl Checkpoint {
     }
 
     fn empty(path: PathBuf) -> Self {
-        Self {
-            path,
-            sources: Vec::new(),
-            tensors: BTreeMap::new(),
-            skipped: BTreeMap::new(),
-            metadata: None,
-        }
+        Self { path, sources: Vec::new(), tensors: BTreeMap::new(), skipped: BTreeMap::new(), metadata: None }
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, ModelError> {
@@ -233,10 +208,7 @@ impl Checkpoint {
             let header = safetensors::Header::read(&source)?;
             let present = header.names();
             if let Some(missing) = names.iter().find(|name| !present.contains(name.as_str())) {
-                return Err(ModelError::NoTensor {
-                    file: folder.join(&file),
-                    tensor: missing.clone(),
-                });
+                return Err(ModelError::NoTensor { file: folder.join(&file), tensor: missing.clone() });
             }
             checkpoint.add_safetensors(source, header, |name| names.contains(name))?;
         }
@@ -249,19 +221,11 @@ impl Checkpoint {
         header: safetensors::Header,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<(), ModelError> {
-        for entry in header
-            .entries
-            .into_iter()
-            .filter(|entry| wanted(&entry.name))
-        {
+        for entry in header.entries.into_iter().filter(|entry| wanted(&entry.name)) {
             match entry.ty {
                 // Allowed by the format, of no use to any network.
                 Some(_) if entry.shape.contains(&0) => {
-                    self.skip(
-                        source.path(),
-                        entry.name,
-                        format!("{} without elements", entry.dtype),
-                    )?;
+                    self.skip(source.path(), entry.name, format!("{} without elements", entry.dtype))?;
                 }
                 Some(ty) => {
                     let mut tensor = Tensor::checked(source.path(), &entry.name, ty, entry.shape)?;
@@ -287,9 +251,7 @@ impl Checkpoint {
                 Some(ty) => {
                     let mut tensor = Tensor::checked(file, &name, ty, entry.shape)?;
                     tensor.offset = entry.offset;
-                    if let Some(heads) =
-                        interleaves.as_ref().and_then(|heads| heads.of(&entry.name))
-                    {
+                    if let Some(heads) = interleaves.as_ref().and_then(|heads| heads.of(&entry.name)) {
                         tensor.interleave(file, heads)?;
                     }
                     checkpoint.add(file, tensor)?;
@@ -297,11 +259,7 @@ impl Checkpoint {
                 None => checkpoint.skip(file, name, entry.type_name)?,
             }
         }
-        gguf::check_vocabulary(
-            file,
-            &header.metadata,
-            checkpoint.find("model.embed_tokens.weight"),
-        )?;
+        gguf::check_vocabulary(file, &header.metadata, checkpoint.find("model.embed_tokens.weight"))?;
         checkpoint.metadata = Some(header.metadata);
         checkpoint.sources.push(source);
         Ok(checkpoint)
@@ -309,11 +267,7 @@ impl Checkpoint {
 
     fn add(&mut self, file: &Path, tensor: Tensor) -> Result<(), ModelError> {
         if self.skipped.contains_key(&tensor.name) || self.tensors.contains_key(&tensor.name) {
-            return Err(ModelError::tensor(
-                file,
-                &tensor.name,
-                "the name occurs twice",
-            ));
+            return Err(ModelError::tensor(file, &tensor.name, "the name occurs twice"));
         }
         self.tensors.insert(tensor.name.clone(), tensor);
         Ok(())
@@ -330,64 +284,26 @@ impl Checkpoint {
 
 impl Tensor {
     /// A tensor at offset 0 of source 0 whose sizes are known not to overflow.
-    fn checked(
-        file: &Path,
-        name: &str,
-        ty: WeightType,
-        shape: Vec<usize>,
-    ) -> Result<Self, ModelError> {
-        let refuse = |reason: &str| {
-            ModelError::tensor(
-                file,
-                name,
-                format!("{reason} (type {ty:?}, shape {shape:?})"),
-            )
-        };
+    fn checked(file: &Path, name: &str, ty: WeightType, shape: Vec<usize>) -> Result<Self, ModelError> {
+        let refuse = |reason: &str| ModelError::tensor(file, name, format!("{reason} (type {ty:?}, shape {shape:?})"));
         let cols = shape.last().copied().unwrap_or(1);
-        let rows = shape
-            .iter()
-            .rev()
-            .skip(1)
-            .try_fold(1usize, |n, &d| n.checked_mul(d));
+        let rows = shape.iter().rev().skip(1).try_fold(1usize, |n, &d| n.checked_mul(d));
         let rows = rows.ok_or_else(|| refuse("its size overflows"))?;
-        let row_bytes = ty
-            .row_bytes(cols)
-            .ok_or_else(|| refuse("a row is not a whole number of blocks"))?;
-        rows.checked_mul(row_bytes)
-            .ok_or_else(|| refuse("its size overflows"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            ty,
-            rows,
-            cols,
-            row_bytes,
-            shape,
-            source: 0,
-            offset: 0,
-            interleaved: None,
-        })
+        let row_bytes = ty.row_bytes(cols).ok_or_else(|| refuse("a row is not a whole number of blocks"))?;
+        rows.checked_mul(row_bytes).ok_or_else(|| refuse("its size overflows"))?;
+        Ok(Self { name: name.to_owned(), ty, rows, cols, row_bytes, shape, source: 0, offset: 0, interleaved: None })
     }
 
     fn interleave(&mut self, file: &Path, heads: usize) -> Result<(), ModelError> {
-        let n = if self.shape.len() == 1 {
-            self.cols
-        } else {
-            self.rows
-        };
+        let n = if self.shape.len() == 1 { self.cols } else { self.rows };
         if n == 0 || !n.is_multiple_of(heads) || !(n / heads).is_multiple_of(2) {
             let reason = format!("{n} rows do not divide into {heads} heads of an even width");
             return Err(ModelError::tensor(file, &self.name, reason));
         }
         if self.shape.len() == 1 && !self.row_bytes.is_multiple_of(self.cols) {
-            return Err(ModelError::tensor(
-                file,
-                &self.name,
-                "a quantized vector cannot be reordered",
-            ));
+            return Err(ModelError::tensor(file, &self.name, "a quantized vector cannot be reordered"));
         }
-        self.interleaved = Some(Interleaved {
-            head_dim: n / heads,
-        });
+        self.interleaved = Some(Interleaved { head_dim: n / heads });
         Ok(())
     }
 }
@@ -408,10 +324,7 @@ impl Interleaved {
         while done < wanted.end {
             let head = done / self.head_dim;
             let head_end = ((head + 1) * self.head_dim).min(wanted.end);
-            source.read_at(
-                &mut head_bytes,
-                offset + (head * self.head_dim * unit) as u64,
-            )?;
+            source.read_at(&mut head_bytes, offset + (head * self.head_dim * unit) as u64)?;
             for row in done..head_end {
                 let (h, i) = ((row % self.head_dim) / half, (row % self.head_dim) % half);
                 let from = (2 * i + h) * unit;

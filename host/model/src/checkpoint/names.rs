@@ -58,15 +58,7 @@ pub(super) fn interleaved_heads(metadata: &Metadata) -> Option<InterleavedHeads>
     if metadata.str("general.architecture") != Some("llama") {
         return None;
     }
-    let count = |key: &str| {
-        metadata
-            .u64(key)
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|&n| n > 0)
-    };
+    let count = |key: &str| metadata.u64(key).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
     let query = count("llama.attention.head_count")?;
-    Some(InterleavedHeads {
-        query,
-        key: count("llama.attention.head_count_kv").unwrap_or(query),
-    })
+    Some(InterleavedHeads { query, key: count("llama.attention.head_count_kv").unwrap_or(query) })
 }

@@ -41,26 +41,20 @@ impl Header {
         source.read_at(&mut length, 0)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES || length > source.len() - 8 {
-            return Err(damaged(format!(
-                "header of {length} bytes exceeds the file or {MAX_HEADER_BYTES} bytes"
-            )));
+            return Err(damaged(format!("header of {length} bytes exceeds the file or {MAX_HEADER_BYTES} bytes")));
         }
         let mut json = vec![0; length as usize];
         source.read_at(&mut json, 8)?;
         if json.first() != Some(&b'{') {
             return Err(damaged("header does not start with `{`".into()));
         }
-        let raw: RawHeader =
-            serde_json::from_slice(&json).map_err(|e| damaged(format!("header: {e}")))?;
+        let raw: RawHeader = serde_json::from_slice(&json).map_err(|e| damaged(format!("header: {e}")))?;
         Self::check(source, raw, 8 + length)
     }
 
     /// Names of all entries, those of skipped types included.
     pub(super) fn names(&self) -> HashSet<&str> {
-        self.entries
-            .iter()
-            .map(|entry| entry.name.as_str())
-            .collect()
+        self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
 
     fn check(source: &Source, mut raw: RawHeader, data_start: u64) -> Result<Self, ModelError> {
@@ -83,9 +77,7 @@ impl Header {
                 .map(|&d| usize::try_from(d).ok())
                 .collect::<Option<_>>()
                 .filter(|shape: &Vec<usize>| shape.len() <= MAX_DIMS)
-                .ok_or_else(|| {
-                    refuse(format!("more than {MAX_DIMS} dimensions or one too large"))
-                })?;
+                .ok_or_else(|| refuse(format!("more than {MAX_DIMS} dimensions or one too large")))?;
             if let Some(bits) = bits(&raw.dtype) {
                 let size = raw
                     .shape
@@ -101,17 +93,10 @@ impl Header {
                 }
             }
             let ty = weight_type(&raw.dtype);
-            entries.push(Entry {
-                name,
-                dtype: raw.dtype,
-                ty,
-                shape,
-                offset: data_start + begin,
-            });
+            entries.push(Entry { name, dtype: raw.dtype, ty, shape, offset: data_start + begin });
         }
         if end_before != data_len {
-            let reason =
-                format!("{data_len} bytes of data where the header describes {end_before}");
+            let reason = format!("{data_len} bytes of data where the header describes {end_before}");
             return Err(ModelError::damaged(source.path(), reason));
         }
         Ok(Self { entries })
@@ -143,8 +128,7 @@ fn weight_type(dtype: &str) -> Option<WeightType> {
 /// Reads `model.safetensors.index.json`: per shard file, the tensors it holds.
 pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, ModelError> {
     let json = read_small(path)?;
-    let index: RawIndex =
-        serde_json::from_slice(&json).map_err(|e| ModelError::damaged(path, e.to_string()))?;
+    let index: RawIndex = serde_json::from_slice(&json).map_err(|e| ModelError::damaged(path, e.to_string()))?;
     let mut shards: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, file) in index.weight_map.0 {
         // A plain file name: nothing that could leave the folder.
@@ -154,18 +138,11 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, BTreeSet<String
             && !file.starts_with('.')
             && !file.contains(['/', '\\', '\0', ':']);
         if !plain {
-            return Err(ModelError::tensor(
-                path,
-                &name,
-                format!("`{file}` is not a plain .safetensors file name"),
-            ));
+            return Err(ModelError::tensor(path, &name, format!("`{file}` is not a plain .safetensors file name")));
         }
         shards.entry(file).or_default().insert(name);
         if shards.len() > MAX_SHARDS {
-            return Err(ModelError::damaged(
-                path,
-                format!("more than {MAX_SHARDS} shards"),
-            ));
+            return Err(ModelError::damaged(path, format!("more than {MAX_SHARDS} shards")));
         }
     }
     if shards.is_empty() {
@@ -219,18 +196,13 @@ fn read_unique<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
             let mut entries = Vec::new();
             while let Some(name) = map.next_key::<String>()? {
                 if name.len() > MAX_TENSOR_NAME_BYTES {
-                    return Err(de::Error::custom(format!(
-                        "a tensor name of {} bytes",
-                        name.len()
-                    )));
+                    return Err(de::Error::custom(format!("a tensor name of {} bytes", name.len())));
                 }
                 if !seen.insert(name.clone()) {
                     return Err(de::Error::custom(format!("tensor `{name}` occurs twice")));
                 }
                 if entries.len() >= MAX_TENSORS {
-                    return Err(de::Error::custom(format!(
-                        "more than {MAX_TENSORS} tensors"
-                    )));
+                    return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
                 }
                 if self.0 && name == "__metadata__" {
                     map.next_value::<IgnoredAny>()?;

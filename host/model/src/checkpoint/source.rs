@@ -32,12 +32,7 @@ impl Source {
         }
         let file = File::open(path).map_err(io)?;
         let meta = file.metadata().map_err(io)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            len: meta.len(),
-            modified: meta.modified().ok(),
-        })
+        Ok(Self { path: path.to_owned(), file, len: meta.len(), modified: meta.modified().ok() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,17 +44,12 @@ impl Source {
     }
 
     pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), ModelError> {
-        self.file
-            .read_exact_at(out, offset)
-            .map_err(|e| ModelError::read(&self.path, e))
+        self.file.read_exact_at(out, offset).map_err(|e| ModelError::read(&self.path, e))
     }
 
     /// Reads like a stream from `offset` to the end of the file, without moving a shared position.
     pub(crate) fn stream(&self, offset: u64) -> impl Read + '_ {
-        SourceStream {
-            source: self,
-            offset,
-        }
+        SourceStream { source: self, offset }
     }
 }
 
@@ -80,10 +70,7 @@ impl Read for SourceStream<'_> {
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ModelError> {
     let source = Source::open(path)?;
     if source.len > MAX_SMALL_FILE_BYTES {
-        let reason = format!(
-            "{} bytes exceed the limit of {MAX_SMALL_FILE_BYTES} for this kind of file",
-            source.len
-        );
+        let reason = format!("{} bytes exceed the limit of {MAX_SMALL_FILE_BYTES} for this kind of file", source.len);
         return Err(ModelError::damaged(path, reason));
     }
     let mut bytes = vec![0; source.len as usize];
@@ -97,21 +84,14 @@ pub(crate) fn exists(path: &Path) -> bool {
 }
 
 /// The one file of `folder` with this extension; `None` when there is none or more than one.
-pub(crate) fn only_file_with_extension(
-    folder: &Path,
-    extension: &str,
-) -> Result<Option<PathBuf>, ModelError> {
+pub(crate) fn only_file_with_extension(folder: &Path, extension: &str) -> Result<Option<PathBuf>, ModelError> {
     if !folder.is_dir() {
         return Ok(None);
     }
     let mut found = None;
     for entry in std::fs::read_dir(folder).map_err(|e| ModelError::read(folder, e))? {
         let path = entry.map_err(|e| ModelError::read(folder, e))?.path();
-        if path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case(extension))
-            && path.is_file()
-        {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) && path.is_file() {
             if found.is_some() {
                 return Ok(None);
             }
@@ -143,18 +123,10 @@ impl Source {
         static KNOWN: Mutex<Option<HashMap<DigestKey, Digest>>> = Mutex::new(None);
         const MAX_KNOWN: usize = 4096;
 
-        let path =
-            std::fs::canonicalize(&self.path).map_err(|e| ModelError::read(&self.path, e))?;
+        let path = std::fs::canonicalize(&self.path).map_err(|e| ModelError::read(&self.path, e))?;
         let key = self.modified.map(|time| (path, self.len, time));
-        let known = || {
-            KNOWN
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        };
-        if let Some(digest) = key
-            .as_ref()
-            .and_then(|key| known().as_ref()?.get(key).copied())
-        {
+        let known = || KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(digest) = key.as_ref().and_then(|key| known().as_ref()?.get(key).copied()) {
             return Ok(digest);
         }
         let digest = sha256_of(self.stream(0)).map_err(|e| ModelError::read(&self.path, e))?;

@@ -1,8 +1,6 @@
 //! `config.json`, `generation_config.json` and the sentence-transformers files, in transformers' spellings.
 
-use super::{
-    Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling,
-};
+use super::{Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling};
 use crate::ModelError;
 use crate::checkpoint::{exists, read_small};
 use serde::Deserialize;
@@ -111,11 +109,7 @@ pub(super) fn from_folder(folder: &Path) -> Result<ModelConfig, ModelError> {
     let generation = folder.join("generation_config.json");
     if exists(&generation) {
         let raw: RawGeneration = parse(&generation)?;
-        config.eos_ids.extend(
-            raw.eos_token_id
-                .map(OneOrMany::into_vec)
-                .unwrap_or_default(),
-        );
+        config.eos_ids.extend(raw.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default());
     }
     config.eos_ids.sort_unstable();
     config.eos_ids.dedup();
@@ -147,19 +141,11 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
     let hidden_size = need("hidden_size", raw.hidden_size)?;
     let heads = need("num_attention_heads", raw.num_attention_heads)?;
     let context_tokens = need("max_position_embeddings", raw.max_position_embeddings)?;
-    let activation = raw
-        .hidden_act
-        .as_deref()
-        .unwrap_or(if bert { "gelu" } else { "silu" });
+    let activation = raw.hidden_act.as_deref().unwrap_or(if bert { "gelu" } else { "silu" });
     if activation != if bert { "gelu" } else { "silu" } {
         return Err(ModelError::unsupported(file, "hidden_act", activation));
     }
-    if bert
-        && raw
-            .position_embedding_type
-            .as_deref()
-            .is_some_and(|kind| kind != "absolute")
-    {
+    if bert && raw.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute") {
         return Err(ModelError::unsupported(
             file,
             "position_embedding_type",
@@ -168,11 +154,7 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
     }
     let windows = windows(file, architecture, layers, &raw)?;
     let rope = if bert { None } else { Some(rope(file, &raw)?) };
-    let norm_eps = if bert {
-        raw.layer_norm_eps.unwrap_or(1e-12)
-    } else {
-        raw.rms_norm_eps.unwrap_or(1e-6)
-    };
+    let norm_eps = if bert { raw.layer_norm_eps.unwrap_or(1e-12) } else { raw.rms_norm_eps.unwrap_or(1e-6) };
     let head = head(file, raw.architectures.as_deref(), raw.id2label)?;
     let attention_bias = raw.attention_bias.unwrap_or(false);
     Ok(ModelConfig {
@@ -186,10 +168,7 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
         windows,
         intermediate_size: need("intermediate_size", raw.intermediate_size)?,
         kv_heads: raw.num_key_value_heads.unwrap_or(heads),
-        head_dim: raw
-            .head_dim
-            .or_else(|| hidden_size.checked_div(heads))
-            .unwrap_or(0),
+        head_dim: raw.head_dim.or_else(|| hidden_size.checked_div(heads)).unwrap_or(0),
         vocab_size: need("vocab_size", raw.vocab_size)?,
         tied_embeddings: raw.tie_word_embeddings.unwrap_or(bert),
         qkv_bias: bert || architecture == Architecture::Qwen2 || attention_bias,
@@ -197,16 +176,9 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
         mlp_bias: bert || raw.mlp_bias.unwrap_or(false),
         qk_norm: architecture == Architecture::Qwen3,
         bos_id: raw.bos_token_id,
-        eos_ids: raw
-            .eos_token_id
-            .map(OneOrMany::into_vec)
-            .unwrap_or_default(),
+        eos_ids: raw.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default(),
         pad_id: raw.pad_token_id.and_then(|id| u32::try_from(id).ok()), // -1 stands for none in old files
-        dtype: raw
-            .dtype
-            .as_deref()
-            .or(raw.torch_dtype.as_deref())
-            .and_then(dtype),
+        dtype: raw.dtype.as_deref().or(raw.torch_dtype.as_deref()).and_then(dtype),
         encoder: bert.then(|| Encoder {
             token_types: raw.type_vocab_size.unwrap_or(2),
             max_tokens: context_tokens,
@@ -231,80 +203,43 @@ fn head(
     architectures: Option<&[String]>,
     labels: Option<BTreeMap<String, String>>,
 ) -> Result<Head, ModelError> {
-    let class = architectures
-        .and_then(|names| names.first())
-        .map_or("", String::as_str);
+    let class = architectures.and_then(|names| names.first()).map_or("", String::as_str);
     if class.ends_with("ForSequenceClassification") {
-        let labels = labels.unwrap_or_else(|| {
-            (0..2)
-                .map(|i| (i.to_string(), format!("LABEL_{i}")))
-                .collect()
-        });
+        let labels = labels.unwrap_or_else(|| (0..2).map(|i| (i.to_string(), format!("LABEL_{i}"))).collect());
         let n = labels.len();
         // Keys are numbers written as text: "10" comes before "2" in the map.
-        let labels: Option<Vec<String>> = (0..n.min(MAX_LABELS))
-            .map(|i| labels.get(&i.to_string()).cloned())
-            .collect();
+        let labels: Option<Vec<String>> = (0..n.min(MAX_LABELS)).map(|i| labels.get(&i.to_string()).cloned()).collect();
         return match labels {
             Some(labels) if n <= MAX_LABELS && n > 0 => Ok(Head::Classifier { labels }),
-            _ => Err(ModelError::damaged(
-                file,
-                format!("id2label does not number its {n} labels from 0"),
-            )),
+            _ => Err(ModelError::damaged(file, format!("id2label does not number its {n} labels from 0"))),
         };
     }
-    Ok(if class.ends_with("ForCausalLM") {
-        Head::CausalLm
-    } else {
-        Head::Embedding
-    })
+    Ok(if class.ends_with("ForCausalLM") { Head::CausalLm } else { Head::Embedding })
 }
 
 fn rope(file: &Path, raw: &RawConfig) -> Result<Rope, ModelError> {
     // transformers 5 puts theta inside `rope_parameters`; reading only the top level would silently take 10,000.
     let settings = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
-    let theta = settings
-        .and_then(|s| s.rope_theta)
-        .or(raw.rope_theta)
-        .unwrap_or(10_000.0);
-    let partial = settings
-        .and_then(|s| s.partial_rotary_factor)
-        .or(raw.partial_rotary_factor)
-        .unwrap_or(1.0);
+    let theta = settings.and_then(|s| s.rope_theta).or(raw.rope_theta).unwrap_or(10_000.0);
+    let partial = settings.and_then(|s| s.partial_rotary_factor).or(raw.partial_rotary_factor).unwrap_or(1.0);
     if partial != 1.0 {
-        return Err(ModelError::unsupported(
-            file,
-            "partial_rotary_factor",
-            partial.to_string(),
-        ));
+        return Err(ModelError::unsupported(file, "partial_rotary_factor", partial.to_string()));
     }
     let Some(settings) = settings else {
-        return Ok(Rope {
-            theta,
-            scaling: RopeScaling::None,
-        });
+        return Ok(Rope { theta, scaling: RopeScaling::None });
     };
     let need = |what: &str, value: Option<f64>| {
         value.ok_or_else(|| ModelError::damaged(file, format!("rope setting `{what}` is missing")))
     };
-    let kind = settings
-        .rope_type
-        .as_deref()
-        .or(settings.old_type.as_deref())
-        .unwrap_or("default");
+    let kind = settings.rope_type.as_deref().or(settings.old_type.as_deref()).unwrap_or("default");
     let scaling = match kind {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: need("factor", settings.factor)?,
-        },
+        "linear" => RopeScaling::Linear { factor: need("factor", settings.factor)? },
         "llama3" => RopeScaling::Llama3 {
             factor: need("factor", settings.factor)?,
             low_freq_factor: need("low_freq_factor", settings.low_freq_factor)?,
             high_freq_factor: need("high_freq_factor", settings.high_freq_factor)?,
-            original_context: need(
-                "original_max_position_embeddings",
-                settings.original_max_position_embeddings,
-            )?,
+            original_context: need("original_max_position_embeddings", settings.original_max_position_embeddings)?,
         },
         other => return Err(ModelError::unsupported(file, "rope type", other)),
     };
@@ -318,25 +253,17 @@ fn windows(
     raw: &RawConfig,
 ) -> Result<Vec<Option<u32>>, ModelError> {
     if layers > MAX_LAYERS {
-        return Err(ModelError::damaged(
-            file,
-            format!("layers of {layers} is not in 1..={MAX_LAYERS}"),
-        ));
+        return Err(ModelError::damaged(file, format!("layers of {layers} is not in 1..={MAX_LAYERS}")));
     }
     let window = raw.sliding_window.filter(|&w| w > 0);
     let window = match architecture {
         Architecture::Mistral => window,
-        Architecture::Qwen2 | Architecture::Qwen3 if raw.use_sliding_window.unwrap_or(false) => {
-            window
-        }
+        Architecture::Qwen2 | Architecture::Qwen3 if raw.use_sliding_window.unwrap_or(false) => window,
         _ => None,
     };
     if let (Some(types), Some(_)) = (&raw.layer_types, window) {
         if types.len() != layers {
-            return Err(ModelError::damaged(
-                file,
-                format!("{} layer_types for {layers} layers", types.len()),
-            ));
+            return Err(ModelError::damaged(file, format!("{} layer_types for {layers} layers", types.len())));
         }
         return types
             .iter()
@@ -352,51 +279,32 @@ fn windows(
         Architecture::Mistral => 0,
         _ => raw.max_window_layers.unwrap_or(28),
     };
-    Ok((0..layers)
-        .map(|layer| window.filter(|_| layer >= full))
-        .collect())
+    Ok((0..layers).map(|layer| window.filter(|_| layer >= full)).collect())
 }
 
 /// Sentence-transformers: `modules.json` lists the steps, `1_Pooling` the pooling, another file the length.
-fn add_sentence_settings(
-    folder: &Path,
-    encoder: &mut Encoder,
-    context: usize,
-) -> Result<(), ModelError> {
+fn add_sentence_settings(folder: &Path, encoder: &mut Encoder, context: usize) -> Result<(), ModelError> {
     let file = folder.join("sentence_bert_config.json");
     if exists(&file) {
         let raw: RawSentenceBert = parse(&file)?;
-        encoder.max_tokens = raw
-            .max_seq_length
-            .unwrap_or(context)
-            .clamp(1, context.max(1));
+        encoder.max_tokens = raw.max_seq_length.unwrap_or(context).clamp(1, context.max(1));
     }
     let file = folder.join("1_Pooling/config.json");
     if exists(&file) {
         let raw: RawPooling = parse(&file)?;
-        encoder.pooling = match (
-            raw.pooling_mode_mean_tokens,
-            raw.pooling_mode_cls_token,
-            raw.pooling_mode_lasttoken,
-        ) {
+        encoder.pooling = match (raw.pooling_mode_mean_tokens, raw.pooling_mode_cls_token, raw.pooling_mode_lasttoken) {
             (true, false, false) => Pooling::Mean,
             (false, true, false) => Pooling::First,
             (false, false, true) => Pooling::Last,
             _ => {
-                return Err(ModelError::unsupported(
-                    &file,
-                    "pooling",
-                    "a mode other than mean, first or last token",
-                ));
+                return Err(ModelError::unsupported(&file, "pooling", "a mode other than mean, first or last token"));
             }
         };
     }
     let file = folder.join("modules.json");
     if exists(&file) {
         let modules: Vec<RawModule> = parse(&file)?;
-        encoder.normalize = modules
-            .iter()
-            .any(|module| module.kind.ends_with(".Normalize"));
+        encoder.normalize = modules.iter().any(|module| module.kind.ends_with(".Normalize"));
     }
     Ok(())
 }

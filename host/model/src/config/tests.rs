@@ -3,12 +3,7 @@ use crate::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 fn of(model: &str) -> Option<ModelConfig> {
-    Some(
-        Checkpoint::open(&crate::reference_file(model)?)
-            .unwrap()
-            .config()
-            .unwrap(),
-    )
+    Some(Checkpoint::open(&crate::reference_file(model)?).unwrap().config().unwrap())
 }
 
 /// A Llama configuration with `changes` made to it.
@@ -23,11 +18,7 @@ fn written(changes: Value) -> Result<ModelConfig, ModelError> {
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    std::fs::write(
-        dir.path().join("generation_config.json"),
-        json!({"eos_token_id": 2}).to_string(),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("generation_config.json"), json!({"eos_token_id": 2}).to_string()).unwrap();
     ModelConfig::from_folder(dir.path())
 }
 
@@ -45,29 +36,15 @@ fn both_spellings_of_a_configuration_load_alike() {
     });
     let (old, new) = (written(old).unwrap(), written(new).unwrap());
     assert_eq!(old, new);
-    assert_eq!(
-        (old.rope.unwrap().theta, old.dtype),
-        (5e5, Some(WeightType::BF16))
-    );
-    assert_eq!(
-        old.eos_ids,
-        [1, 2, 3],
-        "generation_config.json adds to them"
-    );
+    assert_eq!((old.rope.unwrap().theta, old.dtype), (5e5, Some(WeightType::BF16)));
+    assert_eq!(old.eos_ids, [1, 2, 3], "generation_config.json adds to them");
 
     let Some(folder) = crate::reference_file("fixtures/llama32-tiny") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        folder.join("config.transformers-5.json"),
-        dir.path().join("config.json"),
-    )
-    .unwrap();
-    assert_eq!(
-        ModelConfig::from_folder(dir.path()).unwrap(),
-        ModelConfig::from_folder(&folder).unwrap()
-    );
+    std::fs::copy(folder.join("config.transformers-5.json"), dir.path().join("config.json")).unwrap();
+    assert_eq!(ModelConfig::from_folder(dir.path()).unwrap(), ModelConfig::from_folder(&folder).unwrap());
 }
 
 #[test]
@@ -77,51 +54,27 @@ fn inverse_frequencies_are_the_recorded_ones_from_json_and_from_gguf() {
     };
     let expected: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
     let want: Vec<f64> = serde_json::from_value(expected["inv_freq"].clone()).unwrap();
-    for model in [
-        "fixtures/llama32-tiny",
-        "fixtures/llama32-tiny-gguf/llama32-tiny-Q4_K_M.gguf",
-    ] {
+    for model in ["fixtures/llama32-tiny", "fixtures/llama32-tiny-gguf/llama32-tiny-Q4_K_M.gguf"] {
         let config = of(model).unwrap();
-        let got = config
-            .rope
-            .as_ref()
-            .unwrap()
-            .inverse_frequencies(config.head_dim);
+        let got = config.rope.as_ref().unwrap().inverse_frequencies(config.head_dim);
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(&want) {
-            assert!(
-                (f64::from(*got) - want).abs() <= 1e-6 * want,
-                "{model}: {got} where {want} was recorded"
-            );
+            assert!((f64::from(*got) - want).abs() <= 1e-6 * want, "{model}: {got} where {want} was recorded");
         }
     }
 }
 
 #[test]
 fn gguf_metadata_says_what_config_json_says() {
-    let (Some(json), Some(gguf)) = (
-        of("fixtures/llama32-tiny"),
-        of("fixtures/llama32-tiny-gguf/llama32-tiny-Q8_0.gguf"),
-    ) else {
+    let (Some(json), Some(gguf)) =
+        (of("fixtures/llama32-tiny"), of("fixtures/llama32-tiny-gguf/llama32-tiny-Q8_0.gguf"))
+    else {
         return;
     };
-    assert!(matches!(
-        gguf.rope.as_ref().unwrap().scaling,
-        RopeScaling::Divisors(_)
-    ));
+    assert!(matches!(gguf.rope.as_ref().unwrap().scaling, RopeScaling::Divisors(_)));
     assert_eq!(
-        ModelConfig {
-            rope: None,
-            dtype: None,
-            pad_id: None,
-            ..gguf
-        },
-        ModelConfig {
-            rope: None,
-            dtype: None,
-            pad_id: None,
-            ..json
-        }
+        ModelConfig { rope: None, dtype: None, pad_id: None, ..gguf },
+        ModelConfig { rope: None, dtype: None, pad_id: None, ..json }
     );
 }
 
@@ -130,73 +83,30 @@ fn every_family_of_the_fixtures_is_read() {
     let Some(mistral) = of("fixtures/mistral-tiny") else {
         return;
     };
-    assert_eq!(
-        (mistral.architecture, &mistral.windows[..]),
-        (Architecture::Mistral, &[Some(24); 2][..])
-    );
+    assert_eq!((mistral.architecture, &mistral.windows[..]), (Architecture::Mistral, &[Some(24); 2][..]));
     let qwen2 = of("fixtures/qwen2-tiny").unwrap();
     assert_eq!(
-        (
-            qwen2.architecture,
-            qwen2.qkv_bias,
-            qwen2.output_bias,
-            qwen2.qk_norm
-        ),
+        (qwen2.architecture, qwen2.qkv_bias, qwen2.output_bias, qwen2.qk_norm),
         (Architecture::Qwen2, true, false, false)
     );
-    assert_eq!(
-        (qwen2.head_dim, qwen2.windows[1], qwen2.tied_embeddings),
-        (16, None, true)
-    );
+    assert_eq!((qwen2.head_dim, qwen2.windows[1], qwen2.tied_embeddings), (16, None, true));
     let qwen3 = of("fixtures/qwen3-tiny").unwrap();
     assert_eq!(
-        (
-            qwen3.architecture,
-            qwen3.qkv_bias,
-            qwen3.qk_norm,
-            qwen3.head_dim
-        ),
+        (qwen3.architecture, qwen3.qkv_bias, qwen3.qk_norm, qwen3.head_dim),
         (Architecture::Qwen3, false, true, 32)
     );
     let reward = of("fixtures/reward-tiny").unwrap();
-    assert_eq!(
-        reward.head,
-        Head::Classifier {
-            labels: vec!["LABEL_0".into()]
-        }
-    );
+    assert_eq!(reward.head, Head::Classifier { labels: vec!["LABEL_0".into()] });
     let bert = of("fixtures/bert-tiny").unwrap();
-    assert_eq!(
-        (bert.architecture, bert.rope, bert.head),
-        (Architecture::Bert, None, Head::Embedding)
-    );
-    assert_eq!(
-        bert.encoder
-            .map(|e| (e.token_types, e.pooling, e.normalize)),
-        Some((2, Pooling::Mean, true))
-    );
+    assert_eq!((bert.architecture, bert.rope, bert.head), (Architecture::Bert, None, Head::Embedding));
+    assert_eq!(bert.encoder.map(|e| (e.token_types, e.pooling, e.normalize)), Some((2, Pooling::Mean, true)));
     if let Some(minilm) = crate::pulled_model("all-MiniLM-L6-v2") {
         let config = ModelConfig::from_folder(&minilm).unwrap();
-        assert_eq!(
-            (
-                config.layers,
-                config.hidden_size,
-                config.encoder.unwrap().max_tokens
-            ),
-            (6, 384, 256)
-        );
+        assert_eq!((config.layers, config.hidden_size, config.encoder.unwrap().max_tokens), (6, 384, 256));
     }
     if let Some(smollm) = crate::pulled_model("SmolLM2-135M-Instruct.Q4_1.gguf") {
         let config = Checkpoint::open(&smollm).unwrap().config().unwrap();
-        assert_eq!(
-            (
-                config.layers,
-                config.heads,
-                config.kv_heads,
-                config.head_dim
-            ),
-            (30, 9, 3, 64)
-        );
+        assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (30, 9, 3, 64));
         assert_eq!(
             (config.eos_ids, config.dtype, config.rope.unwrap().theta),
             (vec![0, 2], Some(WeightType::Q8_0), 1e5)
@@ -220,18 +130,9 @@ fn qwen_windows_start_after_the_full_layers() {
 fn what_no_network_here_computes_is_refused_by_name() {
     for (changes, want) in [
         (json!({"model_type": "gemma"}), "gemma"),
-        (
-            json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
-            "yarn",
-        ),
-        (
-            json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
-            "dynamic",
-        ),
-        (
-            json!({"partial_rotary_factor": 0.5}),
-            "partial_rotary_factor",
-        ),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "yarn"),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "dynamic"),
+        (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
         (json!({"hidden_act": "gelu_new"}), "gelu_new"),
         (json!({"rope_scaling": {"rope_type": "llama3"}}), "factor"),
         (json!({"num_hidden_layers": 0}), "layers"),
@@ -244,14 +145,9 @@ fn what_no_network_here_computes_is_refused_by_name() {
         (json!({"rms_norm_eps": 0.0}), "epsilon"),
         (json!({"rope_theta": -1.0}), "rope"),
         (json!({"eos_token_id": 100}), "100"),
-        (
-            json!({"max_position_embeddings": null}),
-            "max_position_embeddings",
-        ),
+        (json!({"max_position_embeddings": null}), "max_position_embeddings"),
     ] {
-        let error = written(changes.clone())
-            .expect_err(&changes.to_string())
-            .to_string();
+        let error = written(changes.clone()).expect_err(&changes.to_string()).to_string();
         let named = error.contains(want) || (want == "vocab_size" && error.contains("-1"));
         assert!(named && error.contains("config.json"), "{changes}: {error}");
     }

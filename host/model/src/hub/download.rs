@@ -50,11 +50,7 @@ pub fn download(what: &Download<'_>) -> Result<(), PullError> {
             Err(error @ PullError::Transfer { .. }) => error,
             Err(error) => return Err(error),
         };
-        tries = if length(what.to) > before {
-            1
-        } else {
-            tries + 1
-        };
+        tries = if length(what.to) > before { 1 } else { tries + 1 };
         if before == 0 && length(what.to) == 0 || tries >= MAX_TRIES {
             return Err(error); // nothing answers here: the next source is the better try
         }
@@ -64,16 +60,8 @@ pub fn download(what: &Download<'_>) -> Result<(), PullError> {
 
 fn attempt(agent: &ureq::Agent, what: &Download<'_>) -> Result<(), PullError> {
     let write = |e| PullError::write(what.to, e);
-    let transfer = |source| PullError::Transfer {
-        what: format!("downloading {}", what.url),
-        source,
-    };
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(what.to)
-        .map_err(write)?;
+    let transfer = |source| PullError::Transfer { what: format!("downloading {}", what.url), source };
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(what.to).map_err(write)?;
     let mut start = file.seek(SeekFrom::End(0)).map_err(write)?;
     if what.bytes == Some(start) {
         return Ok(());
@@ -103,10 +91,7 @@ fn attempt(agent: &ureq::Agent, what: &Download<'_>) -> Result<(), PullError> {
             start = 0;
         }
         _ => {
-            return Err(PullError::Status {
-                url: what.url.to_owned(),
-                status,
-            });
+            return Err(PullError::Status { url: what.url.to_owned(), status });
         }
     }
     file.seek(SeekFrom::Start(start)).map_err(write)?;
@@ -114,10 +99,7 @@ fn attempt(agent: &ureq::Agent, what: &Download<'_>) -> Result<(), PullError> {
     let total = left.and_then(|left| left.checked_add(start)).or(what.bytes);
     let wrong = |n: u64| n > what.max_bytes || what.bytes.is_some_and(|bytes| bytes != n);
     if total.is_some_and(wrong) {
-        return Err(PullError::TooLarge {
-            what: what.url.to_owned(),
-            limit: what.bytes.unwrap_or(what.max_bytes),
-        });
+        return Err(PullError::TooLarge { what: what.url.to_owned(), limit: what.bytes.unwrap_or(what.max_bytes) });
     }
     let mut done = start;
     let mut body = response.into_body().into_reader();
@@ -129,10 +111,7 @@ fn attempt(agent: &ureq::Agent, what: &Download<'_>) -> Result<(), PullError> {
             Ok(n) => {
                 done += n as u64;
                 if done > what.max_bytes {
-                    return Err(PullError::TooLarge {
-                        what: what.url.to_owned(),
-                        limit: what.max_bytes,
-                    });
+                    return Err(PullError::TooLarge { what: what.url.to_owned(), limit: what.max_bytes });
                 }
                 file.write_all(&buffer[..n]).map_err(write)?;
             }
@@ -148,18 +127,8 @@ fn attempt(agent: &ureq::Agent, what: &Download<'_>) -> Result<(), PullError> {
 
 /// Whether a partial response continues at `start`: `Content-Range: bytes START-END/TOTAL`.
 fn starts_at(response: &ureq::http::Response<ureq::Body>, start: u64) -> bool {
-    let range = response
-        .headers()
-        .get("content-range")
-        .and_then(|value| value.to_str().ok());
-    range.and_then(|range| {
-        range
-            .strip_prefix("bytes ")?
-            .split('-')
-            .next()?
-            .parse()
-            .ok()
-    }) == Some(start)
+    let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
+    range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()) == Some(start)
 }
 
 fn length(path: &Path) -> u64 {

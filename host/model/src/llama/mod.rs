@@ -25,10 +25,7 @@ use weights::{Plan, Weights};
 pub use step::Op;
 pub use weights::Progress;
 
-const _: () = assert!(
-    PAGE_TOKENS == stockade_kernels::PAGE_TOKENS,
-    "the seam and the kernels agree on pages"
-);
+const _: () = assert!(PAGE_TOKENS == stockade_kernels::PAGE_TOKENS, "the seam and the kernels agree on pages");
 
 /// How to load a decoder.
 #[derive(Debug, Clone, Default)]
@@ -55,17 +52,9 @@ pub struct MemoryBudget {
 ///
 /// # Errors
 /// As [`load`], except for what only reading the weights shows.
-pub fn spec(
-    checkpoint: &Checkpoint,
-    config: &ModelConfig,
-    kv_type: KvType,
-) -> Result<DecoderSpec, ModelError> {
+pub fn spec(checkpoint: &Checkpoint, config: &ModelConfig, kv_type: KvType) -> Result<DecoderSpec, ModelError> {
     let shape = Shape::new(checkpoint, config)?;
-    Ok(spec_of(
-        &shape,
-        &Plan::new(checkpoint, &shape, &config.head)?,
-        kv_type,
-    ))
+    Ok(spec_of(&shape, &Plan::new(checkpoint, &shape, &config.head)?, kv_type))
 }
 
 /// Loads a causal language model or, where the configuration says so, a sequence classifier: its steps give
@@ -88,10 +77,7 @@ pub fn load(
     let plan = Plan::new(checkpoint, &shape, &config.head)?;
     let spec = spec_of(&shape, &plan, options.kv_type);
     if let Some(budget) = options.budget {
-        check_budget(&spec, budget).map_err(|sum| ModelError::TooLarge {
-            path: checkpoint.path().to_owned(),
-            sum,
-        })?;
+        check_budget(&spec, budget).map_err(|sum| ModelError::TooLarge { path: checkpoint.path().to_owned(), sum })?;
     }
     let weights = plan.load(&pool, progress)?;
     let precision = options.precision;
@@ -135,34 +121,19 @@ impl LlamaDecoder {
 
     fn check(&self, segments: &[Segment<'_>], pages: usize) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::Input(reason));
-        for Segment {
-            tokens,
-            start,
-            pages: table,
-            ..
-        } in segments
-        {
+        for Segment { tokens, start, pages: table, .. } in segments {
             let end = start.saturating_add(tokens.len());
             if tokens.is_empty() {
                 return refuse("a segment has no tokens".into());
             }
             if end > self.spec.context_tokens {
-                return refuse(format!(
-                    "{end} tokens exceed the context of {}",
-                    self.spec.context_tokens
-                ));
+                return refuse(format!("{end} tokens exceed the context of {}", self.spec.context_tokens));
             }
             if let Some(token) = tokens.iter().find(|&&t| t as usize >= self.shape.vocab) {
-                return refuse(format!(
-                    "token {token} is not below the vocabulary of {}",
-                    self.shape.vocab
-                ));
+                return refuse(format!("token {token} is not below the vocabulary of {}", self.shape.vocab));
             }
             if end > table.len().saturating_mul(PAGE_TOKENS) {
-                return refuse(format!(
-                    "{end} tokens exceed {} pages of {PAGE_TOKENS}",
-                    table.len()
-                ));
+                return refuse(format!("{end} tokens exceed {} pages of {PAGE_TOKENS}", table.len()));
             }
             if let Some(page) = table.iter().find(|&&p| p as usize >= pages) {
                 return refuse(format!("page {page} is not below {pages}"));
@@ -180,10 +151,7 @@ impl Decoder for LlamaDecoder {
     fn allocate_pages(&mut self, pages: usize) -> Result<(), ModelError> {
         self.cache = None; // before the new one is taken
         let what = || format!("a cache of {pages} pages");
-        let cache = KvCache::new(self.kv_shape, pages).map_err(|source| ModelError::Kernel {
-            what: what(),
-            source,
-        })?;
+        let cache = KvCache::new(self.kv_shape, pages).map_err(|source| ModelError::Kernel { what: what(), source })?;
         self.cache = Some(cache);
         Ok(())
     }
@@ -199,21 +167,8 @@ impl Decoder for LlamaDecoder {
             logits.clear();
             return Ok(());
         };
-        let Self {
-            shape,
-            weights,
-            pool,
-            precision,
-            rows,
-            clock,
-            ..
-        } = self;
-        let network = Network {
-            shape,
-            weights,
-            pool,
-            precision: *precision,
-        };
+        let Self { shape, weights, pool, precision, rows, clock, .. } = self;
+        let network = Network { shape, weights, pool, precision: *precision };
         network.step(segments, cache, rows, clock, logits, cancelled)
     }
 
@@ -225,13 +180,7 @@ impl Decoder for LlamaDecoder {
 }
 
 fn kv_shape(shape: &Shape, kv_type: KvType) -> KvShape {
-    KvShape {
-        layers: shape.layers(),
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-        kv_type,
-    }
+    KvShape { layers: shape.layers(), heads: shape.heads, kv_heads: shape.kv_heads, head_dim: shape.head_dim, kv_type }
 }
 
 fn spec_of(shape: &Shape, plan: &Plan<'_>, kv_type: KvType) -> DecoderSpec {
@@ -246,10 +195,7 @@ fn spec_of(shape: &Shape, plan: &Plan<'_>, kv_type: KvType) -> DecoderSpec {
 
 /// `Err` with the sum in words when it exceeds the budget.
 fn check_budget(spec: &DecoderSpec, budget: MemoryBudget) -> Result<(), String> {
-    let (weights, rows) = (
-        spec.weight_bytes as u128,
-        budget.rows as u128 * spec.row_bytes as u128,
-    );
+    let (weights, rows) = (spec.weight_bytes as u128, budget.rows as u128 * spec.row_bytes as u128);
     let logits = 4 * budget.rows.min(64) as u128 * spec.vocab as u128;
     let pages = budget.pages as u128 * spec.page_bytes as u128;
     let sum = weights + rows + logits + pages;

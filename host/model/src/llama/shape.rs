@@ -36,32 +36,21 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn new(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self, ModelError> {
-        let unsupported =
-            |what, found: String| Err(ModelError::unsupported(checkpoint.path(), what, found));
+        let unsupported = |what, found: String| Err(ModelError::unsupported(checkpoint.path(), what, found));
         let decoder = match config.architecture {
-            Architecture::Llama
-            | Architecture::Mistral
-            | Architecture::Qwen2
-            | Architecture::Qwen3 => config.rope.as_ref(),
+            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
+                config.rope.as_ref()
+            }
             Architecture::Bert => None,
         };
         let Some(rope) = decoder else {
-            return unsupported(
-                "as a decoder, architecture",
-                format!("{:?}", config.architecture),
-            );
+            return unsupported("as a decoder, architecture", format!("{:?}", config.architecture));
         };
         if config.head_dim == 0 || config.head_dim % 8 != 0 || config.head_dim > 256 {
-            return unsupported(
-                "a head width that is no multiple of 8 up to 256,",
-                config.head_dim.to_string(),
-            );
+            return unsupported("a head width that is no multiple of 8 up to 256,", config.head_dim.to_string());
         }
         if config.windows.len() != config.layers || config.windows.contains(&Some(0)) {
-            return unsupported(
-                "sliding windows",
-                format!("{:?} of {} layers", config.windows, config.layers),
-            );
+            return unsupported("sliding windows", format!("{:?} of {} layers", config.windows, config.layers));
         }
         Ok(Self {
             vocab: config.vocab_size,

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use stockade_kernels::{
-    AttentionSegment, KvCache, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool, add_assign,
-    add_bias, attention, matmul, rms_norm, rope, silu_mul,
+    AttentionSegment, KvCache, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool, add_assign, add_bias, attention,
+    matmul, rms_norm, rope, silu_mul,
 };
 
 use super::rope::Angles;
@@ -47,18 +47,12 @@ pub(super) struct Rows {
 impl Rows {
     /// Bytes a row takes.
     pub(super) fn bytes(shape: &Shape) -> usize {
-        let (q, kv) = (
-            shape.heads * shape.head_dim,
-            shape.kv_heads * shape.head_dim,
-        );
+        let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         4 * (1 + shape.head_dim + 2 * shape.hidden + 2 * q + 2 * kv + 2 * shape.ffn)
     }
 
     fn resize(&mut self, shape: &Shape, n: usize) {
-        let (q, kv) = (
-            shape.heads * shape.head_dim,
-            shape.kv_heads * shape.head_dim,
-        );
+        let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         self.numbers.clear();
         self.numbers.extend(0..n as u32);
         for (rows, width) in [
@@ -90,9 +84,7 @@ impl Network<'_> {
         let shape = self.shape;
         clock.start();
         rows.resize(shape, segments.iter().map(|s| s.tokens.len()).sum());
-        let positions = segments
-            .iter()
-            .flat_map(|s| s.start..s.start + s.tokens.len());
+        let positions = segments.iter().flat_map(|s| s.start..s.start + s.tokens.len());
         rows.angles.fill(&shape.frequencies, positions);
         let tokens = segments.iter().flat_map(|s| s.tokens);
         for (x, &token) in rows.x.chunks_exact_mut(shape.hidden).zip(tokens) {
@@ -120,23 +112,8 @@ impl Network<'_> {
         rows: &mut Rows,
         clock: &mut Clock,
     ) {
-        let Shape {
-            eps,
-            head_dim,
-            kv_heads,
-            ..
-        } = *self.shape;
-        let Rows {
-            numbers,
-            angles,
-            x,
-            inner,
-            q,
-            k,
-            v,
-            attended,
-            ..
-        } = rows;
+        let Shape { eps, head_dim, kv_heads, .. } = *self.shape;
+        let Rows { numbers, angles, x, inner, q, k, v, attended, .. } = rows;
         rms_norm(self.pool, x, &layer.attention_norm, eps, inner);
         clock.lap(Op::Norm);
         self.products(inner, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]);
@@ -145,30 +122,13 @@ impl Network<'_> {
             if let Some(norm) = norm {
                 head_norm(self.pool, heads, norm, eps, attended);
             }
-            rope(
-                self.pool,
-                heads,
-                numbers,
-                head_dim / 2,
-                &angles.cos,
-                &angles.sin,
-            );
+            rope(self.pool, heads, numbers, head_dim / 2, &angles.cos, &angles.sin);
         }
         clock.lap(Op::Rope);
-        let mut new = k
-            .chunks_exact(kv_heads * head_dim)
-            .zip(v.chunks_exact(kv_heads * head_dim));
+        let mut new = k.chunks_exact(kv_heads * head_dim).zip(v.chunks_exact(kv_heads * head_dim));
         for segment in segments {
-            for (position, (k, v)) in
-                (segment.start..segment.start + segment.tokens.len()).zip(&mut new)
-            {
-                cache.write(
-                    i,
-                    segment.pages[position / PAGE_TOKENS],
-                    position % PAGE_TOKENS,
-                    k,
-                    v,
-                );
+            for (position, (k, v)) in (segment.start..segment.start + segment.tokens.len()).zip(&mut new) {
+                cache.write(i, segment.pages[position / PAGE_TOKENS], position % PAGE_TOKENS, k, v);
             }
         }
         clock.lap(Op::Store);
@@ -196,9 +156,7 @@ impl Network<'_> {
     }
 
     fn mlp_block(&self, layer: &Layer, rows: &mut Rows, clock: &mut Clock) {
-        let Rows {
-            x, inner, gate, up, ..
-        } = rows;
+        let Rows { x, inner, gate, up, .. } = rows;
         rms_norm(self.pool, x, &layer.mlp_norm, self.shape.eps, inner);
         clock.lap(Op::Norm);
         self.products(inner, &mut [(&layer.gate, gate), (&layer.up, up)]);
@@ -225,15 +183,10 @@ impl Network<'_> {
             };
             let to = asked * hidden;
             asked += wanted.len();
-            rows.x
-                .copy_within(wanted.start * hidden..wanted.end * hidden, to);
+            rows.x.copy_within(wanted.start * hidden..wanted.end * hidden, to);
             first = end;
         }
-        let head = self
-            .weights
-            .head
-            .as_ref()
-            .unwrap_or(&self.weights.embedding);
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         logits.resize(asked * head.rows(), 0.0);
         if asked > 0 {
             let (x, inner) = (&rows.x[..asked * hidden], &mut rows.inner[..asked * hidden]);
@@ -243,9 +196,8 @@ impl Network<'_> {
     }
 
     fn products<const N: usize>(&self, x: &[f32], outputs: &mut [(&Linear, &mut Vec<f32>); N]) {
-        let mut regions: [(&PackedMatrix, &mut [f32]); N] = outputs
-            .each_mut()
-            .map(|(linear, out)| (&linear.weight, &mut out[..]));
+        let mut regions: [(&PackedMatrix, &mut [f32]); N] =
+            outputs.each_mut().map(|(linear, out)| (&linear.weight, &mut out[..]));
         matmul(self.pool, self.precision, x, &mut regions);
         for (linear, out) in outputs {
             if let Some(bias) = &linear.bias {
@@ -306,10 +258,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new(on: bool) -> Self {
-        Self {
-            on,
-            ..Self::default()
-        }
+        Self { on, ..Self::default() }
     }
 
     fn start(&mut self) {

@@ -65,30 +65,15 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Checks every tensor's name and shape and sums their sizes; reads no weights.
-    pub(super) fn new(
-        checkpoint: &'a Checkpoint,
-        shape: &'a Shape,
-        head: &Head,
-    ) -> Result<Self, ModelError> {
+    pub(super) fn new(checkpoint: &'a Checkpoint, shape: &'a Shape, head: &Head) -> Result<Self, ModelError> {
         let (classifier, outputs) = match head {
             Head::CausalLm => (false, shape.vocab),
             Head::Classifier { labels } => (true, labels.len()),
             Head::Embedding => {
-                return Err(ModelError::unsupported(
-                    checkpoint.path(),
-                    "a decoder without head,",
-                    "embedding",
-                ));
+                return Err(ModelError::unsupported(checkpoint.path(), "a decoder without head,", "embedding"));
             }
         };
-        let mut plan = Self {
-            checkpoint,
-            shape,
-            classifier,
-            outputs,
-            packed_bytes: 0,
-            file_bytes: 0,
-        };
+        let mut plan = Self { checkpoint, shape, classifier, outputs, packed_bytes: 0, file_bytes: 0 };
         let mut names = BTreeSet::new();
         for (name, dims) in plan.tensors() {
             let tensor = checkpoint.tensor_of(&name, &dims)?;
@@ -103,9 +88,7 @@ impl<'a> Plan<'a> {
         }
         // A tensor that the network would not use is a model this code does not know.
         let foreign = checkpoint.tensors().find(|t| {
-            t.name.starts_with("model.layers.")
-                && !names.contains(&t.name)
-                && !t.name.ends_with(".inv_freq")
+            t.name.starts_with("model.layers.") && !names.contains(&t.name) && !t.name.ends_with(".inv_freq")
         });
         match foreign {
             Some(tensor) => Err(plan.refuse(tensor, "the architecture has no such part")),
@@ -115,35 +98,21 @@ impl<'a> Plan<'a> {
 
     /// Reads and packs everything.
     pub(super) fn load(&self, pool: &Pool, progress: Progress<'_>) -> Result<Weights, ModelError> {
-        let loader = Loader {
-            plan: self,
-            pool,
-            progress,
-            done: AtomicU64::new(0),
-        };
+        let loader = Loader { plan: self, pool, progress, done: AtomicU64::new(0) };
         let Shape { vocab, hidden, .. } = *self.shape;
         progress(0, self.file_bytes);
         Ok(Weights {
             embedding: loader.matrix("model.embed_tokens.weight", vocab, hidden)?,
-            layers: (0..self.shape.layers())
-                .map(|i| loader.layer(i))
-                .collect::<Result<_, _>>()?,
+            layers: (0..self.shape.layers()).map(|i| loader.layer(i)).collect::<Result<_, _>>()?,
             norm: loader.vector("model.norm.weight", hidden)?,
-            head: self
-                .head_name()
-                .map(|name| loader.matrix(name, self.outputs, hidden))
-                .transpose()?,
+            head: self.head_name().map(|name| loader.matrix(name, self.outputs, hidden)).transpose()?,
         })
     }
 
     fn head_name(&self) -> Option<&'static str> {
         // Some files carry a head although the configuration ties it; the embedding is then the same.
         let head = (!self.shape.tied).then_some("lm_head.weight");
-        if self.classifier {
-            Some("score.weight")
-        } else {
-            head
-        }
+        if self.classifier { Some("score.weight") } else { head }
     }
 
     /// Every tensor the network reads, with its shape.
@@ -153,10 +122,7 @@ impl<'a> Plan<'a> {
             ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]),
             ("model.norm.weight".to_owned(), vec![hidden]),
         ];
-        all.extend(
-            self.head_name()
-                .map(|name| (name.to_owned(), vec![self.outputs, hidden])),
-        );
+        all.extend(self.head_name().map(|name| (name.to_owned(), vec![self.outputs, hidden])));
         for i in 0..self.shape.layers() {
             for norm in ["input_layernorm", "post_attention_layernorm"] {
                 all.push((layer_tensor(i, norm, "weight"), vec![hidden]));
@@ -179,14 +145,7 @@ impl<'a> Plan<'a> {
 
     /// The products of a layer: name, outputs, inputs.
     fn linears(&self) -> [(&'static str, usize, usize); 7] {
-        let Shape {
-            hidden,
-            ffn,
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *self.shape;
+        let Shape { hidden, ffn, heads, kv_heads, head_dim, .. } = *self.shape;
         [
             ("self_attn.q_proj", heads * head_dim, hidden),
             ("self_attn.k_proj", kv_heads * head_dim, hidden),
@@ -216,22 +175,11 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn layer(&self, i: usize) -> Result<Layer, ModelError> {
-        let Shape {
-            hidden,
-            head_dim,
-            qk_norm,
-            ..
-        } = *self.plan.shape;
+        let Shape { hidden, head_dim, qk_norm, .. } = *self.plan.shape;
         let norm = |part| self.vector(&layer_tensor(i, part, "weight"), hidden);
-        let head_norm = |part| {
-            qk_norm
-                .then(|| self.vector(&layer_tensor(i, part, "weight"), head_dim))
-                .transpose()
-        };
-        let [q, k, v, o, gate, up, down] = self
-            .plan
-            .linears()
-            .map(|(part, rows, cols)| self.linear(i, part, rows, cols));
+        let head_norm = |part| qk_norm.then(|| self.vector(&layer_tensor(i, part, "weight"), head_dim)).transpose();
+        let [q, k, v, o, gate, up, down] =
+            self.plan.linears().map(|(part, rows, cols)| self.linear(i, part, rows, cols));
         Ok(Layer {
             attention_norm: norm("input_layernorm")?,
             q: q?,
@@ -247,13 +195,7 @@ impl Loader<'_> {
         })
     }
 
-    fn linear(
-        &self,
-        layer: usize,
-        part: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Linear, ModelError> {
+    fn linear(&self, layer: usize, part: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
         let bias = layer_tensor(layer, part, "bias");
         let has_bias = self.plan.checkpoint.find(&bias).is_some();
         Ok(Linear {
@@ -271,27 +213,17 @@ impl Loader<'_> {
 
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<PackedMatrix, ModelError> {
         let tensor = self.plan.checkpoint.tensor_of(name, &[rows, cols])?;
-        let runs = Runs {
-            checkpoint: self.plan.checkpoint,
-            tensor,
-            open: Mutex::default(),
-            count: &|n| self.count(n),
-        };
-        PackedMatrix::pack_rows(self.pool, tensor.ty, rows, cols, &|row, out| {
-            runs.read(row, out)
-        })
-        .map_err(|error| match error {
-            KernelError::Source { row, source } => match source.downcast::<ModelError>() {
-                Ok(error) => *error,
-                Err(source) => ModelError::Kernel {
-                    what: name.to_owned(),
-                    source: KernelError::Source { row, source },
+        let runs = Runs { checkpoint: self.plan.checkpoint, tensor, open: Mutex::default(), count: &|n| self.count(n) };
+        PackedMatrix::pack_rows(self.pool, tensor.ty, rows, cols, &|row, out| runs.read(row, out)).map_err(|error| {
+            match error {
+                KernelError::Source { row, source } => match source.downcast::<ModelError>() {
+                    Ok(error) => *error,
+                    Err(source) => {
+                        ModelError::Kernel { what: name.to_owned(), source: KernelError::Source { row, source } }
+                    }
                 },
-            },
-            source => ModelError::Kernel {
-                what: name.to_owned(),
-                source,
-            },
+                source => ModelError::Kernel { what: name.to_owned(), source },
+            }
         })
     }
 
@@ -325,17 +257,14 @@ impl Runs<'_> {
         let open = || self.open.lock().unwrap_or_else(|e| e.into_inner());
         let known = {
             let mut open = open();
-            open.iter()
-                .position(|run| run.first == first)
-                .map(|i| open.swap_remove(i))
+            open.iter().position(|run| run.first == first).map(|i| open.swap_remove(i))
         };
         let run = match known {
             Some(run) => run,
             None => {
                 let end = self.tensor.rows.min(first + RUN_ROWS);
                 let mut bytes = vec![0; (end - first) * self.tensor.row_bytes];
-                self.checkpoint
-                    .read_rows(self.tensor, first..end, &mut bytes)?;
+                self.checkpoint.read_rows(self.tensor, first..end, &mut bytes)?;
                 (self.count)(bytes.len());
                 Run { first, bytes }
             }

@@ -16,15 +16,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The common directives of Python's `strftime`; others stay as they are.
 pub(super) fn format_utc(now: SystemTime, format: &str) -> String {
@@ -78,15 +70,10 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let era = z / 146_097;
     let day_of_era = z % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153; // months from March
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
@@ -116,9 +103,6 @@ mod tests {
             assert_eq!(format_utc(now, "%Y-%m-%d %A %j"), want);
         }
         let now = UNIX_EPOCH + Duration::from_secs(1_721_952_000 + 13 * 3600 + 5);
-        assert_eq!(
-            format_utc(now, "%d %b %Y %I:%M:%S %p 100%% %Q %"),
-            "26 Jul 2024 01:00:05 PM 100% %Q %"
-        );
+        assert_eq!(format_utc(now, "%d %b %Y %I:%M:%S %p 100%% %Q %"), "26 Jul 2024 01:00:05 PM 100% %Q %");
     }
 }

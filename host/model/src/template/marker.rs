@@ -17,36 +17,22 @@ pub(super) struct Marker<'a> {
 
 impl<'a> Marker<'a> {
     /// Chooses the first mark that the input does not hold.
-    pub(super) fn new(
-        control: &'a AddedTokens,
-        input: &ChatInput<'_>,
-    ) -> Result<Self, TemplateError> {
+    pub(super) fn new(control: &'a AddedTokens, input: &ChatInput<'_>) -> Result<Self, TemplateError> {
         let mut seen = 0u64;
         let mut note = |text: &str| {
             for c in text.chars().filter(|c| MARKS.contains(c)) {
                 seen |= 1 << (c as u32 - *MARKS.start() as u32);
             }
         };
-        for value in input
-            .messages
-            .iter()
-            .chain(input.tools.into_iter().flatten())
-        {
+        for value in input.messages.iter().chain(input.tools.into_iter().flatten()) {
             each_string(value, &mut note);
         }
         for (name, value) in input.variables.into_iter().flatten() {
             note(name);
             each_string(value, &mut note);
         }
-        let mark = MARKS
-            .clone()
-            .nth(seen.trailing_ones() as usize)
-            .ok_or(TemplateError::Unmarkable)?;
-        Ok(Self {
-            control,
-            mark,
-            used: false,
-        })
+        let mark = MARKS.clone().nth(seen.trailing_ones() as usize).ok_or(TemplateError::Unmarkable)?;
+        Ok(Self { control, mark, used: false })
     }
 
     pub(super) fn list(&mut self, values: &[Json]) -> Json {
@@ -57,11 +43,9 @@ impl<'a> Marker<'a> {
         match value {
             Json::String(text) => self.text(text).into(),
             Json::Array(values) => self.list(values),
-            Json::Object(entries) => entries
-                .iter()
-                .map(|(key, value)| (self.text(key), self.marked(value)))
-                .collect::<Map<_, _>>()
-                .into(),
+            Json::Object(entries) => {
+                entries.iter().map(|(key, value)| (self.text(key), self.marked(value))).collect::<Map<_, _>>().into()
+            }
             other => other.clone(),
         }
     }

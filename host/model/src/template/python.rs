@@ -17,8 +17,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_formatter(|out, _, value| {
         let mut text = String::new();
         display(value, &mut text)?;
-        out.write_str(&text)
-            .map_err(|_| Error::new(ErrorKind::WriteFailure, "the output is full"))
+        out.write_str(&text).map_err(|_| Error::new(ErrorKind::WriteFailure, "the output is full"))
     });
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| -> Result<String, Error> {
@@ -49,23 +48,14 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<usize>>("indent")?;
     let separators = options.get::<Option<Vec<String>>>("separators")?;
     let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    let ascii = options
-        .get::<Option<bool>>("ensure_ascii")?
-        .unwrap_or(false);
+    let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     options.assert_all_used()?;
     let default_item = if indent.is_some() { "," } else { ", " };
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.as_str(), key.as_str()),
         _ => (default_item, ": "),
     };
-    let layout = Layout {
-        json: true,
-        indent: indent.map(|n| n.min(64)),
-        item,
-        key,
-        sort_keys,
-        ascii,
-    };
+    let layout = Layout { json: true, indent: indent.map(|n| n.min(64)), item, key, sort_keys, ascii };
     let mut out = String::new();
     write(value, &mut out, &layout, 0)?;
     Ok(Value::from_safe_string(out))
@@ -82,14 +72,7 @@ struct Layout<'a> {
 }
 
 impl Layout<'static> {
-    const PYTHON: Self = Self {
-        json: false,
-        indent: None,
-        item: ", ",
-        key: ": ",
-        sort_keys: false,
-        ascii: false,
-    };
+    const PYTHON: Self = Self { json: false, indent: None, item: ", ", key: ": ", sort_keys: false, ascii: false };
 }
 
 impl Layout<'_> {
@@ -103,21 +86,13 @@ impl Layout<'_> {
 
 fn write(value: &Value, out: &mut String, layout: &Layout<'_>, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH || out.len() > super::MAX_RENDERED_BYTES {
-        return Err(Error::new(
-            ErrorKind::WriteFailure,
-            "the value is too large",
-        ));
+        return Err(Error::new(ErrorKind::WriteFailure, "the value is too large"));
     }
     match value.kind() {
         ValueKind::Undefined if layout.json => {
-            return Err(Error::new(
-                ErrorKind::InvalidOperation,
-                "an undefined value has no JSON",
-            ));
+            return Err(Error::new(ErrorKind::InvalidOperation, "an undefined value has no JSON"));
         }
-        ValueKind::None | ValueKind::Undefined => {
-            out.push_str(if layout.json { "null" } else { "None" })
-        }
+        ValueKind::None | ValueKind::Undefined => out.push_str(if layout.json { "null" } else { "None" }),
         ValueKind::Bool => out.push_str(match (value.is_true(), layout.json) {
             (true, true) => "true",
             (false, true) => "false",
@@ -127,11 +102,7 @@ fn write(value: &Value, out: &mut String, layout: &Layout<'_>, depth: usize) -> 
         ValueKind::Number => number(value, out),
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
-            if layout.json {
-                json_string(text, layout.ascii, out)
-            } else {
-                python_string(text, out)
-            }
+            if layout.json { json_string(text, layout.ascii, out) } else { python_string(text, out) }
         }
         ValueKind::Map => {
             let mut keys: Vec<Value> = value.try_iter()?.collect();
@@ -170,10 +141,7 @@ fn write(value: &Value, out: &mut String, layout: &Layout<'_>, depth: usize) -> 
             out.push(']');
         }
         _ => {
-            return Err(Error::new(
-                ErrorKind::InvalidOperation,
-                format!("a {} has no JSON", value.kind()),
-            ));
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("a {} has no JSON", value.kind())));
         }
     }
     Ok(())
@@ -182,10 +150,7 @@ fn write(value: &Value, out: &mut String, layout: &Layout<'_>, depth: usize) -> 
 /// `repr` of an int or a float: floats keep a fraction or an exponent, large and small ones as `1e+20`, `1e-07`.
 fn number(value: &Value, out: &mut String) {
     let text = value.to_string();
-    let Some(float) = f64::try_from(value.clone())
-        .ok()
-        .filter(|_| !value.is_integer())
-    else {
+    let Some(float) = f64::try_from(value.clone()).ok().filter(|_| !value.is_integer()) else {
         return out.push_str(&text);
     };
     let size = float.abs();
@@ -200,9 +165,7 @@ fn number(value: &Value, out: &mut String) {
     } else if size != 0.0 && !(1e-4..1e16).contains(&size) {
         let text = format!("{float:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = exponent
-            .strip_prefix('-')
-            .map_or(('+', exponent), |e| ('-', e));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
         out.push_str(&format!("{digits}e{sign}{exponent:0>2}"));
     } else {
         out.push_str(&format!("{float:?}"));
@@ -233,11 +196,7 @@ fn json_string(text: &str, ascii: bool, out: &mut String) {
 
 /// `repr` of a string: single quotes unless only those are inside.
 fn python_string(text: &str, out: &mut String) {
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
         match c {
@@ -265,10 +224,7 @@ fn method(_: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Resul
         _ => None,
     }
     .unwrap_or_else(|| {
-        Err(Error::new(
-            ErrorKind::UnknownMethod,
-            format!("{} has no method named {name}", value.kind()),
-        ))
+        Err(Error::new(ErrorKind::UnknownMethod, format!("{} has no method named {name}", value.kind())))
     })
 }
 
@@ -277,30 +233,14 @@ type MethodResult = Option<Result<Value, Error>>;
 fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
     let arg = |i: usize| args.get(i).filter(|a| !a.is_none());
     let str_arg = |i: usize| arg(i).and_then(Value::as_str);
-    let need = |i: usize| {
-        str_arg(i)
-            .ok_or_else(|| Error::new(ErrorKind::MissingArgument, format!("{name} needs a string")))
-    };
-    let count = arg(1)
-        .and_then(Value::as_i64)
-        .and_then(|n| usize::try_from(n).ok());
+    let need =
+        |i: usize| str_arg(i).ok_or_else(|| Error::new(ErrorKind::MissingArgument, format!("{name} needs a string")));
+    let count = arg(1).and_then(Value::as_i64).and_then(|n| usize::try_from(n).ok());
     let strip = |left: bool, right: bool| {
         let chars: Option<Vec<char>> = str_arg(0).map(|set| set.chars().collect());
-        let inside = |c: char| {
-            chars
-                .as_ref()
-                .map_or(c.is_whitespace(), |set| set.contains(&c))
-        };
-        let text = if left {
-            text.trim_start_matches(inside)
-        } else {
-            text
-        };
-        if right {
-            text.trim_end_matches(inside)
-        } else {
-            text
-        }
+        let inside = |c: char| chars.as_ref().map_or(c.is_whitespace(), |set| set.contains(&c));
+        let text = if left { text.trim_start_matches(inside) } else { text };
+        if right { text.trim_end_matches(inside) } else { text }
     };
     // A prefix or a tuple of them.
     let any_of = |test: &dyn Fn(&str) -> bool| -> Result<Value, Error> {
@@ -309,14 +249,10 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
         };
         match arg.as_str() {
             Some(one) => Ok(test(one).into()),
-            None => Ok(arg
-                .try_iter()?
-                .any(|one| one.as_str().is_some_and(test))
-                .into()),
+            None => Ok(arg.try_iter()?.any(|one| one.as_str().is_some_and(test)).into()),
         }
     };
-    let list =
-        |parts: Vec<&str>| Value::from(parts.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    let list = |parts: Vec<&str>| Value::from(parts.into_iter().map(str::to_owned).collect::<Vec<_>>());
     let position = |at: Option<usize>| at.map_or(-1, |at| text[..at].chars().count() as i64);
     Some(Ok(match name {
         "strip" => strip(true, true).into(),
@@ -326,10 +262,7 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
         "lower" => text.to_lowercase().into(),
         "capitalize" => {
             let mut chars = text.chars();
-            let first = chars
-                .next()
-                .map(|c| c.to_uppercase().to_string())
-                .unwrap_or_default();
+            let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
             (first + &chars.as_str().to_lowercase()).into()
         }
         "title" => title(text).into(),
@@ -347,15 +280,10 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
         "rfind" => return Some(need(0).map(|part| position(text.rfind(part)).into())),
         "count" => return Some(need(0).map(|part| text.matches(part).count().into())),
         "replace" => {
-            let times = arg(2)
-                .and_then(Value::as_i64)
-                .and_then(|n| usize::try_from(n).ok());
+            let times = arg(2).and_then(Value::as_i64).and_then(|n| usize::try_from(n).ok());
             let replaced = need(0).and_then(|from| Ok((from, need(1)?)));
             return Some(replaced.and_then(|(from, to)| {
-                bounded(
-                    text.len()
-                        .saturating_add(text.len().saturating_add(1).saturating_mul(to.len())),
-                )?;
+                bounded(text.len().saturating_add(text.len().saturating_add(1).saturating_mul(to.len())))?;
                 Ok(match times {
                     Some(n) => text.replacen(from, to, n),
                     None => text.replace(from, to),
@@ -365,10 +293,7 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
         }
         "split" => list(match (str_arg(0), count) {
             (Some(""), _) => {
-                return Some(Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    "empty separator",
-                )));
+                return Some(Err(Error::new(ErrorKind::InvalidOperation, "empty separator")));
             }
             (Some(at), None) => text.split(at).collect(),
             (Some(at), Some(n)) => text.splitn(n.saturating_add(1), at).collect(),
@@ -377,10 +302,7 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> MethodResult {
         }),
         "rsplit" => match (str_arg(0), count) {
             (Some(""), _) => {
-                return Some(Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    "empty separator",
-                )));
+                return Some(Err(Error::new(ErrorKind::InvalidOperation, "empty separator")));
             }
             (Some(at), Some(n)) => {
                 let mut parts: Vec<&str> = text.rsplitn(n.saturating_add(1), at).collect();
@@ -415,18 +337,12 @@ fn mapping_method(value: &Value, name: &str, args: &[Value]) -> MethodResult {
     let keys = || value.try_iter().map(|keys| keys.collect::<Vec<_>>());
     let item = |key: &Value| value.get_item(key).unwrap_or_default();
     match name {
-        "items" => Some(keys().map(|keys| {
-            keys.iter()
-                .map(|k| Value::from(vec![k.clone(), item(k)]))
-                .collect()
-        })),
+        "items" => Some(keys().map(|keys| keys.iter().map(|k| Value::from(vec![k.clone(), item(k)])).collect())),
         "keys" => Some(keys().map(Value::from)),
         "values" => Some(keys().map(|keys| keys.iter().map(item).collect())),
         "get" => {
             let found = args.first().map(item).filter(|found| !found.is_undefined());
-            Some(Ok(found.unwrap_or_else(|| {
-                args.get(1).cloned().unwrap_or(Value::from(()))
-            })))
+            Some(Ok(found.unwrap_or_else(|| args.get(1).cloned().unwrap_or(Value::from(())))))
         }
         _ => None,
     }
@@ -435,15 +351,10 @@ fn mapping_method(value: &Value, name: &str, args: &[Value]) -> MethodResult {
 fn list_method(value: &Value, name: &str, args: &[Value]) -> MethodResult {
     let matches = |item: &Value| args.first() == Some(item);
     match name {
-        "count" => Some(
-            value
-                .try_iter()
-                .map(|items| items.filter(|item| matches(item)).count().into()),
-        ),
+        "count" => Some(value.try_iter().map(|items| items.filter(|item| matches(item)).count().into())),
         "index" => Some(value.try_iter().and_then(|mut items| {
             let at = items.position(|item| matches(&item));
-            at.map(Value::from)
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "value is not in the list"))
+            at.map(Value::from).ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "value is not in the list"))
         })),
         _ => None,
     }

@@ -36,10 +36,7 @@ pub(crate) enum Part<'t> {
 
 impl AddedTokens {
     pub(crate) fn new(tokens: impl IntoIterator<Item = AddedToken>) -> Self {
-        let tokens: Vec<_> = tokens
-            .into_iter()
-            .filter(|token| !token.text.is_empty())
-            .collect();
+        let tokens: Vec<_> = tokens.into_iter().filter(|token| !token.text.is_empty()).collect();
         let mut nodes = vec![Node::default()];
         for (i, token) in tokens.iter().enumerate() {
             let mut at = 0;
@@ -64,10 +61,7 @@ impl AddedTokens {
     }
 
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
-        self.tokens
-            .iter()
-            .find(|token| token.text == text)
-            .map(|token| token.id)
+        self.tokens.iter().find(|token| token.text == text).map(|token| token.id)
     }
 
     /// Text and control tokens in order, leftmost and longest first.
@@ -81,11 +75,7 @@ impl AddedTokens {
                 continue;
             };
             let before = &text[done..at];
-            let before = if token.strip_left {
-                before.trim_end()
-            } else {
-                before
-            };
+            let before = if token.strip_left { before.trim_end() } else { before };
             if !before.is_empty() {
                 parts.push(Part::Text(before));
             }
@@ -117,25 +107,17 @@ impl AddedTokens {
             whole || (depth > 0 && at + depth >= end)
         };
         let after_first = |at: usize| at + text[at..].chars().next().map_or(1, char::len_utf8);
-        (0..text.len())
-            .filter(|&at| spells_or_begins(at))
-            .map(after_first)
-            .collect()
+        (0..text.len()).filter(|&at| spells_or_begins(at)).map(after_first).collect()
     }
 
     /// The longest token at byte `at`. It starts and ends on character boundaries because both texts are UTF-8.
     fn token_at(&self, text: &str, at: usize) -> Option<&AddedToken> {
-        let found = self
-            .path(&text.as_bytes()[at..])
-            .filter_map(|node| node.token.map(|i| &self.tokens[i]));
+        let found = self.path(&text.as_bytes()[at..]).filter_map(|node| node.token.map(|i| &self.tokens[i]));
         let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
         let alone = |token: &AddedToken| {
-            !word(text[..at].chars().next_back())
-                && !word(text[at + token.text.len()..].chars().next())
+            !word(text[..at].chars().next_back()) && !word(text[at + token.text.len()..].chars().next())
         };
-        found
-            .filter(|token| !token.single_word || alone(token))
-            .last()
+        found.filter(|token| !token.single_word || alone(token)).last()
     }
 
     /// The nodes that `rest` leads through, as far as any token goes on.
@@ -148,8 +130,5 @@ impl AddedTokens {
 }
 
 fn child(node: &Node, byte: u8) -> Option<usize> {
-    node.children
-        .iter()
-        .find(|(b, _)| *b == byte)
-        .map(|&(_, next)| next)
+    node.children.iter().find(|(b, _)| *b == byte).map(|&(_, next)| next)
 }

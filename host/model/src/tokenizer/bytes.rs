@@ -16,8 +16,7 @@ impl TokenBytes {
     /// Above 4 GiB in total; callers have bounded the file that the tokens come from.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        self.ends
-            .push(u32::try_from(self.bytes.len()).expect("token texts take less than 4 GiB"));
+        self.ends.push(u32::try_from(self.bytes.len()).expect("token texts take less than 4 GiB"));
     }
 
     pub(super) fn get(&self, id: u32) -> &[u8] {
@@ -58,11 +57,7 @@ pub(super) fn from_sentencepiece(token: &str, is_byte: bool) -> Vec<u8> {
 /// NN of `<0xNN>`.
 pub(super) fn byte_token(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    if hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        u8::from_str_radix(hex, 16).ok()
-    } else {
-        None
-    }
+    if hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()) { u8::from_str_radix(hex, 16).ok() } else { None }
 }
 
 /// Index: the character; the alphabet ends at U+0143.

@@ -44,11 +44,7 @@ pub(super) fn read(file: &Path, metadata: &Metadata) -> Result<Tokenizer, ModelE
         Some("gpt2") => vocabulary.byte_level(),
         Some("llama") => vocabulary.sentencepiece(),
         Some("bert") => vocabulary.word_pieces(),
-        other => Err(ModelError::unsupported(
-            file,
-            "tokenizer",
-            other.unwrap_or("none"),
-        )),
+        other => Err(ModelError::unsupported(file, "tokenizer", other.unwrap_or("none"))),
     }
 }
 
@@ -64,50 +60,28 @@ struct PreTokenizer {
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
     let failed = |e: tokenizers::Error| ModelError::damaged(file, format!("pre-tokenizer: {e}"));
     let by_regex = |regex: &str| -> Result<PreTokenizerWrapper, ModelError> {
-        let split = Split::new(
-            SplitPattern::Regex(regex.to_owned()),
-            SplitDelimiterBehavior::Isolated,
-            false,
-        );
-        let parts = vec![
-            split.map_err(failed)?.into(),
-            ByteLevel::new(false, true, false).into(),
-        ];
+        let split = Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false);
+        let parts = vec![split.map_err(failed)?.into(), ByteLevel::new(false, true, false).into()];
         Ok(Sequence::new(parts).into())
     };
     let gpt2 = || ByteLevel::new(false, true, true);
-    let plain = |split| PreTokenizer {
-        split,
-        ignore_merges: false,
-        nfc: false,
-        add_bos: false,
-    };
+    let plain = |split| PreTokenizer { split, ignore_merges: false, nfc: false, add_bos: false };
     Ok(match name {
-        Some("llama-bpe" | "llama3" | "llama-v3") => PreTokenizer {
-            ignore_merges: true,
-            add_bos: true,
-            ..plain(by_regex(LLAMA3)?)
-        },
-        // Every digit alone, then GPT-2's expression.
-        Some("smollm") => {
-            plain(Sequence::new(vec![Digits::new(true).into(), gpt2().into()]).into())
+        Some("llama-bpe" | "llama3" | "llama-v3") => {
+            PreTokenizer { ignore_merges: true, add_bos: true, ..plain(by_regex(LLAMA3)?) }
         }
-        Some("qwen2") => PreTokenizer {
-            nfc: true,
-            ..plain(by_regex(QWEN2)?)
-        },
+        // Every digit alone, then GPT-2's expression.
+        Some("smollm") => plain(Sequence::new(vec![Digits::new(true).into(), gpt2().into()]).into()),
+        Some("qwen2") => PreTokenizer { nfc: true, ..plain(by_regex(QWEN2)?) },
         Some("gpt-2") => plain(gpt2().into()),
         other => {
-            return Err(ModelError::unsupported(
-                file,
-                "pre-tokenizer",
-                other.unwrap_or("none"),
-            ));
+            return Err(ModelError::unsupported(file, "pre-tokenizer", other.unwrap_or("none")));
         }
     })
 }
@@ -117,9 +91,7 @@ impl<'a> Vocabulary<'a> {
         let tokens = metadata
             .strings("tokenizer.ggml.tokens")
             .filter(|tokens| !tokens.is_empty())
-            .ok_or_else(|| {
-                ModelError::damaged(file, "`tokenizer.ggml.tokens` is missing or empty")
-            })?;
+            .ok_or_else(|| ModelError::damaged(file, "`tokenizer.ggml.tokens` is missing or empty"))?;
         let kinds = match metadata.numbers("tokenizer.ggml.token_type") {
             None => vec![Kind::Normal; tokens.len()],
             Some(types) if types.len() == tokens.len() => types
@@ -138,12 +110,7 @@ impl<'a> Vocabulary<'a> {
                 return Err(ModelError::damaged(file, reason));
             }
         };
-        Ok(Self {
-            file,
-            metadata,
-            tokens,
-            kinds,
-        })
+        Ok(Self { file, metadata, tokens, kinds })
     }
 
     fn byte_level(self) -> Result<Tokenizer, ModelError> {
@@ -161,23 +128,13 @@ impl<'a> Vocabulary<'a> {
         let merges = merges.ok_or_else(|| self.damaged("a merge is not two tokens"))?;
         let mut vocabulary = Vocab::default();
         vocabulary.extend(self.tokens.iter().map(str::to_owned).zip(0..));
-        let bpe = BPE::builder()
-            .vocab_and_merges(vocabulary, merges)
-            .ignore_merges(pre.ignore_merges)
-            .build();
-        let mut hf =
-            tokenizers::Tokenizer::new(bpe.map_err(|e| self.damaged(format!("merges: {e}")))?);
+        let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(pre.ignore_merges).build();
+        let mut hf = tokenizers::Tokenizer::new(bpe.map_err(|e| self.damaged(format!("merges: {e}")))?);
         hf.with_pre_tokenizer(Some(pre.split));
         if pre.nfc {
-            hf.with_normalizer(Some(NFC))
-                .map_err(|e| self.damaged(e.to_string()))?;
+            hf.with_normalizer(Some(NFC)).map_err(|e| self.damaged(e.to_string()))?;
         }
-        self.finish(
-            hf,
-            |text, _| from_byte_level(text),
-            Style::Bytes,
-            pre.add_bos,
-        )
+        self.finish(hf, |text, _| from_byte_level(text), Style::Bytes, pre.add_bos)
     }
 
     fn word_pieces(self) -> Result<Tokenizer, ModelError> {
@@ -185,26 +142,17 @@ impl<'a> Vocabulary<'a> {
         let piece = |(text, kind): (&str, &Kind)| match text.strip_prefix('\u{2581}') {
             _ if *kind != Kind::Normal => text.to_owned(),
             Some(start) => start.to_owned(),
-            None if text.starts_with('[') && text.ends_with(']') && text.len() > 2 => {
-                text.to_owned()
-            }
+            None if text.starts_with('[') && text.ends_with(']') && text.len() > 2 => text.to_owned(),
             None => format!("##{text}"),
         };
         let pieces: Vec<String> = self.tokens.iter().zip(&self.kinds).map(piece).collect();
-        let unknown = self
-            .id("unknown_token_id")
-            .and_then(|id| pieces.get(id as usize).cloned());
-        let unknown =
-            unknown.ok_or_else(|| self.damaged("`tokenizer.ggml.unknown_token_id` is missing"))?;
+        let unknown = self.id("unknown_token_id").and_then(|id| pieces.get(id as usize).cloned());
+        let unknown = unknown.ok_or_else(|| self.damaged("`tokenizer.ggml.unknown_token_id` is missing"))?;
         let mut vocabulary = Vocab::default();
         vocabulary.extend(pieces.into_iter().zip(0..));
-        let model = WordPiece::builder()
-            .vocab(vocabulary)
-            .unk_token(unknown)
-            .build();
+        let model = WordPiece::builder().vocab(vocabulary).unk_token(unknown).build();
         let mut hf = tokenizers::Tokenizer::new(model.map_err(|e| self.damaged(e.to_string()))?);
-        hf.with_normalizer(Some(BertNormalizer::default()))
-            .map_err(|e| self.damaged(e.to_string()))?;
+        hf.with_normalizer(Some(BertNormalizer::default())).map_err(|e| self.damaged(e.to_string()))?;
         hf.with_pre_tokenizer(Some(BertPreTokenizer));
         hf.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
         let frame = |key: &str| self.id(key).map(|id| vec![id]).unwrap_or_default();
@@ -216,21 +164,11 @@ impl<'a> Vocabulary<'a> {
     }
 
     fn sentencepiece(self) -> Result<Tokenizer, ModelError> {
-        let scores = self
-            .metadata
-            .numbers("tokenizer.ggml.scores")
-            .filter(|s| s.len() == self.tokens.len());
-        let scores = scores
-            .ok_or_else(|| self.damaged("`tokenizer.ggml.scores` is missing or not one a token"))?;
+        let scores = self.metadata.numbers("tokenizer.ggml.scores").filter(|s| s.len() == self.tokens.len());
+        let scores = scores.ok_or_else(|| self.damaged("`tokenizer.ggml.scores` is missing or not one a token"))?;
         let mut byte_ids = Box::new([None; 256]);
         let mut mergeable = HashMap::with_capacity(self.tokens.len());
-        for (((text, kind), score), id) in self
-            .tokens
-            .iter()
-            .zip(&self.kinds)
-            .zip(scores.iter())
-            .zip(0u32..)
-        {
+        for (((text, kind), score), id) in self.tokens.iter().zip(&self.kinds).zip(scores.iter()).zip(0u32..) {
             match kind {
                 Kind::Byte => {
                     if let Some(byte) = byte_token(text) {
@@ -244,22 +182,10 @@ impl<'a> Vocabulary<'a> {
                 }
             }
         }
-        let prefix_space = self
-            .metadata
-            .bool("tokenizer.ggml.add_space_prefix")
-            .unwrap_or(true);
+        let prefix_space = self.metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true);
         let unknown = self.id("unknown_token_id").unwrap_or(0);
-        let coder = Coder::SentencePiece(SentencePiece::new(
-            mergeable,
-            byte_ids,
-            unknown,
-            prefix_space,
-        ));
-        let style = if prefix_space {
-            Style::LeadingSpace
-        } else {
-            Style::Bytes
-        };
+        let coder = Coder::SentencePiece(SentencePiece::new(mergeable, byte_ids, unknown, prefix_space));
+        let style = if prefix_space { Style::LeadingSpace } else { Style::Bytes };
         let bytes = |text: &str, kind| from_sentencepiece(text, kind == Kind::Byte);
         Ok(self.assemble(coder, bytes, style, true))
     }
@@ -279,18 +205,11 @@ impl<'a> Vocabulary<'a> {
             .filter(|(text, kind)| **kind == Kind::UserDefined && !text.is_empty())
             .map(|(text, _)| tokenizers::AddedToken::from(text, false).normalized(false))
             .collect();
-        hf.add_tokens(defined)
-            .map_err(|e| self.damaged(e.to_string()))?;
+        hf.add_tokens(defined).map_err(|e| self.damaged(e.to_string()))?;
         Ok(self.assemble(Coder::HuggingFace(Box::new(hf)), bytes, style, add_bos))
     }
 
-    fn assemble(
-        self,
-        coder: Coder,
-        bytes: impl Fn(&str, Kind) -> Vec<u8>,
-        style: Style,
-        add_bos: bool,
-    ) -> Tokenizer {
+    fn assemble(self, coder: Coder, bytes: impl Fn(&str, Kind) -> Vec<u8>, style: Style, add_bos: bool) -> Tokenizer {
         let mut table = TokenBytes::default();
         let mut control = HashSet::new();
         let mut added = Vec::new();
@@ -299,11 +218,7 @@ impl<'a> Vocabulary<'a> {
                 Kind::Control | Kind::Unknown => {
                     table.push(text.as_bytes());
                     control.insert(id);
-                    added.push(AddedToken {
-                        id,
-                        text: text.to_owned(),
-                        ..AddedToken::default()
-                    });
+                    added.push(AddedToken { id, text: text.to_owned(), ..AddedToken::default() });
                 }
                 Kind::UserDefined => table.push(text.as_bytes()),
                 _ => table.push(&bytes(text, kind)),
@@ -315,11 +230,7 @@ impl<'a> Vocabulary<'a> {
             unk: self.id("unknown_token_id"),
             pad: self.id("padding_token_id"),
         };
-        let asked = |key: &str, default| {
-            self.metadata
-                .bool(&format!("tokenizer.ggml.{key}"))
-                .unwrap_or(default)
-        };
+        let asked = |key: &str, default| self.metadata.bool(&format!("tokenizer.ggml.{key}")).unwrap_or(default);
         let frame = |wanted: bool, id: Option<u32>| id.filter(|_| wanted).into_iter().collect();
         Tokenizer {
             prefix: frame(asked("add_bos_token", add_bos), special.bos),
@@ -336,9 +247,7 @@ impl<'a> Vocabulary<'a> {
     /// A token id of the metadata, where it is inside the vocabulary.
     fn id(&self, key: &str) -> Option<u32> {
         let id = self.metadata.u64(&format!("tokenizer.ggml.{key}"))?;
-        u32::try_from(id)
-            .ok()
-            .filter(|&id| (id as usize) < self.tokens.len())
+        u32::try_from(id).ok().filter(|&id| (id as usize) < self.tokens.len())
     }
 
     fn damaged(&self, reason: impl Into<String>) -> ModelError {

@@ -30,36 +30,26 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer, ModelError> {
         Err(_) => return Err(damaged("the file cannot be read as a tokenizer".into())),
     };
     // Files carry the truncation and padding of whoever saved them (all-MiniLM: 128).
-    hf.with_truncation(None)
-        .map_err(|e| damaged(e.to_string()))?;
+    hf.with_truncation(None).map_err(|e| damaged(e.to_string()))?;
     hf.with_padding(None);
     // Control tokens are found by `AddedTokens`; inside plain text they are text.
     hf.set_encode_special_tokens(true);
 
     let spelling = spelling(&hf);
     let added = hf.get_added_tokens_decoder();
-    let added: HashMap<u32, &tokenizers::AddedToken> =
-        added.iter().map(|(&id, token)| (id, token)).collect();
-    let control = added
-        .iter()
-        .filter(|(_, token)| token.special)
-        .map(|(&id, _)| id)
-        .collect();
-    let bytes =
-        table(&hf, &added, spelling).ok_or_else(|| damaged("a token id is too large".into()))?;
-    let tokens = added
-        .iter()
-        .filter(|(_, token)| token.special)
-        .map(|(&id, token)| AddedToken {
-            id,
-            text: token.content.clone(),
-            strip_left: token.lstrip,
-            strip_right: token.rstrip,
-            single_word: token.single_word,
-        });
+    let added: HashMap<u32, &tokenizers::AddedToken> = added.iter().map(|(&id, token)| (id, token)).collect();
+    let control = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+    let bytes = table(&hf, &added, spelling).ok_or_else(|| damaged("a token id is too large".into()))?;
+    let tokens = added.iter().filter(|(_, token)| token.special).map(|(&id, token)| AddedToken {
+        id,
+        text: token.content.clone(),
+        strip_left: token.lstrip,
+        strip_right: token.rstrip,
+        single_word: token.single_word,
+    });
     let tokens = AddedTokens::new(tokens);
-    let (prefix, suffix) = frame(&hf)
-        .ok_or_else(|| damaged("its post-processor is not a prefix and a suffix".into()))?;
+    let (prefix, suffix) =
+        frame(&hf).ok_or_else(|| damaged("its post-processor is not a prefix and a suffix".into()))?;
     Ok(Tokenizer {
         special: special(folder, &hf)?,
         style: match spelling {
@@ -77,10 +67,7 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer, ModelError> {
 }
 
 fn spelling(hf: &tokenizers::Tokenizer) -> Spelling {
-    let decoder = hf
-        .get_decoder()
-        .and_then(|d| serde_json::to_string(d).ok())
-        .unwrap_or_default();
+    let decoder = hf.get_decoder().and_then(|d| serde_json::to_string(d).ok()).unwrap_or_default();
     if decoder.contains("\"ByteLevel\"") {
         Spelling::ByteLevel
     } else if decoder.contains("\"WordPiece\"") {
@@ -111,9 +98,7 @@ fn table(
         match spelling {
             _ if added.contains_key(&id) => bytes.push(text.as_bytes()),
             Spelling::ByteLevel => bytes.push(&from_byte_level(text)),
-            Spelling::SentencePiece => {
-                bytes.push(&from_sentencepiece(text, byte_token(text).is_some()))
-            }
+            Spelling::SentencePiece => bytes.push(&from_sentencepiece(text, byte_token(text).is_some())),
             Spelling::WordPiece => match text.strip_prefix("##") {
                 Some(rest) => bytes.push(rest.as_bytes()),
                 None => bytes.push(format!(" {text}").as_bytes()),
@@ -131,9 +116,7 @@ fn frame(hf: &tokenizers::Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     if plain.is_empty() {
         return Some((Vec::new(), Vec::new()));
     }
-    let at = framed
-        .windows(plain.len())
-        .position(|window| window == plain)?;
+    let at = framed.windows(plain.len()).position(|window| window == plain)?;
     Some((framed[..at].to_vec(), framed[at + plain.len()..].to_vec()))
 }
 
@@ -144,8 +127,8 @@ fn special(folder: &Path, hf: &tokenizers::Tokenizer) -> Result<SpecialTokens, M
         if !exists(&file) {
             continue;
         }
-        let json: Value = serde_json::from_slice(&read_small(&file)?)
-            .map_err(|e| ModelError::damaged(&file, e.to_string()))?;
+        let json: Value =
+            serde_json::from_slice(&read_small(&file)?).map_err(|e| ModelError::damaged(&file, e.to_string()))?;
         let id = |key: &str| {
             let value = json.get(key)?;
             hf.token_to_id(value.as_str().or_else(|| value.get("content")?.as_str())?)

@@ -106,10 +106,7 @@ impl Tokenizer {
     }
 
     /// From GGUF metadata; `file` is for messages.
-    pub fn from_gguf(
-        file: &std::path::Path,
-        metadata: &crate::checkpoint::gguf::Metadata,
-    ) -> Result<Self, ModelError> {
+    pub fn from_gguf(file: &std::path::Path, metadata: &crate::checkpoint::gguf::Metadata) -> Result<Self, ModelError> {
         gguf::read(file, metadata)
     }
 
@@ -143,10 +140,7 @@ impl Tokenizer {
             return hf.decode(ids, skip_special).unwrap_or_default();
         }
         let mut bytes = Vec::new();
-        for &id in ids
-            .iter()
-            .filter(|id| !(skip_special && self.control.contains(id)))
-        {
+        for &id in ids.iter().filter(|id| !(skip_special && self.control.contains(id))) {
             bytes.extend_from_slice(self.token_bytes(id));
         }
         let own_space = self.style == Style::LeadingSpace && bytes.first() == Some(&b' ');
@@ -196,12 +190,7 @@ impl Tokenizer {
     }
 
     /// Control tokens are parsed; `mark` inside a token's text has kept it from matching and is taken out.
-    fn encode_parsed(
-        &self,
-        text: &str,
-        mark: Option<char>,
-        ids: &mut Vec<u32>,
-    ) -> Result<(), TokenizeError> {
+    fn encode_parsed(&self, text: &str, mark: Option<char>, ids: &mut Vec<u32>) -> Result<(), TokenizeError> {
         check_length(text)?;
         for part in self.added.split(text) {
             match (part, mark) {
@@ -240,18 +229,13 @@ impl Tokenizer {
     /// A control token among `ids` that were made from plain text. Word-piece vocabularies use one for unknown words.
     fn forged(&self, ids: &[u32]) -> Option<u32> {
         let unknown = self.special.unk.filter(|_| self.coder.makes_unknown());
-        ids.iter()
-            .copied()
-            .find(|id| self.control.contains(id) && Some(*id) != unknown)
+        ids.iter().copied().find(|id| self.control.contains(id) && Some(*id) != unknown)
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("vocab_size", &self.vocab_size())
-            .field("special", &self.special)
-            .finish()
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).field("special", &self.special).finish()
     }
 }
 
@@ -259,9 +243,7 @@ impl Coder {
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizeError> {
         match self {
             Self::HuggingFace(hf) => {
-                let encoding = hf
-                    .encode_fast(text, false)
-                    .map_err(|e| TokenizeError::Failed(e.to_string()))?;
+                let encoding = hf.encode_fast(text, false).map_err(|e| TokenizeError::Failed(e.to_string()))?;
                 ids.extend_from_slice(encoding.get_ids());
             }
             Self::SentencePiece(spm) => spm.encode(text, ids),
@@ -283,10 +265,7 @@ impl Coder {
 
 fn check_length(text: &str) -> Result<(), TokenizeError> {
     if text.len() > MAX_TEXT_BYTES {
-        return Err(TokenizeError::TooLong {
-            bytes: text.len(),
-            limit: MAX_TEXT_BYTES,
-        });
+        return Err(TokenizeError::TooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
     }
     Ok(())
 }

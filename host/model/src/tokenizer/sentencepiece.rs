@@ -20,12 +20,7 @@ impl SentencePiece {
         unknown: u32,
         add_prefix_space: bool,
     ) -> Self {
-        Self {
-            vocabulary,
-            byte_ids,
-            unknown,
-            add_prefix_space,
-        }
+        Self { vocabulary, byte_ids, unknown, add_prefix_space }
     }
 
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
@@ -59,11 +54,7 @@ impl SentencePiece {
             match self.vocabulary.get(piece) {
                 Some(&(id, _)) => ids.push(id),
                 None => {
-                    ids.extend(
-                        piece
-                            .bytes()
-                            .map(|b| self.byte_ids[usize::from(b)].unwrap_or(self.unknown)),
-                    );
+                    ids.extend(piece.bytes().map(|b| self.byte_ids[usize::from(b)].unwrap_or(self.unknown)));
                 }
             }
         }
@@ -73,12 +64,7 @@ impl SentencePiece {
         let (l, r) = (symbols.0[left], symbols.0[right]);
         let len = l.len + r.len;
         let &(_, score) = self.vocabulary.get(&text[l.start..l.start + len])?;
-        Some(Merge {
-            score,
-            left,
-            right,
-            len,
-        })
+        Some(Merge { score, left, right, len })
     }
 }
 
@@ -98,12 +84,7 @@ impl Symbols {
         let mut symbols: Vec<Symbol> = text
             .char_indices()
             .enumerate()
-            .map(|(i, (start, c))| Symbol {
-                start,
-                len: c.len_utf8(),
-                previous: i.checked_sub(1),
-                next: Some(i + 1),
-            })
+            .map(|(i, (start, c))| Symbol { start, len: c.len_utf8(), previous: i.checked_sub(1), next: Some(i + 1) })
             .collect();
         if let Some(last) = symbols.last_mut() {
             last.next = None;
@@ -133,9 +114,7 @@ struct Merge {
 
 impl Ord for Merge {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then_with(|| other.left.cmp(&self.left))
+        self.score.total_cmp(&other.score).then_with(|| other.left.cmp(&self.left))
     }
 }
 impl PartialOrd for Merge {

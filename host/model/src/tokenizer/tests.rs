@@ -13,30 +13,16 @@ fn json(path: &Path) -> Json {
 }
 
 fn ids(value: &Json) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 fn open(path: &Path) -> Tokenizer {
     Tokenizer::open(&Checkpoint::open(path).unwrap()).unwrap()
 }
 
-const PLAIN: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: false,
-};
-const PARSED: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: true,
-};
-const FRAMED: EncodeOptions = EncodeOptions {
-    add_special: true,
-    parse_special: true,
-};
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+const PARSED: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
+const FRAMED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 
 #[test]
 fn tiny_llama_vectors_agree_from_json_and_from_gguf() {
@@ -48,26 +34,10 @@ fn tiny_llama_vectors_agree_from_json_and_from_gguf() {
         for vector in json(&vectors).as_array().unwrap() {
             let text = vector["text"].as_str().unwrap();
             let want = ids(&vector["ids"]);
-            assert_eq!(
-                tokenizer.encode(text, PARSED).unwrap(),
-                want,
-                "{model}: {text:?}"
-            );
-            assert_eq!(
-                tokenizer.encode(text, FRAMED).unwrap(),
-                ids(&vector["ids_with_special"]),
-                "{model}: {text:?}"
-            );
-            assert_eq!(
-                tokenizer.decode(&want, false),
-                vector["decoded_keep_special"].as_str().unwrap(),
-                "{model}"
-            );
-            assert_eq!(
-                tokenizer.decode(&want, true),
-                vector["decoded_skip_special"].as_str().unwrap(),
-                "{model}"
-            );
+            assert_eq!(tokenizer.encode(text, PARSED).unwrap(), want, "{model}: {text:?}");
+            assert_eq!(tokenizer.encode(text, FRAMED).unwrap(), ids(&vector["ids_with_special"]), "{model}: {text:?}");
+            assert_eq!(tokenizer.decode(&want, false), vector["decoded_keep_special"].as_str().unwrap(), "{model}");
+            assert_eq!(tokenizer.decode(&want, true), vector["decoded_skip_special"].as_str().unwrap(), "{model}");
         }
     }
 }
@@ -100,22 +70,13 @@ fn llama_3_agrees_with_its_vectors() {
         assert_eq!(tokenizer.decode(&want, false), text);
     }
     let lines = |name| {
-        let text = std::fs::read_to_string(
-            shared(&format!("data/tokenizer-vectors/{name}.jsonl")).unwrap(),
-        )
-        .unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str::<Json>(line).unwrap())
-            .collect::<Vec<_>>()
+        let text = std::fs::read_to_string(shared(&format!("data/tokenizer-vectors/{name}.jsonl")).unwrap()).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).collect::<Vec<_>>()
     };
     for (name, options) in [("llama3-extra", PLAIN), ("llama3-special", PARSED)] {
         for vector in lines(name) {
             let text = vector["text"].as_str().unwrap();
-            assert_eq!(
-                tokenizer.encode(text, options).unwrap(),
-                ids(&vector["ids"]),
-                "{text:?}"
-            );
+            assert_eq!(tokenizer.encode(text, options).unwrap(), ids(&vector["ids"]), "{text:?}");
         }
     }
     // The same text from a user holds no control token and reads back unchanged.
@@ -135,15 +96,7 @@ fn bert_vectors_agree_with_truncation_and_padding_cleared() {
     let tokenizer = open(&shared("fixtures/bert-tiny").unwrap());
     for case in json(&expected)["cases"].as_array().unwrap() {
         let text = case["text"].as_str().unwrap();
-        let got = tokenizer
-            .encode(
-                text,
-                EncodeOptions {
-                    add_special: true,
-                    parse_special: false,
-                },
-            )
-            .unwrap();
+        let got = tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: false }).unwrap();
         let want = ids(&case["input_ids"]);
         if want.len() < 128 {
             assert_eq!(got, want, "{text:?}");
@@ -154,43 +107,25 @@ fn bert_vectors_agree_with_truncation_and_padding_cleared() {
 
 #[test]
 fn minilm_vectors_agree() {
-    let (Some(expected), Some(model)) = (
-        shared("fixtures/minilm-l6/expected.json"),
-        crate::pulled_model("all-MiniLM-L6-v2"),
-    ) else {
+    let (Some(expected), Some(model)) =
+        (shared("fixtures/minilm-l6/expected.json"), crate::pulled_model("all-MiniLM-L6-v2"))
+    else {
         return;
     };
     let tokenizer = open(&model);
-    let framed = EncodeOptions {
-        add_special: true,
-        parse_special: false,
-    };
+    let framed = EncodeOptions { add_special: true, parse_special: false };
     for row in json(&expected)["rows"].as_array().unwrap() {
         let text = row["text"].as_str().unwrap();
-        assert_eq!(
-            tokenizer.encode(text, framed).unwrap(),
-            ids(&row["ids"]),
-            "{text:?}"
-        );
+        assert_eq!(tokenizer.encode(text, framed).unwrap(), ids(&row["ids"]), "{text:?}");
     }
 }
 
 /// A word that no merge covers: digits, spaces, accents, emoji, broken-up characters.
 fn awkward() -> Vec<String> {
     let long_spaces = " ".repeat(3000);
-    [
-        "",
-        " ",
-        "  x",
-        "\u{2581}",
-        "<0x41>",
-        "naïve 你好 😀",
-        "a\r\n\r\nb\t\tc  d   ",
-        "1234567 89",
-        &long_spaces,
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["", " ", "  x", "\u{2581}", "<0x41>", "naïve 你好 😀", "a\r\n\r\nb\t\tc  d   ", "1234567 89", &long_spaces]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// A tiny SentencePiece vocabulary in which merges could spell `<s>`.
@@ -208,18 +143,9 @@ fn small_sentencepiece() -> Tokenizer {
     let scores = (0..texts.len()).map(|i| -(i as f32));
     let metadata: Metadata = [
         ("tokenizer.ggml.model", Value::String("llama".into())),
-        (
-            "tokenizer.ggml.scores",
-            Value::Numbers(scores.collect::<Numbers>()),
-        ),
-        (
-            "tokenizer.ggml.tokens",
-            Value::Strings(texts.iter().collect::<Strings>()),
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Numbers(types.into_iter().collect::<Numbers>()),
-        ),
+        ("tokenizer.ggml.scores", Value::Numbers(scores.collect::<Numbers>())),
+        ("tokenizer.ggml.tokens", Value::Strings(texts.iter().collect::<Strings>())),
+        ("tokenizer.ggml.token_type", Value::Numbers(types.into_iter().collect::<Numbers>())),
         ("tokenizer.ggml.bos_token_id", Value::Unsigned(1)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
@@ -231,26 +157,15 @@ fn small_sentencepiece() -> Tokenizer {
 #[test]
 fn sentencepiece_text_reads_back_and_never_becomes_a_control_token() {
     let tokenizer = small_sentencepiece();
-    for text in awkward()
-        .iter()
-        .map(String::as_str)
-        .chain(["<s>", "a<s>a</s>"])
-    {
+    for text in awkward().iter().map(String::as_str).chain(["<s>", "a<s>a</s>"]) {
         let ids = tokenizer.encode(text, PLAIN).unwrap();
-        assert!(
-            ids.iter().all(|&id| !tokenizer.is_control(id)),
-            "{text:?} became {ids:?}"
-        );
+        assert!(ids.iter().all(|&id| !tokenizer.is_control(id)), "{text:?} became {ids:?}");
         if text != "\u{2581}" {
             assert_eq!(tokenizer.decode(&ids, false), text);
         }
     }
     let parsed = tokenizer.encode("<s>a", FRAMED).unwrap();
-    assert_eq!(
-        parsed[..2],
-        [1, 1],
-        "asked for, the frame's BOS and the text's"
-    );
+    assert_eq!(parsed[..2], [1, 1], "asked for, the frame's BOS and the text's");
 }
 
 #[test]
@@ -260,18 +175,9 @@ fn a_merge_that_spells_a_control_token_is_cut_apart() {
     let metadata: Metadata = [
         ("tokenizer.ggml.model", Value::String("gpt2".into())),
         ("tokenizer.ggml.pre", Value::String("llama-bpe".into())),
-        (
-            "tokenizer.ggml.tokens",
-            Value::Strings(texts.iter().collect::<Strings>()),
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Numbers([1, 1, 1, 1, 3, 1].into_iter().collect::<Numbers>()),
-        ),
-        (
-            "tokenizer.ggml.merges",
-            Value::Strings(["< s", "<s >"].iter().collect::<Strings>()),
-        ),
+        ("tokenizer.ggml.tokens", Value::Strings(texts.iter().collect::<Strings>())),
+        ("tokenizer.ggml.token_type", Value::Numbers([1, 1, 1, 1, 3, 1].into_iter().collect::<Numbers>())),
+        ("tokenizer.ggml.merges", Value::Strings(["< s", "<s >"].iter().collect::<Strings>())),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into_iter()
@@ -291,17 +197,12 @@ fn unknown_tokenizers_are_refused_by_name() {
         let metadata: Metadata = [
             ("tokenizer.ggml.model", Value::String(model.into())),
             ("tokenizer.ggml.pre", Value::String(pre.into())),
-            (
-                "tokenizer.ggml.tokens",
-                Value::Strings(["a"].iter().collect::<Strings>()),
-            ),
+            ("tokenizer.ggml.tokens", Value::Strings(["a"].iter().collect::<Strings>())),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into_iter()
         .collect();
-        let error = Tokenizer::from_gguf(Path::new("x.gguf"), &metadata)
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::from_gguf(Path::new("x.gguf"), &metadata).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("x.gguf"), "{error}");
     }
 }
@@ -311,13 +212,7 @@ fn text_above_the_limit_is_refused() {
     let tokenizer = small_sentencepiece();
     let text = "a".repeat(MAX_TEXT_BYTES + 1);
     let error = tokenizer.encode(&text, PLAIN).unwrap_err();
-    assert_eq!(
-        error,
-        TokenizeError::TooLong {
-            bytes: MAX_TEXT_BYTES + 1,
-            limit: MAX_TEXT_BYTES
-        }
-    );
+    assert_eq!(error, TokenizeError::TooLong { bytes: MAX_TEXT_BYTES + 1, limit: MAX_TEXT_BYTES });
 }
 
 /// Backtracking expressions and quadratic merges would show here, as lost text or as minutes.
@@ -327,18 +222,7 @@ fn long_monotonous_text_encodes_and_reads_back() {
         return;
     };
     let tokenizer = open(&model);
-    for unit in [
-        " ",
-        "a",
-        "\n",
-        "0",
-        "!",
-        " \n",
-        "'s",
-        "<|eot_id|>",
-        "é",
-        "\u{0301}",
-    ] {
+    for unit in [" ", "a", "\n", "0", "!", " \n", "'s", "<|eot_id|>", "é", "\u{0301}"] {
         let text = unit.repeat((1 << 20) / unit.len());
         let started = std::time::Instant::now();
         let ids = tokenizer.encode(&text, PLAIN).unwrap();
@@ -356,14 +240,8 @@ fn llama_cpp_vectors(name: &str) -> Vec<(String, Vec<u32>)> {
     let texts = read("inp");
     let ids = read("out");
     let texts = texts.split("\n__ggml_vocab_test__\n").map(str::to_owned);
-    let ids: Vec<Vec<u32>> = ids
-        .lines()
-        .map(|line| {
-            line.split_whitespace()
-                .map(|id| id.parse().unwrap())
-                .collect()
-        })
-        .collect();
+    let ids: Vec<Vec<u32>> =
+        ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
     let vectors: Vec<_> = texts.zip(ids).collect();
     assert!(vectors.len() >= 46, "{name}: {}", vectors.len());
     vectors
@@ -372,25 +250,16 @@ fn llama_cpp_vectors(name: &str) -> Vec<(String, Vec<u32>)> {
 /// A tiktoken rank file as the GGUF metadata that converters make of it.
 fn metadata_of_ranks(file: &Path) -> Metadata {
     let text = std::fs::read_to_string(file).unwrap();
-    let tokens: Vec<Vec<u8>> = text
-        .lines()
-        .map(|line| base64(line.split(' ').next().unwrap()))
-        .collect();
-    let rank: std::collections::HashMap<&[u8], usize> =
-        tokens.iter().map(Vec::as_slice).zip(0..).collect();
+    let tokens: Vec<Vec<u8>> = text.lines().map(|line| base64(line.split(' ').next().unwrap())).collect();
+    let rank: std::collections::HashMap<&[u8], usize> = tokens.iter().map(Vec::as_slice).zip(0..).collect();
     let mut texts: Vec<String> = tokens.iter().map(|token| to_byte_level(token)).collect();
     let mut merges = Vec::new();
     for token in &tokens {
         // Every pair that makes the token: ranks alone say which pair is merged first.
-        let mut pairs: Vec<_> = (1..token.len())
-            .filter_map(|cut| Some((*rank.get(&token[..cut])?, *rank.get(&token[cut..])?)))
-            .collect();
+        let mut pairs: Vec<_> =
+            (1..token.len()).filter_map(|cut| Some((*rank.get(&token[..cut])?, *rank.get(&token[cut..])?))).collect();
         pairs.sort_unstable();
-        merges.extend(
-            pairs
-                .into_iter()
-                .map(|(left, right)| format!("{} {}", texts[left], texts[right])),
-        );
+        merges.extend(pairs.into_iter().map(|(left, right)| format!("{} {}", texts[left], texts[right])));
     }
     let mut types = vec![1; texts.len()];
     let special = [
@@ -411,18 +280,9 @@ fn metadata_of_ranks(file: &Path) -> Metadata {
     [
         ("tokenizer.ggml.model", Value::String("gpt2".into())),
         ("tokenizer.ggml.pre", Value::String("llama-bpe".into())),
-        (
-            "tokenizer.ggml.tokens",
-            Value::Strings(texts.iter().collect::<Strings>()),
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Numbers(types.into_iter().collect::<Numbers>()),
-        ),
-        (
-            "tokenizer.ggml.merges",
-            Value::Strings(merges.iter().collect::<Strings>()),
-        ),
+        ("tokenizer.ggml.tokens", Value::Strings(texts.iter().collect::<Strings>())),
+        ("tokenizer.ggml.token_type", Value::Numbers(types.into_iter().collect::<Numbers>())),
+        ("tokenizer.ggml.merges", Value::Strings(merges.iter().collect::<Strings>())),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into_iter()
@@ -432,16 +292,7 @@ fn metadata_of_ranks(file: &Path) -> Metadata {
 fn to_byte_level(bytes: &[u8]) -> String {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let shifted = |b: u8| 0x100 + (0..b).filter(|&c| !printable(c)).count() as u32;
-    bytes
-        .iter()
-        .map(|&b| {
-            if printable(b) {
-                char::from(b)
-            } else {
-                char::from_u32(shifted(b)).unwrap()
-            }
-        })
-        .collect()
+    bytes.iter().map(|&b| if printable(b) { char::from(b) } else { char::from_u32(shifted(b)).unwrap() }).collect()
 }
 
 fn base64(text: &str) -> Vec<u8> {

@@ -34,10 +34,7 @@ impl Faulty {
 
 impl SegmentFile for Faulty {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        for (fault, kind) in [
-            (FULL, io::ErrorKind::StorageFull),
-            (WRITE_FAILS, io::ErrorKind::Other),
-        ] {
+        for (fault, kind) in [(FULL, io::ErrorKind::StorageFull), (WRITE_FAILS, io::ErrorKind::Other)] {
             if self.has(fault) {
                 // As the kernel does, half of it goes through first.
                 self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
@@ -95,10 +92,7 @@ impl Setup {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(work)
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
 /// Puts a commit into the queue; `true` if it was answered at once.
@@ -127,25 +121,15 @@ fn after_a_failed_write_or_fsync_nothing_is_written_until_reopened() {
         let setup = Setup::new();
         setup.put("a").unwrap();
         let path = setup.fault(fault);
-        assert!(
-            matches!(setup.put("b"), Err(StoreError::Io { .. })),
-            "{fault}"
-        );
+        assert!(matches!(setup.put("b"), Err(StoreError::Io { .. })), "{fault}");
         std::fs::remove_file(path).unwrap();
         // The disk works again, but nobody knows what it holds.
-        assert!(
-            matches!(setup.put("c"), Err(StoreError::Io { .. })),
-            "{fault}"
-        );
+        assert!(matches!(setup.put("c"), Err(StoreError::Io { .. })), "{fault}");
         assert!(block_on(setup.state.compact()).is_err());
         assert_eq!(setup.keys(), ["a"], "reads go on");
         let setup = setup.reopen();
         let after: &[&str] = if may_survive { &["a", "b"] } else { &["a"] };
-        assert_eq!(
-            setup.keys(),
-            after,
-            "{fault}: an error leaves the outcome open"
-        );
+        assert_eq!(setup.keys(), after, "{fault}: an error leaves the outcome open");
         let next = setup.put("d").unwrap();
         assert_eq!(next, after.len() as u64 + 1);
     }
@@ -174,10 +158,7 @@ fn no_answer_and_no_reader_comes_before_the_fsync() {
         std::fs::remove_file(wait).unwrap();
         assert_eq!(first.await.unwrap(), 2);
         assert!(setup.state.get(b"b").unwrap().is_some());
-        assert!(matches!(
-            second.await,
-            Err(StoreError::Conflict { found: Some(2), .. })
-        ));
+        assert!(matches!(second.await, Err(StoreError::Conflict { found: Some(2), .. })));
     });
 }
 
@@ -191,9 +172,7 @@ fn commits_that_wait_for_an_fsync_share_the_next_one() {
     let setup = Setup::new();
     let wait = setup.fault(SYNC_WAITS);
     block_on(async {
-        let mut commits: Vec<_> = (0..64)
-            .map(|i| setup.state.commit(Batch::new().put(format!("{i}"), "v")))
-            .collect();
+        let mut commits: Vec<_> = (0..64).map(|i| setup.state.commit(Batch::new().put(format!("{i}"), "v"))).collect();
         assert!(!is_answered(&mut commits[0]).await);
         std::thread::sleep(std::time::Duration::from_millis(20));
         for commit in &mut commits[1..] {
@@ -246,8 +225,5 @@ fn the_folder_stays_locked_while_a_blob_handle_lives() {
     let again = || State::open(folder.path(), Config::default());
     assert!(matches!(again(), Err(OpenError::Locked { .. })));
     drop(blobs);
-    assert_eq!(
-        block_on(again().unwrap().blobs().get(digest)).unwrap(),
-        "bytes"
-    );
+    assert_eq!(block_on(again().unwrap().blobs().get(digest)).unwrap(), "bytes");
 }

@@ -11,11 +11,7 @@ use stockade_state::{Config, OpenError, State};
 pub type Rows = BTreeMap<Vec<u8>, (Revision, Vec<u8>)>;
 
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// Small segments and no compaction of its own, so that a test decides.

@@ -18,12 +18,7 @@ pub struct Head {
 
 impl Head {
     pub fn new(model: &str, fingerprint: String) -> Self {
-        Self {
-            id: reply_id("chatcmpl"),
-            created: now(),
-            model: model.into(),
-            fingerprint,
-        }
+        Self { id: reply_id("chatcmpl"), created: now(), model: model.into(), fingerprint }
     }
 
     fn object(&self, kind: &str) -> Map<String, Value> {
@@ -32,10 +27,7 @@ impl Head {
         out.insert("object".into(), kind.into());
         out.insert("created".into(), self.created.into());
         out.insert("model".into(), self.model.as_str().into());
-        out.insert(
-            "system_fingerprint".into(),
-            self.fingerprint.as_str().into(),
-        );
+        out.insert("system_fingerprint".into(), self.fingerprint.as_str().into());
         out
     }
 }
@@ -53,14 +45,7 @@ pub struct ChatChunks {
 
 impl ChatChunks {
     pub fn new(head: Head, request: String, n: usize, include_usage: bool, logprobs: bool) -> Self {
-        Self {
-            head,
-            request,
-            include_usage,
-            logprobs,
-            begun: vec![false; n],
-            usage: Usage::default(),
-        }
+        Self { head, request, include_usage, logprobs, begun: vec![false; n], usage: Usage::default() }
     }
 
     fn chunk(&self, choices: Value, out: &mut String) {
@@ -213,8 +198,7 @@ pub fn whole(head: &Head, choices: Vec<Gathered>, logprobs: bool) -> Value {
     let mut total = Usage::default();
     let mut out = Vec::with_capacity(choices.len());
     for (i, mut choice) in choices.into_iter().enumerate() {
-        let entries =
-            logprobs.then(|| json!({"content": chat_logprobs(&choice.logprobs), "refusal": null}));
+        let entries = logprobs.then(|| json!({"content": chat_logprobs(&choice.logprobs), "refusal": null}));
         let message = choice.message();
         let end = choice.end;
         if let Some(end) = &end {

@@ -70,10 +70,7 @@ impl ChatRequest {
         let mut parts = self.chat.messages.iter().flat_map(|m| &m.parts);
         let pictures = parts.any(|p| matches!(p, Part::Image(_)));
         if pictures && !VISION.contains(&model.architecture.as_str()) {
-            return Err(ApiError::invalid(
-                "messages",
-                format!("model `{}` does not read pictures", model.id),
-            ));
+            return Err(ApiError::invalid("messages", format!("model `{}` does not read pictures", model.id)));
         }
         Ok(Ask {
             model: ModelId::clone(&model.id),
@@ -190,16 +187,11 @@ fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
     let known = match &chat.tool_choice {
         ToolChoice::Auto | ToolChoice::None => true,
         ToolChoice::Required => !chat.tools.is_empty() || bound.next().is_some(),
-        ToolChoice::Named(name) => {
-            chat.tools.iter().any(|t| t.name == *name) || bound.any(|b| b == name)
-        }
+        ToolChoice::Named(name) => chat.tools.iter().any(|t| t.name == *name) || bound.any(|b| b == name),
     };
     match known {
         true => Ok(()),
-        false => Err(ApiError::invalid(
-            "tool_choice",
-            "names no tool that is offered",
-        )),
+        false => Err(ApiError::invalid("tool_choice", "names no tool that is offered")),
     }
 }
 
@@ -246,31 +238,19 @@ fn message(f: &Fields) -> Result<Message, ApiError> {
     if role == Role::Tool {
         let result = ToolResult {
             call_id: f.need_str("tool_call_id")?.into(),
-            content: Message {
-                role,
-                parts,
-                name: None,
-            }
-            .joined_text(),
+            content: Message { role, parts, name: None }.joined_text(),
             is_error: false,
         };
         parts = vec![Part::ToolResult(result)];
     }
     if role == Role::Assistant {
         for (i, value) in calls.iter().enumerate() {
-            parts.push(Part::ToolCall(tool_call(&Fields::of(
-                value,
-                f.at(&format!("tool_calls[{i}]")),
-            )?)?));
+            parts.push(Part::ToolCall(tool_call(&Fields::of(value, f.at(&format!("tool_calls[{i}]")))?)?));
         }
     } else if !calls.is_empty() {
         return Err(f.wrong("tool_calls", "only an assistant's message has them"));
     }
-    Ok(Message {
-        role,
-        parts,
-        name: f.str("name")?.map(String::from),
-    })
+    Ok(Message { role, parts, name: f.str("name")?.map(String::from) })
 }
 
 fn tool_call(f: &Fields) -> Result<ToolCall, ApiError> {
@@ -287,9 +267,7 @@ fn content_parts(f: &Fields, content: &Value) -> Result<Vec<Part>, ApiError> {
     match content {
         Value::String(text) => Ok(vec![Part::Text { text: text.clone() }]),
         Value::Array(list) => {
-            let part = |(i, value): (usize, &Value)| {
-                part(&Fields::of(value, f.at(&format!("content[{i}]")))?)
-            };
+            let part = |(i, value): (usize, &Value)| part(&Fields::of(value, f.at(&format!("content[{i}]")))?);
             list.iter().enumerate().map(part).collect()
         }
         _ => Err(f.wrong("content", "must be a string or an array of parts")),
@@ -298,18 +276,12 @@ fn content_parts(f: &Fields, content: &Value) -> Result<Vec<Part>, ApiError> {
 
 fn part(f: &Fields) -> Result<Part, ApiError> {
     match f.need_str("type")? {
-        "text" => Ok(Part::Text {
-            text: f.need_str("text")?.into(),
-        }),
-        "refusal" => Ok(Part::Text {
-            text: f.need_str("refusal")?.into(),
-        }),
+        "text" => Ok(Part::Text { text: f.need_str("text")?.into() }),
+        "refusal" => Ok(Part::Text { text: f.need_str("refusal")?.into() }),
         "image_url" => {
             let image = f.object("image_url")?;
             let image = image.ok_or_else(|| f.wrong("image_url", "is required"))?;
-            picture(image.need_str("url")?)
-                .map(Part::Image)
-                .map_err(|reason| image.wrong("url", reason))
+            picture(image.need_str("url")?).map(Part::Image).map_err(|reason| image.wrong("url", reason))
         }
         _ => Err(f.wrong("type", "must be text, image_url or refusal")),
     }
@@ -318,19 +290,13 @@ fn part(f: &Fields) -> Result<Part, ApiError> {
 /// A picture out of a `data:` URL: the host fetches nothing on a client's word.
 fn picture(url: &str) -> Result<Image, &'static str> {
     let rule = "must be data:image/TYPE;base64,DATA: the host fetches no address";
-    let (head, data) = url
-        .strip_prefix("data:")
-        .and_then(|rest| rest.split_once(','))
-        .ok_or(rule)?;
+    let (head, data) = url.strip_prefix("data:").and_then(|rest| rest.split_once(',')).ok_or(rule)?;
     let media_type = head.strip_suffix(";base64").ok_or(rule)?;
     if !media_type.starts_with("image/") || media_type.len() > 64 {
         return Err(rule);
     }
     let data = STANDARD.decode(data).map_err(|_| "is not base64")?;
-    Ok(Image {
-        media_type: media_type.into(),
-        data,
-    })
+    Ok(Image { media_type: media_type.into(), data })
 }
 
 #[cfg(test)]

@@ -17,32 +17,16 @@ fn wrong_types_and_ranges_name_their_field() {
         ("messages", json!("hi"), "messages"),
         ("messages", json!([]), "messages"),
         ("messages", json!([5]), "messages[0]"),
-        (
-            "messages",
-            json!([{"role": "king", "content": "x"}]),
-            "messages[0].role",
-        ),
+        ("messages", json!([{"role": "king", "content": "x"}]), "messages[0].role"),
         ("messages", json!([{"role": "user"}]), "messages[0].content"),
-        (
-            "messages",
-            json!([{"role": "user", "content": 5}]),
-            "messages[0].content",
-        ),
-        (
-            "messages",
-            json!([{"role": "user", "content": [{"type": "audio"}]}]),
-            "messages[0].content[0].type",
-        ),
+        ("messages", json!([{"role": "user", "content": 5}]), "messages[0].content"),
+        ("messages", json!([{"role": "user", "content": [{"type": "audio"}]}]), "messages[0].content[0].type"),
         (
             "messages",
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}]),
             "messages[0].content[0].image_url.url",
         ),
-        (
-            "messages",
-            json!([{"role": "tool", "content": "x"}]),
-            "messages[0].tool_call_id",
-        ),
+        ("messages", json!([{"role": "tool", "content": "x"}]), "messages[0].tool_call_id"),
         ("temperature", json!("hot"), "temperature"),
         ("temperature", json!(2.1), "temperature"),
         ("temperature", json!(-0.1), "temperature"),
@@ -57,33 +41,17 @@ fn wrong_types_and_ranges_name_their_field() {
         ("stop", json!(5), "stop"),
         ("stop", json!([""]), "stop"),
         ("stream", json!("yes"), "stream"),
-        (
-            "stream_options",
-            json!({"include_usage": true}),
-            "stream_options",
-        ),
+        ("stream_options", json!({"include_usage": true}), "stream_options"),
         ("seed", json!("x"), "seed"),
         ("seed", json!(1e300), "seed"),
         ("logit_bias", json!({"x": 1}), "logit_bias.x"),
         ("logit_bias", json!({"1": 101}), "logit_bias.1"),
         ("top_logprobs", json!(5), "top_logprobs"),
         ("top_logprobs", json!(21), "top_logprobs"),
-        (
-            "tools",
-            json!([{"type": "function", "function": {}}]),
-            "tools[0].function.name",
-        ),
+        ("tools", json!([{"type": "function", "function": {}}]), "tools[0].function.name"),
         ("tool_choice", json!("often"), "tool_choice"),
-        (
-            "tool_choice",
-            json!({"type": "function", "function": {}}),
-            "tool_choice.function.name",
-        ),
-        (
-            "response_format",
-            json!({"type": "yaml"}),
-            "response_format.type",
-        ),
+        ("tool_choice", json!({"type": "function", "function": {}}), "tool_choice.function.name"),
+        ("response_format", json!({"type": "yaml"}), "response_format.type"),
         (
             "response_format",
             json!({"type": "json_schema", "json_schema": {"name": "x"}}),
@@ -114,10 +82,7 @@ fn edges_of_ranges_and_unknown_fields_are_taken() {
         ("logit_bias", json!({"1": -100})),
         ("metadata", json!({"a": "b"})),
     ] {
-        assert!(
-            parse(&with(field, value.clone())).is_ok(),
-            "{field}: {value}"
-        );
+        assert!(parse(&with(field, value.clone())).is_ok(), "{field}: {value}");
     }
 }
 
@@ -148,20 +113,11 @@ fn a_conversation_with_tools_and_pictures_becomes_the_internal_form() {
     assert_eq!(r.sampling.max_tokens, Some(7));
     assert_eq!(r.sampling.logprobs, Some(3));
     assert_eq!(r.chat.messages[0].role, Role::System);
-    assert_eq!(
-        r.chat.messages[1].parts[1],
-        Part::Image(Image {
-            media_type: "image/png".into(),
-            data: vec![1, 2, 3]
-        })
-    );
+    assert_eq!(r.chat.messages[1].parts[1], Part::Image(Image { media_type: "image/png".into(), data: vec![1, 2, 3] }));
     assert_eq!(r.chat.messages[2].tool_calls().count(), 1);
     assert!(matches!(&r.chat.messages[3].parts[..], [Part::ToolResult(t)] if t.content == "done"));
     assert_eq!(r.chat.tool_choice, ToolChoice::Named("f".into()));
-    assert_eq!(
-        r.constraint,
-        Some(Constraint::JsonSchema(json!({"type": "object"})))
-    );
+    assert_eq!(r.constraint, Some(Constraint::JsonSchema(json!({"type": "object"}))));
 }
 
 /// Any JSON at all.
@@ -188,8 +144,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         ];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::vec((key, inner), 0..6)
-                .prop_map(|kv| Value::Object(kv.into_iter().collect())),
+            prop::collection::vec((key, inner), 0..6).prop_map(|kv| Value::Object(kv.into_iter().collect())),
         ]
     })
 }

@@ -18,9 +18,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use stockade_core::event::{End, Event, FinishReason, TokenLogprob, Usage};
-use stockade_core::infer::{
-    EmbedInput, ModelInfo, ModelKind, Prompt, Sampling, ScoreRequest, TokenizeOptions,
-};
+use stockade_core::infer::{EmbedInput, ModelInfo, ModelKind, Prompt, Sampling, ScoreRequest, TokenizeOptions};
 
 /// Most choices over all prompts of a request.
 const MAX_CHOICES: usize = 128;
@@ -82,9 +80,7 @@ fn parse(f: &Fields) -> Result<Request, ApiError> {
     let top = f.integer("logprobs", 0..=sampling::MAX_TOP_LOGPROBS)?;
     sampling.logprobs = top.and_then(|t| u8::try_from(t).ok());
     let n = sampling::choices(f)?;
-    if f.integer("best_of", 1..=20)?
-        .is_some_and(|b| b as usize != n)
-    {
+    if f.integer("best_of", 1..=20)?.is_some_and(|b| b as usize != n) {
         return Err(f.wrong("best_of", "must equal `n`: ranking is not served"));
     }
     if f.str("suffix")?.is_some_and(|s| !s.is_empty()) {
@@ -107,12 +103,7 @@ fn parse(f: &Fields) -> Result<Request, ApiError> {
 
 /// A string, strings, token ids, or arrays of token ids.
 fn prompts(f: &Fields) -> Result<Vec<Prompt>, ApiError> {
-    let wrong = || {
-        f.wrong(
-            "prompt",
-            "must be a string, an array of strings, token ids, or arrays of token ids",
-        )
-    };
+    let wrong = || f.wrong("prompt", "must be a string, an array of strings, token ids, or arrays of token ids");
     let one = |v: &Value| match v {
         Value::String(s) => Some(Prompt::Text(s.clone())),
         Value::Array(ids) if !ids.is_empty() => super::embeddings::tokens(ids).map(Prompt::Tokens),
@@ -123,11 +114,9 @@ fn prompts(f: &Fields) -> Result<Vec<Prompt>, ApiError> {
             let ids = super::embeddings::tokens(list).ok_or_else(wrong)?;
             Ok(vec![Prompt::Tokens(ids)])
         }
-        Value::Array(list) if !list.is_empty() && list.len() <= MAX_CHOICES => list
-            .iter()
-            .map(one)
-            .collect::<Option<_>>()
-            .ok_or_else(wrong),
+        Value::Array(list) if !list.is_empty() && list.len() <= MAX_CHOICES => {
+            list.iter().map(one).collect::<Option<_>>().ok_or_else(wrong)
+        }
         other => Ok(vec![one(other).ok_or_else(wrong)?]),
     }
 }
@@ -161,10 +150,7 @@ async fn start(
         if request.max_tokens == 0 {
             let end = End {
                 reason: FinishReason::Length,
-                usage: Usage {
-                    prompt_tokens: token_ids(run, model, &prompt)?.len() as u32,
-                    ..Usage::default()
-                },
+                usage: Usage { prompt_tokens: token_ids(run, model, &prompt)?.len() as u32, ..Usage::default() },
                 refusal: None,
             };
             run.took(end.usage);
@@ -175,10 +161,7 @@ async fn start(
         let ask = Ask {
             model: model.id.clone(),
             prompt,
-            sampling: Sampling {
-                max_tokens: Some(request.max_tokens),
-                ..request.sampling.clone()
-            },
+            sampling: Sampling { max_tokens: Some(request.max_tokens), ..request.sampling.clone() },
             constraint: None,
             metadata: BTreeMap::new(),
         };
@@ -191,22 +174,14 @@ fn token_ids(run: &Run, model: &ModelInfo, prompt: &Prompt) -> Result<Vec<u32>, 
     match prompt {
         Prompt::Tokens(ids) => Ok(ids.clone()),
         Prompt::Text(text) => {
-            let options = TokenizeOptions {
-                add_special: true,
-                parse_special: false,
-            };
+            let options = TokenizeOptions { add_special: true, parse_special: false };
             Ok(run.app.inference.tokenize(&model.id, text, options)?)
         }
         Prompt::Chat(_) => Err(ApiError::new(Code::InvalidRequest, "not a text prompt")),
     }
 }
 
-async fn echo(
-    run: &Arc<Run>,
-    model: &ModelInfo,
-    prompt: &Prompt,
-    scored: bool,
-) -> Result<Echo, ApiError> {
+async fn echo(run: &Arc<Run>, model: &ModelInfo, prompt: &Prompt, scored: bool) -> Result<Echo, ApiError> {
     let inference = &run.app.inference;
     let text = match prompt {
         Prompt::Text(text) => text.clone(),
@@ -218,10 +193,7 @@ async fn echo(
         false => Vec::new(),
     };
     let Some((first, rest)) = ids.split_first() else {
-        return Ok(Echo {
-            text,
-            tokens: Vec::new(),
-        });
+        return Ok(Echo { text, tokens: Vec::new() });
     };
     let mut tokens = vec![(inference.detokenize(&model.id, &[*first])?, None)];
     if !rest.is_empty() {
@@ -293,8 +265,7 @@ impl Writer {
             texts.push(text);
             probs.push(entry.map(|e| finite(e.logprob)));
             tops.push(entry.map(|e| {
-                let pair =
-                    |(_, bytes, p): &(u32, Vec<u8>, f32)| (token_text(bytes), json!(finite(*p)));
+                let pair = |(_, bytes, p): &(u32, Vec<u8>, f32)| (token_text(bytes), json!(finite(*p)));
                 e.top.iter().map(pair).collect::<Map<String, Value>>()
             }));
         }

@@ -52,18 +52,13 @@ pub async fn create(
             let _span = run.span("embed");
             app.inference.embed(request).await?
         };
-        run.took(Usage {
-            prompt_tokens: done.prompt_tokens,
-            ..Usage::default()
-        });
+        run.took(Usage { prompt_tokens: done.prompt_tokens, ..Usage::default() });
         run.ended(Status::Ok);
         let data: Vec<Value> = done
             .vectors
             .iter()
             .enumerate()
-            .map(
-                |(i, v)| json!({"object": "embedding", "index": i, "embedding": vector(v, base64)}),
-            )
+            .map(|(i, v)| json!({"object": "embedding", "index": i, "embedding": vector(v, base64)}))
             .collect();
         Ok(reply::json(&json!({
             "object": "list",
@@ -85,12 +80,7 @@ fn vector(values: &[f32], base64: bool) -> Value {
 
 /// A string, strings, token ids, or arrays of token ids.
 fn inputs(f: &Fields) -> Result<Vec<EmbedInput>, ApiError> {
-    let wrong = || {
-        f.wrong(
-            "input",
-            "must be a non-empty string, an array of them, token ids, or arrays of token ids",
-        )
-    };
+    let wrong = || f.wrong("input", "must be a non-empty string, an array of them, token ids, or arrays of token ids");
     let one = |v: &Value| match v {
         Value::String(s) if !s.is_empty() => Some(EmbedInput::Text(s.clone())),
         Value::Array(ids) if !ids.is_empty() => tokens(ids).map(EmbedInput::Tokens),
@@ -104,10 +94,7 @@ fn inputs(f: &Fields) -> Result<Vec<EmbedInput>, ApiError> {
             if list.len() > MAX_INPUTS {
                 return Err(f.wrong("input", format!("at most {MAX_INPUTS} inputs")));
             }
-            list.iter()
-                .map(one)
-                .collect::<Option<_>>()
-                .ok_or_else(wrong)?
+            list.iter().map(one).collect::<Option<_>>().ok_or_else(wrong)?
         }
         other => vec![one(other).ok_or_else(wrong)?],
     };
@@ -121,11 +108,7 @@ pub fn tokens(list: &[Value]) -> Option<Vec<u32>> {
 }
 
 /// The tenant's input shields see what is embedded, token ids as their text.
-async fn shield(
-    run: &Arc<Run>,
-    model: &ModelInfo,
-    inputs: &mut [EmbedInput],
-) -> Result<(), ApiError> {
+async fn shield(run: &Arc<Run>, model: &ModelInfo, inputs: &mut [EmbedInput]) -> Result<(), ApiError> {
     if run.pins.all(&Role::ShieldInput).is_empty() {
         return Ok(());
     }

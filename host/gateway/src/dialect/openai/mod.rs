@@ -18,9 +18,7 @@ pub fn reply_id(prefix: &str) -> String {
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 pub fn finish_reason(reason: FinishReason) -> &'static str {
@@ -45,9 +43,7 @@ pub fn usage(u: Usage) -> Value {
 pub fn add_choice(total: &mut Usage, choice: Usage) {
     total.prompt_tokens = total.prompt_tokens.max(choice.prompt_tokens);
     total.cached_tokens = total.cached_tokens.max(choice.cached_tokens);
-    total.completion_tokens = total
-        .completion_tokens
-        .saturating_add(choice.completion_tokens);
+    total.completion_tokens = total.completion_tokens.saturating_add(choice.completion_tokens);
 }
 
 /// A token's text; bytes that are part of a character appear as the replacement character.
@@ -77,9 +73,5 @@ pub fn chat_logprobs(entries: &[TokenLogprob]) -> Vec<Value> {
 
 /// JSON has no infinities; OpenAI writes an impossible token as -9999.
 pub fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() {
-        logprob
-    } else {
-        -9999.0
-    }
+    if logprob.is_finite() { logprob } else { -9999.0 }
 }

@@ -17,11 +17,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Ap
     Ok(reply::json(&json!({"object": "list", "data": data})))
 }
 
-pub async fn get(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
     Ok(reply::json(&model(&app.model(&caller.tenant, &id)?)))
 }

@@ -33,16 +33,10 @@ pub fn read(f: &Fields) -> Result<Sampling, ApiError> {
         top_p: top_p.max(1e-6),
         min_p: f.number("min_p", 0.0..=1.0)?.unwrap_or(d.min_p),
         repetition_penalty: repetition.unwrap_or(d.repetition_penalty),
-        frequency_penalty: f
-            .number("frequency_penalty", -2.0..=2.0)?
-            .unwrap_or(d.frequency_penalty),
-        presence_penalty: f
-            .number("presence_penalty", -2.0..=2.0)?
-            .unwrap_or(d.presence_penalty),
+        frequency_penalty: f.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(d.frequency_penalty),
+        presence_penalty: f.number("presence_penalty", -2.0..=2.0)?.unwrap_or(d.presence_penalty),
         logit_bias: logit_bias(f)?,
-        seed: f
-            .integer("seed", i64::MIN..=i64::MAX)?
-            .map(|s| s.cast_unsigned()),
+        seed: f.integer("seed", i64::MIN..=i64::MAX)?.map(|s| s.cast_unsigned()),
         stop: stop(f)?,
         ignore_eos: f.bool("ignore_eos")?.unwrap_or(false),
         logprobs: None,
@@ -85,10 +79,7 @@ fn stop(f: &Fields) -> Result<Vec<String>, ApiError> {
     };
     let sound = |s: &String| !s.is_empty() && s.len() <= MAX_STOP_BYTES;
     if stops.len() > MAX_STOPS || !stops.iter().all(sound) {
-        return Err(f.wrong(
-            "stop",
-            format!("at most {MAX_STOPS} sequences of 1 to {MAX_STOP_BYTES} bytes"),
-        ));
+        return Err(f.wrong("stop", format!("at most {MAX_STOPS} sequences of 1 to {MAX_STOP_BYTES} bytes")));
     }
     Ok(stops)
 }
@@ -102,9 +93,7 @@ fn logit_bias(f: &Fields) -> Result<Vec<(u32, f32)>, ApiError> {
     }
     bias.iter()
         .map(|(id, _)| {
-            let token = id
-                .parse::<u32>()
-                .map_err(|_| bias.wrong(id, "is not a token id"))?;
+            let token = id.parse::<u32>().map_err(|_| bias.wrong(id, "is not a token id"))?;
             let value = bias.number(id, -100.0..=100.0)?;
             Ok((token, value.unwrap_or(0.0)))
         })

@@ -111,8 +111,7 @@ impl<S: AsRef<str>> FromIterator<S> for Strings {
         let mut all = Self::default();
         for s in strings {
             all.text.push_str(s.as_ref());
-            all.ends
-                .push(u32::try_from(all.text.len()).expect("less than 4 GiB of text"));
+            all.ends.push(u32::try_from(all.text.len()).expect("less than 4 GiB of text"));
         }
         all
     }
@@ -126,33 +125,25 @@ impl Numbers {
         self.bytes.is_empty()
     }
     pub fn iter(&self) -> impl ExactSizeIterator<Item = f64> {
-        self.bytes
-            .chunks_exact(scalar_bytes(self.ty).unwrap_or(1))
-            .map(|raw| match scalar(self.ty, raw) {
-                Some(Value::Unsigned(n)) => n as f64,
-                Some(Value::Signed(n)) => n as f64,
-                Some(Value::Float(x)) => x,
-                Some(Value::Bool(b)) => f64::from(u8::from(b)),
-                _ => f64::NAN,
-            })
+        self.bytes.chunks_exact(scalar_bytes(self.ty).unwrap_or(1)).map(|raw| match scalar(self.ty, raw) {
+            Some(Value::Unsigned(n)) => n as f64,
+            Some(Value::Signed(n)) => n as f64,
+            Some(Value::Float(x)) => x,
+            Some(Value::Bool(b)) => f64::from(u8::from(b)),
+            _ => f64::NAN,
+        })
     }
 }
 
 impl FromIterator<f32> for Numbers {
     fn from_iter<I: IntoIterator<Item = f32>>(values: I) -> Self {
-        Self {
-            ty: 6,
-            bytes: values.into_iter().flat_map(f32::to_le_bytes).collect(),
-        }
+        Self { ty: 6, bytes: values.into_iter().flat_map(f32::to_le_bytes).collect() }
     }
 }
 
 impl FromIterator<i32> for Numbers {
     fn from_iter<I: IntoIterator<Item = i32>>(values: I) -> Self {
-        Self {
-            ty: 5,
-            bytes: values.into_iter().flat_map(i32::to_le_bytes).collect(),
-        }
+        Self { ty: 5, bytes: values.into_iter().flat_map(i32::to_le_bytes).collect() }
     }
 }
 
