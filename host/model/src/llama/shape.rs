@@ -46,7 +46,7 @@ impl Shape {
         let Some(rope) = decoder else {
             return unsupported("as a decoder, architecture", format!("{:?}", config.architecture));
         };
-        if config.head_dim == 0 || config.head_dim % 8 != 0 || config.head_dim > 256 {
+        if config.head_dim == 0 || !config.head_dim.is_multiple_of(8) || config.head_dim > 256 {
             return unsupported("a head width that is no multiple of 8 up to 256,", config.head_dim.to_string());
         }
         if config.windows.len() != config.layers || config.windows.contains(&Some(0)) {
