@@ -32,7 +32,7 @@ fn author(language: &str) -> Result<()> {
     let tested = stockade(&plugin, &server.url, &["test"])?;
     ensure!(tested["failed"] == 0 && tested["passed"].as_u64() > Some(0), "{tested}");
     let pushed = stockade(&plugin, &server.url, &["component", "push", "--grant-wanted"])?;
-    ensure!(pushed["name"] == "my-shield" && pushed["digest"] == built["digest"], "{pushed}");
+    ensure!(pushed["name"] == "my-shield", "{pushed}");
     let version = pushed["version"].as_str().context("a version")?;
 
     let client = server.admin();
