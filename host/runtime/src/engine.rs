@@ -13,7 +13,7 @@ use std::time::Duration;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Time between epochs: how soon a guest notices its deadline.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Largest linear memory of any call; a store's own limit is lower. Larger initial memories are refused at load.
 const MAX_MEMORY_BYTES: usize = 512 << 20;
 /// Kept resident of a freed memory, so that the next instance does not fault it in again.

@@ -3,6 +3,7 @@
 //! Invariant: nothing in here is shared between calls, except through the host's seams and within the call's grants.
 
 use crate::bindings::types;
+use crate::engine;
 use crate::meter::Meter;
 use crate::runtime::Inner;
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use std::task::{Context as Cx, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stockade_core::event::{Event, Usage};
 use stockade_core::infer::{InferError, Sampling};
-use stockade_core::plugin::{Call, CallError, Grants, Pinned};
+use stockade_core::plugin::{Call, CallError, DirectoryGrant, Grants, Pinned};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, mpsc};
 use wasmtime::component::ResourceTable;
@@ -73,7 +74,8 @@ pub(crate) struct Guest {
     pub turn: Option<TurnState>,
     /// The last model error as the guest saw it, to be recognised when the guest passes it on.
     pub last_infer: Option<(types::Error, InferError)>,
-    wasi: WasiCtx,
+    /// Made when the guest first asks for it, or at once where directories are granted: most guests never do.
+    wasi: Option<WasiCtx>,
     limiter: Limiter,
 }
 
@@ -86,7 +88,10 @@ impl Guest {
         meter: Arc<Meter>,
         turn: Option<TurnState>,
     ) -> wasmtime::Result<Self> {
-        let wasi = wasi(&context, &meter)?;
+        let wasi = match context.grants().directories.as_slice() {
+            [] => None,
+            directories => Some(wasi(directories, &meter)?),
+        };
         Ok(Self {
             at_once: Arc::new(Semaphore::new(host.settings.max_host_calls_at_once)),
             host,
@@ -118,6 +123,10 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             meter.check_clocks().map_err(wasmtime::Error::new)?;
+            if meter.running() < engine::TICK {
+                // All guests see the same tick: one that has only just begun would queue up behind the long ones.
+                return Ok(UpdateDeadline::Continue(1));
+            }
             if meter.cpu() < light_cpu {
                 return Ok(UpdateDeadline::Yield(1));
             }
@@ -131,7 +140,9 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let meter = &self.meter;
+        let ctx = self.wasi.get_or_insert_with(|| bare_wasi(meter).build());
+        WasiCtxView { ctx, table: &mut self.table }
     }
 }
 
@@ -160,16 +171,22 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// An empty world: no arguments, environment, network or input; output goes to the component's log; clocks tick in
-/// milliseconds; directories as granted.
-fn wasi(context: &Context, meter: &Arc<Meter>) -> wasmtime::Result<WasiCtx> {
+/// An empty world: no arguments, environment, network, directories or input; output goes to the component's log; clocks
+/// tick in milliseconds.
+fn bare_wasi(meter: &Arc<Meter>) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder
         .stdout(LogLines::new(meter))
         .stderr(LogLines::new(meter))
         .wall_clock(CoarseClock)
         .monotonic_clock(CoarseClock);
-    for grant in &context.grants().directories {
+    builder
+}
+
+/// The empty world with directories in it.
+fn wasi(directories: &[DirectoryGrant], meter: &Arc<Meter>) -> wasmtime::Result<WasiCtx> {
+    let mut builder = bare_wasi(meter);
+    for grant in directories {
         let perms = if grant.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
         let opened = builder.preopened_dir(&grant.host_path, &grant.guest_path, perms);
         opened.map_err(|e| {

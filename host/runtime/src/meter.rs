@@ -74,9 +74,15 @@ impl Meter {
 
     /// Processor time so far, the running poll included when called from within it.
     pub fn cpu(&self) -> Duration {
-        let began = self.poll_began_ns.load(Relaxed);
-        let running = if began == 0 { 0 } else { thread_cpu_ns().saturating_sub(began) };
-        Duration::from_nanos(self.cpu_ns.load(Relaxed).saturating_add(running))
+        Duration::from_nanos(self.cpu_ns.load(Relaxed)).saturating_add(self.running())
+    }
+
+    /// Processor time of the running poll, asked from within it; zero between polls.
+    pub fn running(&self) -> Duration {
+        match self.poll_began_ns.load(Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_nanos(thread_cpu_ns().saturating_sub(began)),
+        }
     }
 
     /// # Errors
