@@ -156,13 +156,15 @@ fn remove(name: &str, data: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
-/// Imported models of a data folder, by name.
-fn imports(data: &Path) -> Vec<(String, PathBuf)> {
+/// Imported models of a data folder, by name: a folder or `.gguf` each.
+pub fn imports(data: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(imported(data)).into_iter().flatten().flatten();
     let mut found: Vec<(String, PathBuf)> = entries
         .filter_map(|e| {
             let name = e.file_name().into_string().ok()?;
-            (!name.starts_with('.')).then(|| (name.strip_suffix(".gguf").unwrap_or(&name).to_string(), e.path()))
+            let id = name.strip_suffix(".gguf").unwrap_or(&name);
+            // A dot at the beginning: an import that was not finished.
+            (!name.starts_with('.') && ModelId::new(id).is_ok()).then(|| (id.to_string(), e.path()))
         })
         .collect();
     found.sort();

@@ -11,7 +11,7 @@ use crate::credentials::{self, Credentials};
 use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::output::print_line;
-use crate::settings::{Settings, Values};
+use crate::settings::Settings;
 pub use models::Puller;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,6 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
         print_line(values.render().trim_end());
         return Ok(());
     }
-    let _: Values = values;
     logging::start(&settings.log)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("gateway").enable_all().build()?;

@@ -1,8 +1,8 @@
 //! Which models a host serves, and loading them: the command line's, the data folder's, the catalogue's defaults.
 
-use super::imported;
 use crate::cli::Serve;
 use crate::commands::data::failed;
+use crate::commands::models::imports;
 use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::progress::Progress;
@@ -34,7 +34,7 @@ pub async fn load(flags: &Serve, settings: &Settings, data: &Path, engine: Arc<E
     if named.is_empty() {
         named.push(Wanted::entry(catalogue::default_entry()));
     }
-    named.extend(in_data_folder(data)?);
+    named.extend(imports(data).into_iter().map(|(name, path)| Wanted { name, from: From::Path(path) }));
     let embedder = catalogue::default_embedder();
     let (mut now, mut later) = (named, None);
     if !now.iter().any(|w| w.name == embedder.name) {
@@ -134,21 +134,4 @@ impl Wanted {
         engine.load_model(id, &path, &ModelOptions::default(), &report).map_err(failed)?;
         Ok(())
     }
-}
-
-/// What was imported with `stockade models add`: a file or folder for each name.
-fn in_data_folder(data: &Path) -> Result<Vec<Wanted>, Failure> {
-    let mut found = Vec::new();
-    let Ok(entries) = std::fs::read_dir(imported(data)) else { return Ok(found) };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let name = name.strip_suffix(".gguf").unwrap_or(name);
-        // A dot at the beginning: an import that was not finished.
-        if !name.starts_with('.') && ModelId::new(name).is_ok() {
-            found.push(Wanted { name: name.into(), from: From::Path(path.clone()) });
-        }
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
 }
