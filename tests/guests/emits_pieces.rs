@@ -10,7 +10,7 @@ struct Guest {
 }
 
 impl Orchestrator for Guest {
-    fn run(&self, turn: Turn) -> Result<FinishReason> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         let listed = turn.metadata.iter().find(|(key, _)| key == "pieces");
         let (_, json) = listed.ok_or_else(|| Error::Invalid("no pieces".into()))?;
         let pieces: Vec<String> = serde_json::from_str(json).map_err(|e| Error::Invalid(e.to_string()))?;
@@ -19,7 +19,7 @@ impl Orchestrator for Guest {
             output::text(piece)?;
         }
         output::text(&self.tag)?;
-        Ok(FinishReason::Stop)
+        Ok(FinishReason::Stop.into())
     }
 }
 stockade_guest::export!(Guest as orchestrator);

@@ -6,7 +6,7 @@ use stockade_guest::prelude::*;
 struct Guest {}
 
 impl Orchestrator for Guest {
-    fn run(&self, _: Turn) -> Result<FinishReason> {
+    fn run(&self, _: Turn) -> Result<Outcome> {
         let text = "x".repeat(64 << 10);
         loop {
             output::text(&*text)?;

@@ -6,7 +6,7 @@ use stockade_guest::prelude::*;
 struct Guest {}
 
 impl Orchestrator for Guest {
-    fn run(&self, turn: Turn) -> Result<FinishReason> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         let request = inference::Chat::new(turn.model).messages(turn.messages).sampling(turn.sampling);
         let reply = request.start()?;
         let mut reason = FinishReason::Stop;
@@ -17,7 +17,7 @@ impl Orchestrator for Guest {
             }
             output::emit(&events)?;
         }
-        Ok(reason)
+        Ok(reason.into())
     }
 }
 stockade_guest::export!(Guest as orchestrator);

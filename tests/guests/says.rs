@@ -8,11 +8,11 @@ struct Guest {
 }
 
 impl Orchestrator for Guest {
-    fn run(&self, _: Turn) -> Result<FinishReason> {
+    fn run(&self, _: Turn) -> Result<Outcome> {
         for character in self.text.chars() {
             output::text(character)?;
         }
-        Ok(FinishReason::Stop)
+        Ok(FinishReason::Stop.into())
     }
 }
 stockade_guest::export!(Guest as orchestrator);

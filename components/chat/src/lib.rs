@@ -33,11 +33,11 @@ fn eight() -> u32 {
 }
 
 impl Orchestrator for Assistant {
-    fn run(&self, turn: Turn) -> Result<FinishReason> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         match self.reply(turn) {
             // A shield has ended the reply and the application knows.
-            Err(Error::Blocked(_)) => Ok(FinishReason::ContentFilter),
-            other => other,
+            Err(Error::Blocked(_)) => Ok(FinishReason::ContentFilter.into()),
+            other => Ok(other?.into()),
         }
     }
 }
@@ -54,7 +54,8 @@ impl Assistant {
             .tools(toolbox.specs())
             .tool_choice(turn.tool_choice)
             .sampling(turn.sampling)
-            .constraint(turn.constraint);
+            .constraint(turn.constraint)
+            .template_args(turn.template_args);
         if toolbox.is_empty() {
             return Ok(output::forward(&request.start()?, true)?.reason);
         }

@@ -8,7 +8,7 @@ fn texts(messages: &[Message]) -> Vec<(Role, String)> {
 #[test]
 fn plain_chat_forwards_the_models_reply() {
     let host = Host::new().reply("Hello you");
-    assert_eq!(run::<Assistant>(json!({}), turn("Hi")), Ok(FinishReason::Stop));
+    assert_eq!(run::<Assistant>(json!({}), turn("Hi")), Ok(FinishReason::Stop.into()));
     assert_eq!(host.sent_text(), "Hello you");
     assert_eq!(texts(&host.requests()[0].messages), [(Role::User, "Hi".into())]);
 }
@@ -36,7 +36,7 @@ fn tools_run_until_the_model_answers() {
         .reply("2 and 6");
     let mut asked = turn("Add");
     asked.tool_choice = ToolChoice::Required;
-    assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::Stop));
+    assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::Stop.into()));
     assert_eq!(host.sent_text(), "2 and 6");
     let requests = host.requests();
     assert_eq!((&requests[0].tool_choice, &requests[1].tool_choice), (&ToolChoice::Required, &ToolChoice::Auto));
@@ -63,7 +63,7 @@ fn tools_of_the_application_are_passed_through() {
         .reply_tool_calls(&[("ours", json!({})), ("theirs", json!({"a": 1}))]);
     let mut asked = turn("x");
     asked.tools.push(ToolSpec::new("theirs", "", &json!({"type": "object"})));
-    assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::ToolCalls));
+    assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::ToolCalls.into()));
     let [Event::ToolCall(call)] = &host.sent()[..] else { panic!("{:?}", host.sent()) };
     assert_eq!((call.index, call.name.as_deref(), &*call.arguments), (0, Some("theirs"), r#"{"a":1}"#));
     assert!(host.tool_calls().is_empty());
@@ -90,7 +90,7 @@ fn arguments_that_are_no_json_go_back_to_the_model() {
 #[test]
 fn a_shield_that_ends_the_reply_is_no_failure() {
     let host = Host::new().reply("one two three").block_output_after(4);
-    assert_eq!(run::<Assistant>(json!({}), turn("x")), Ok(FinishReason::ContentFilter));
+    assert_eq!(run::<Assistant>(json!({}), turn("x")), Ok(FinishReason::ContentFilter.into()));
     assert_eq!(host.sent_text(), "one ");
 }
 

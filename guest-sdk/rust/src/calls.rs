@@ -82,6 +82,11 @@ pub mod inference {
             self.0.constraint = constraint;
             self
         }
+        /// Further variables for the chat template: a JSON object.
+        pub fn template_args(mut self, args: Option<String>) -> Self {
+            self.0.template_args = args;
+            self
+        }
         /// Starts it; dropping the generation cancels it.
         pub fn start(&self) -> Result<Generation> {
             chat(&self.0)

@@ -77,7 +77,7 @@ pub mod prelude {
     pub use crate::evaluator::Evaluator;
     pub use crate::generator::{Generator, Rows};
     pub use crate::memory::Memory;
-    pub use crate::orchestrator::{Orchestrator, Turn};
+    pub use crate::orchestrator::{Interruption, Orchestrator, Outcome, Resumption, Turn};
     pub use crate::prompt_store::PromptStore;
     pub use crate::reward_scorer::RewardScorer;
     pub use crate::shield::{Action, Channel, Edit, Finder, Finding, Ruling, Session, Shield};
@@ -85,8 +85,8 @@ pub mod prelude {
     pub use crate::testing;
     pub use crate::tool::Tool;
     pub use crate::types::{
-        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling, ToolCall, ToolChoice,
-        ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
+        Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling, Step, StepKind,
+        StepStatus, ToolCall, ToolChoice, ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
     };
     pub use crate::{Error, Result, inference, output, state, tools};
     pub use serde::{Deserialize, Serialize};

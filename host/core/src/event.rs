@@ -4,6 +4,7 @@
 //! Invariant: a stream of events ends with exactly one [`Event::End`] or with an error; nothing follows.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -14,8 +15,52 @@ pub enum Event {
     Reasoning { text: String },
     /// More of a tool call.
     ToolCall(ToolCallDelta),
+    /// Something that the turn did on its way to the reply.
+    Step(Step),
     /// The end.
     End(End),
+}
+
+/// A step of a turn. The same `id` again replaces what was told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub id: String,
+    pub kind: StepKind,
+    pub status: StepStatus,
+    /// For people, in a line.
+    pub title: String,
+    /// What went in and what came out: an object.
+    pub detail: Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    Inference,
+    Tool,
+    Retrieval,
+    Plan,
+    Route,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepStatus {
+    Started,
+    Done,
+    Failed,
+}
+
+/// Why a turn stopped before its reply was complete: somebody has to answer first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interruption {
+    /// For the person who is asked.
+    pub question: String,
+    /// The same for programs: an object.
+    pub request: Value,
+    /// The orchestrator's own, to go on from.
+    pub state: Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -57,6 +102,9 @@ pub struct End {
     /// Set when a shield ended the reply: the text to show in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// Set with [`FinishReason::Interrupted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interruption: Option<Box<Interruption>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +118,8 @@ pub enum FinishReason {
     ToolCalls,
     /// A shield ended the reply.
     ContentFilter,
+    /// The turn waits for an answer.
+    Interrupted,
     /// The stream was dropped or the host is shutting down.
     Cancelled,
 }

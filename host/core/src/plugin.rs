@@ -11,7 +11,7 @@ use crate::infer::{Constraint, Sampling};
 use crate::limits::{CallUsage, LimitKind, Limits};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -372,6 +372,8 @@ pub enum Channel {
     Reasoning,
     /// Name and arguments of the tool call with this index.
     ToolCall(u32),
+    /// Title and detail of the step with this number.
+    Step(u32),
 }
 
 /// What a streaming shield says after a piece of one channel. Offsets count bytes of that channel from its start, in
@@ -413,6 +415,18 @@ pub struct Turn {
     pub constraint: Option<Constraint>,
     /// The client's metadata, text by key.
     pub metadata: BTreeMap<String, String>,
+    /// Further variables for the chat template.
+    pub template_args: Map<String, Value>,
+    /// Set when an interrupted turn goes on.
+    pub resume: Option<Resumption>,
+}
+
+/// What an interrupted turn goes on with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumption {
+    /// As the interruption left it.
+    pub state: Value,
+    pub answer: Value,
 }
 
 /// An orchestrator's events. Dropping it ends the call and drops the instance.

@@ -224,7 +224,7 @@ impl Sequence {
             let mut events = Vec::new();
             let calls = generation.reply.finish(&mut events);
             let reason = if calls && reason == FinishReason::Stop { FinishReason::ToolCalls } else { reason };
-            events.push(Event::End(End { reason, usage, refusal: None }));
+            events.push(Event::End(End { reason, usage, refusal: None, interruption: None }));
             generation.outbox.extend(events.into_iter().map(Ok));
         }
         self.record(usage);

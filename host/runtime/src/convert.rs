@@ -3,7 +3,9 @@
 use crate::bindings::{inference, orchestrator, shield, types};
 use serde_json::Value;
 use stockade_core::chat::{Image, Message, Part, Role, ToolCall, ToolChoice, ToolResult, ToolSpec};
-use stockade_core::event::{End, Event, FinishReason, TextDelta, ToolCallDelta, Usage};
+use stockade_core::event::{
+    End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, ToolCallDelta, Usage,
+};
 use stockade_core::infer::{Constraint, InferError, ModelInfo, ModelKind, Sampling};
 use stockade_core::plugin::{Direction, Edit, Ruling, Turn, Verdict, Violation};
 
@@ -188,12 +190,37 @@ pub(crate) fn turn_out(turn: Turn) -> orchestrator::Turn {
         sampling: sampling_out(&turn.sampling),
         constraint: turn.constraint.map(constraint_out),
         metadata: turn.metadata.into_iter().collect(),
+        template_args: (!turn.template_args.is_empty()).then(|| Value::Object(turn.template_args).to_string()),
+        resume: turn
+            .resume
+            .map(|r| orchestrator::Resumption { state: r.state.to_string(), answer: r.answer.to_string() }),
     }
+}
+
+/// Most bytes of what an interrupted turn leaves to go on from.
+const MAX_INTERRUPTION_BYTES: usize = 1 << 20;
+
+/// How a turn ended: its reason, and the interruption where it is one.
+pub(crate) fn outcome_in(o: orchestrator::Outcome) -> Result<(FinishReason, Option<Box<Interruption>>), Bad> {
+    let interruption = match o {
+        orchestrator::Outcome::Finished(reason) => return Ok((reason_in(reason), None)),
+        orchestrator::Outcome::Interrupted(i) => i,
+    };
+    let bytes = interruption.question.len() + interruption.request.len() + interruption.state.len();
+    if bytes > MAX_INTERRUPTION_BYTES {
+        return Err(Bad(format!("an interruption of {bytes} bytes: the limit is {MAX_INTERRUPTION_BYTES}")));
+    }
+    let interruption = Interruption {
+        question: interruption.question,
+        request: json("interruption.request", &interruption.request)?,
+        state: json("interruption.state", &interruption.state)?,
+    };
+    Ok((FinishReason::Interrupted, Some(Box::new(interruption))))
 }
 
 pub(crate) fn reason_out(r: FinishReason) -> types::FinishReason {
     match r {
-        FinishReason::Stop | FinishReason::Cancelled => types::FinishReason::Stop,
+        FinishReason::Stop | FinishReason::Interrupted | FinishReason::Cancelled => types::FinishReason::Stop,
         FinishReason::Length => types::FinishReason::Length,
         FinishReason::ToolCalls => types::FinishReason::ToolCalls,
         FinishReason::ContentFilter => types::FinishReason::ContentFilter,
@@ -227,21 +254,65 @@ pub(crate) fn event_out(e: Event) -> types::Event {
             name: d.name,
             arguments: d.arguments,
         }),
+        Event::Step(s) => types::Event::Step(step_out(s)),
         Event::End(End { reason, usage, .. }) => {
             types::Event::End(types::End { reason: reason_out(reason), usage: usage_out(usage) })
         }
     }
 }
 
-/// `None` for the end, which guests may not emit.
-pub(crate) fn event_in(e: types::Event) -> Option<Event> {
-    Some(match e {
+/// Refuses the end, which guests may not emit.
+pub(crate) fn event_in(e: types::Event) -> Result<Event, Bad> {
+    Ok(match e {
         types::Event::Text(text) => Event::Text(TextDelta { text, logprobs: Vec::new() }),
         types::Event::Reasoning(text) => Event::Reasoning { text },
         types::Event::ToolCall(d) => {
             Event::ToolCall(ToolCallDelta { index: d.index, id: d.id, name: d.name, arguments: d.arguments })
         }
-        types::Event::End(_) => return None,
+        types::Event::Step(s) => Event::Step(step_in(s)?),
+        types::Event::End(_) => return Err(Bad("events: `end` is said by returning from `run`".into())),
+    })
+}
+
+fn step_out(s: Step) -> types::Step {
+    types::Step {
+        id: s.id,
+        kind: match s.kind {
+            StepKind::Inference => types::StepKind::Inference,
+            StepKind::Tool => types::StepKind::Tool,
+            StepKind::Retrieval => types::StepKind::Retrieval,
+            StepKind::Plan => types::StepKind::Plan,
+            StepKind::Route => types::StepKind::Route,
+            StepKind::Other => types::StepKind::Other,
+        },
+        status: match s.status {
+            StepStatus::Started => types::StepStatus::Started,
+            StepStatus::Done => types::StepStatus::Done,
+            StepStatus::Failed => types::StepStatus::Failed,
+        },
+        title: s.title,
+        detail: s.detail.to_string(),
+    }
+}
+
+fn step_in(s: types::Step) -> Result<Step, Bad> {
+    Ok(Step {
+        detail: json("step.detail", &s.detail)?,
+        id: s.id,
+        kind: match s.kind {
+            types::StepKind::Inference => StepKind::Inference,
+            types::StepKind::Tool => StepKind::Tool,
+            types::StepKind::Retrieval => StepKind::Retrieval,
+            types::StepKind::Plan => StepKind::Plan,
+            types::StepKind::Route => StepKind::Route,
+            types::StepKind::Other => StepKind::Other,
+        },
+        status: match s.status {
+            types::StepStatus::Started => StepStatus::Started,
+            types::StepStatus::Done => StepStatus::Done,
+            types::StepStatus::Failed => StepStatus::Failed,
+        },
+        title: s.title,
     })
 }
 
@@ -251,6 +322,7 @@ pub(crate) fn event_bytes(e: &Event) -> usize {
         Event::Text(t) => t.text.len(),
         Event::Reasoning { text } => text.len(),
         Event::ToolCall(d) => d.arguments.len() + d.name.as_ref().map_or(0, String::len),
+        Event::Step(s) => s.title.len() + s.detail.to_string().len(),
         Event::End(_) => 0,
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: Plugin
             check.has::<(ResourceAny,), Answer<shield::Ruling>>(SHIELD_FINISH);
         }
         PluginKind::Orchestrator => {
-            check.has::<(orchestrator::Turn,), Answer<types::FinishReason>>(ORCHESTRATOR_RUN);
+            check.has::<(orchestrator::Turn,), Answer<orchestrator::Outcome>>(ORCHESTRATOR_RUN);
         }
         PluginKind::PromptStore => {
             use prompt_store::{Definition, Prompt, Rendered, Selector};

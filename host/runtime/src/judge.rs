@@ -224,6 +224,7 @@ impl Sessions {
             Channel::Text => shield::Channel::Text,
             Channel::Reasoning => shield::Channel::Reasoning,
             Channel::ToolCall(_) => shield::Channel::ToolCall,
+            Channel::Step(_) => shield::Channel::Step,
         };
         let made = self.live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (kind,));
         let (session,) = made.await?;

@@ -1,6 +1,6 @@
 //! Orchestrators: one call whose reply leaves while it runs.
 
-use crate::bindings::types;
+use crate::bindings::{orchestrator, types};
 use crate::convert;
 use crate::exports;
 use crate::guest::{Context, TurnState};
@@ -24,9 +24,9 @@ pub(crate) fn run(host: &Arc<Inner>, context: Arc<Context>, turn: Turn) -> TurnS
         let turn = convert::turn_out(turn);
         let ran = worker.run(context, "run".into(), Some(state), move |live| {
             Box::pin(async move {
-                type Answer = (Result<types::FinishReason, types::Error>,);
+                type Answer = (Result<orchestrator::Outcome, types::Error>,);
                 let called = live.call::<_, Answer>(exports::ORCHESTRATOR_RUN, (turn,));
-                Ok(called.await?.0)
+                Ok(called.await?.0.and_then(|outcome| Ok(convert::outcome_in(outcome)?)))
             })
         });
         let ended = tokio::select! {
@@ -35,8 +35,8 @@ pub(crate) fn run(host: &Arc<Inner>, context: Arc<Context>, turn: Turn) -> TurnS
             () = output.closed() => return,
         };
         let last = match ended {
-            Ok(reason) => {
-                Ok(Event::End(End { reason: convert::reason_in(reason), usage: *usage.lock(), refusal: None }))
+            Ok((reason, interruption)) => {
+                Ok(Event::End(End { reason, usage: *usage.lock(), refusal: None, interruption }))
             }
             Err(stop) => Err(stop.into_call_error(&name)),
         };

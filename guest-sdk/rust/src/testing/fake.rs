@@ -167,6 +167,7 @@ pub mod inference {
                         }
                         reply.tool_calls[index].arguments.push_str(&delta.arguments);
                     }
+                    Event::Step(_) => {}
                     Event::End(end) => (reply.reason, reply.usage) = (end.reason, end.usage),
                 }
             }
@@ -245,7 +246,7 @@ pub mod output {
                 let sent = match event {
                     Event::End(_) => false,
                     Event::ToolCall(_) => tool_calls,
-                    Event::Text(_) | Event::Reasoning(_) => true,
+                    Event::Text(_) | Event::Reasoning(_) | Event::Step(_) => true,
                 };
                 if sent {
                     emit(std::slice::from_ref(event))?;

@@ -8,14 +8,14 @@
 //! #[derive(Deserialize)]
 //! struct Parrot {}
 //! impl Orchestrator for Parrot {
-//!     fn run(&self, turn: Turn) -> Result<FinishReason> {
+//!     fn run(&self, turn: Turn) -> Result<Outcome> {
 //!         let reply = inference::Chat::new(turn.model).messages(turn.messages).start()?;
-//!         Ok(output::forward(&reply, true)?.reason)
+//!         Ok(output::forward(&reply, true)?.reason.into())
 //!     }
 //! }
 //! let host = testing::Host::new().reply("Polly wants a cracker");
 //! let reason = testing::run::<Parrot>(json!({}), testing::turn("Hello"));
-//! assert_eq!(reason, Ok(FinishReason::Stop));
+//! assert_eq!(reason, Ok(FinishReason::Stop.into()));
 //! assert_eq!(host.sent_text(), "Polly wants a cracker");
 //! assert_eq!(host.requests()[0].messages[0].joined_text(), "Hello");
 //! ```
@@ -27,10 +27,10 @@ mod stream;
 pub use host::Host;
 pub use stream::{Reply, every_split, stream};
 
-use crate::orchestrator::{Orchestrator, Turn};
+use crate::orchestrator::{Orchestrator, Outcome, Turn};
 use crate::shield::Shield;
 use crate::tool::Tool;
-use crate::types::{Direction, FinishReason, Message, Sampling, ToolChoice, ToolOutput, Verdict};
+use crate::types::{Direction, Message, Sampling, ToolChoice, ToolOutput, Verdict};
 use crate::{Result, config};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub fn check_messages<T: Shield>(config: Value, direction: Direction, messages: 
 }
 
 /// Runs an orchestrator; its output is in [`Host::sent`].
-pub fn run<T: Orchestrator>(config: Value, turn: Turn) -> Result<FinishReason> {
+pub fn run<T: Orchestrator>(config: Value, turn: Turn) -> Result<Outcome> {
     plugin::<T>(config)?.run(turn)
 }
 
@@ -76,5 +76,7 @@ pub fn turn(text: &str) -> Turn {
         sampling: Sampling::default(),
         constraint: None,
         metadata: Vec::new(),
+        template_args: None,
+        resume: None,
     }
 }

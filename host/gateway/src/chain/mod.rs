@@ -97,7 +97,7 @@ pub fn ended(end: End) -> Choice {
 }
 
 fn refusal_end(text: String, usage: Usage) -> End {
-    End { reason: FinishReason::ContentFilter, usage, refusal: Some(text) }
+    End { reason: FinishReason::ContentFilter, usage, refusal: Some(text), interruption: None }
 }
 
 /// What a block shows: the binding's own text, else the shield's, else the host's.
@@ -127,7 +127,7 @@ impl Ask {
             return None;
         };
         let bound = run.pins.one(&Role::Orchestrator)?;
-        let ChatPrompt { messages, tools, tool_choice, .. } = chat.clone();
+        let ChatPrompt { messages, tools, tool_choice, template_args } = chat.clone();
         let turn = Turn {
             model: self.model.to_string(),
             messages,
@@ -136,6 +136,8 @@ impl Ask {
             sampling: self.sampling.clone(),
             constraint: self.constraint.clone(),
             metadata: self.metadata.clone(),
+            template_args,
+            resume: None,
         };
         Some((bound.clone(), turn))
     }

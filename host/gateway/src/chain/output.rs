@@ -12,8 +12,8 @@ use stockade_core::plugin::{CallError, Channel, Mode, OnFailure, Pinned, Role, R
 
 /// The host's bound on what a shield may declare as its hold-back, in bytes.
 const MAX_HOLD_BACK: u32 = 64 << 10;
-/// Most channels of a reply.
-const MAX_CHANNELS: usize = 130;
+/// Most channels of a reply, its steps included.
+const MAX_CHANNELS: usize = 512;
 
 pub struct OutputShields {
     run: Arc<Run>,
@@ -62,7 +62,7 @@ impl OutputShields {
 
     pub async fn feed(&mut self, channel: Channel, text: &str) -> Result<Judged, ApiError> {
         if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&channel) {
-            return Err(ApiError::new(Code::ComponentFailed, "too many tool calls"));
+            return Err(ApiError::new(Code::ComponentFailed, "too many tool calls or steps"));
         }
         let gate = Self::gate(&mut self.channels, &self.shields, channel);
         gate.push(text);

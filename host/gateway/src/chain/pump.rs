@@ -8,7 +8,7 @@ use crate::run::{Run, Status};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use stockade_core::ModelId;
-use stockade_core::event::{Event, FinishReason, TextDelta, TokenLogprob, ToolCallDelta, Usage};
+use stockade_core::event::{Event, FinishReason, Step, TextDelta, TokenLogprob, ToolCallDelta, Usage};
 use stockade_core::infer::{EventStream, Inference, Prompt, TokenizeOptions};
 use stockade_core::limits::LimitKind;
 use stockade_core::plugin::{CallError, Channel, TurnStream};
@@ -80,6 +80,7 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         logprobs: Logprobs::default(),
         spent: Spent { model, prompt, written: String::new() },
         counted: false,
+        steps: 0,
         tx,
     };
     // The task ends with its source, with its receiver, or at the request's timeout.
@@ -95,6 +96,8 @@ struct Pump {
     spent: Spent,
     /// The source has told its tokens, or they have been estimated.
     counted: bool,
+    /// Steps so far.
+    steps: u32,
     tx: mpsc::Sender<Result<Event, ApiError>>,
 }
 
@@ -149,6 +152,7 @@ impl Pump {
                 Event::Text(delta) => self.text(delta).await?,
                 Event::Reasoning { text } => self.reasoning(text).await?,
                 Event::ToolCall(delta) => self.tool_call(delta).await?,
+                Event::Step(step) => self.step(step).await?,
                 Event::End(end) => {
                     self.run.took(end.usage);
                     self.counted = true;
@@ -230,6 +234,33 @@ impl Pump {
         Ok(judged.refusal)
     }
 
+    /// A step is a channel of its own, complete at once. One whose detail is no JSON any more after masking loses it.
+    async fn step(&mut self, mut step: Step) -> Result<Option<String>, Stop> {
+        if self.shields.is_empty() {
+            self.send(Event::Step(step)).await?;
+            return Ok(None);
+        }
+        let channel = Channel::Step(self.steps);
+        self.steps += 1;
+        let mut judged = self.shields.feed(channel, &format!("{}\n{}", step.title, step.detail)).await?;
+        if judged.refusal.is_none() {
+            let rest = self.shields.finish(channel).await?;
+            judged.pieces.extend(rest.pieces);
+            judged.refusal = rest.refusal;
+        }
+        if judged.refusal.is_some() {
+            return Ok(judged.refusal);
+        }
+        if judged.pieces.iter().any(|p| p.edited) {
+            let text: String = judged.pieces.into_iter().map(|p| p.text).collect();
+            let (title, detail) = text.split_once('\n').unwrap_or((&text, ""));
+            step.detail = serde_json::from_str(detail).unwrap_or_default();
+            step.title = title.into();
+        }
+        self.send(Event::Step(step)).await?;
+        Ok(None)
+    }
+
     /// Every channel is complete: the shields rule on all that they have held back.
     async fn finish(&mut self) -> Result<Option<String>, Stop> {
         if self.shields.is_empty() {
@@ -289,7 +320,7 @@ impl Spent {
                 self.written.push_str(delta.name.as_deref().unwrap_or_default());
                 self.written.push_str(&delta.arguments);
             }
-            Event::End(_) => {}
+            Event::Step(_) | Event::End(_) => {}
         }
     }
 
@@ -328,7 +359,7 @@ fn merge_ready(event: &mut Event, source: &mut Source) -> Result<Option<Event>, 
         let room = match event {
             Event::Text(delta) => delta.text.len() < MAX_MERGED_BYTES,
             Event::Reasoning { text } => text.len() < MAX_MERGED_BYTES,
-            Event::ToolCall(_) | Event::End(_) => false,
+            Event::ToolCall(_) | Event::Step(_) | Event::End(_) => false,
         };
         if !room {
             return Ok(None);

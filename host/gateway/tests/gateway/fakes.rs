@@ -59,7 +59,8 @@ pub fn text_with_logprobs(text: &str) -> Event {
 }
 
 pub fn end(reason: FinishReason) -> Event {
-    Event::End(End { reason, usage: Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: 3 }, refusal: None })
+    let usage = Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: 3 };
+    Event::End(End { reason, usage, refusal: None, interruption: None })
 }
 
 fn spoken(prompt: &Prompt) -> String {

@@ -113,6 +113,7 @@ impl Reply {
                     call.arguments.push_str(&d.arguments);
                 }
             }
+            Event::Step(_) => {}
             Event::End(End { reason, usage, .. }) => {
                 self.0.reason = convert::reason_out(*reason);
                 self.0.usage = convert::usage_out(*usage);

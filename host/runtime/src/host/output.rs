@@ -17,8 +17,9 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         let Some(turn) = &me.turn else {
             return Ok(Err(no_turn()));
         };
-        let Some(events) = events.into_iter().map(convert::event_in).collect::<Option<Vec<_>>>() else {
-            return Ok(Err(Error::Invalid("events: `end` is said by returning from `run`".into())));
+        let events = match events.into_iter().map(convert::event_in).collect::<Result<Vec<_>, _>>() {
+            Ok(events) => events,
+            Err(bad) => return Ok(Err(bad.into())),
         };
         for event in events {
             if let Err(e) = send(&me, turn, event).await? {

@@ -153,6 +153,8 @@ pub fn turn(model: &str) -> Turn {
         sampling: Sampling::default(),
         constraint: None,
         metadata: BTreeMap::new(),
+        template_args: serde_json::Map::new(),
+        resume: None,
     }
 }
 
@@ -212,6 +214,7 @@ pub fn end() -> Event {
         reason: FinishReason::Stop,
         usage: Usage { prompt_tokens: 5, cached_tokens: 0, completion_tokens: 3 },
         refusal: None,
+        interruption: None,
     })
 }
 

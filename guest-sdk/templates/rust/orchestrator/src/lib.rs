@@ -13,7 +13,7 @@ fn instructions() -> String {
 }
 
 impl Orchestrator for Plugin {
-    fn run(&self, turn: Turn) -> Result<FinishReason> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         let request = inference::Chat::new(turn.model)
             .system(&self.instructions)
             .messages(turn.messages)
@@ -22,7 +22,7 @@ impl Orchestrator for Plugin {
             .sampling(turn.sampling)
             .constraint(turn.constraint);
         // The host sends the reply on without it passing through here.
-        Ok(output::forward(&request.start()?, true)?.reason)
+        Ok(output::forward(&request.start()?, true)?.reason.into())
     }
 }
 
@@ -36,7 +36,7 @@ mod tests {
     fn reply_of_the_model_is_forwarded() {
         let host = testing::Host::new().reply("Hello there");
         let reason = testing::run::<Plugin>(json!({}), testing::turn("Hi"));
-        assert_eq!(reason, Ok(FinishReason::Stop));
+        assert_eq!(reason, Ok(FinishReason::Stop.into()));
         assert_eq!(host.sent_text(), "Hello there");
         assert_eq!(host.requests()[0].messages.len(), 2);
     }

@@ -86,6 +86,8 @@ impl Encode for ChatChunks {
             Event::ToolCall(call) => {
                 self.delta(i, json!({"tool_calls": [call_delta(call)]}), None, out);
             }
+            // This dialect has no words for them.
+            Event::Step(_) => {}
             Event::End(end) => {
                 add_choice(&mut self.usage, end.usage);
                 if let Some(text) = end.refusal {
@@ -163,6 +165,7 @@ impl Gathered {
                 }
                 call.2.push_str(&delta.arguments);
             }
+            Event::Step(_) => {}
             Event::End(end) => self.end = Some(end),
         }
     }

@@ -152,6 +152,7 @@ async fn start(
                 reason: FinishReason::Length,
                 usage: Usage { prompt_tokens: token_ids(run, model, &prompt)?.len() as u32, ..Usage::default() },
                 refusal: None,
+                interruption: None,
             };
             run.took(end.usage);
             run.ended(Status::Ok);
@@ -350,8 +351,8 @@ impl Encode for Writer {
                 let choice = self.choice(i, None, &delta.text, &delta.logprobs, None);
                 self.chunk(choice, out);
             }
-            // Plain text has neither; a model that marks them off speaks through chat completions.
-            Event::Reasoning { .. } | Event::ToolCall(_) => {}
+            // Plain text has none; a model that marks them off speaks through chat completions.
+            Event::Reasoning { .. } | Event::ToolCall(_) | Event::Step(_) => {}
             Event::End(end) => {
                 self.took(i, end.usage);
                 let mut choice = self.choice(i, None, "", &[], Some(&end));
