@@ -255,6 +255,7 @@ pub fn collect(mut stream: EventStream) -> Reply {
             }
             Ok(Event::Reasoning { text }) => reply.reasoning.push_str(&text),
             Ok(Event::ToolCall(call)) => reply.calls.push(call),
+            Ok(Event::Step(step)) => panic!("a model has no steps: {step:?}"),
             Ok(Event::End(end)) => (reply.reason, reply.usage) = (Some(end.reason), end.usage),
             Err(error) => reply.error = Some(error.to_string()),
         }
