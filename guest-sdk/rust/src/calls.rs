@@ -192,9 +192,9 @@ pub mod tools {
     }
 }
 
-/// Shields that the tenant has bound. Grant: `components`, `shield.input` or `shield.output`.
+/// Shields that the tenant has bound. Grant: `components`, `shield.input`, `shield.output` or `shield/NAME`.
 pub mod shields {
-    pub use crate::sys::shields::check;
+    pub use crate::sys::shields::{check, check_by};
 }
 
 /// The bound prompt store. Grant: `components`, `prompt-store`.

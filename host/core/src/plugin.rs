@@ -24,6 +24,8 @@ use std::time::Instant;
 pub enum Role {
     ShieldInput,
     ShieldOutput,
+    /// A shield that stands in nobody's way: it judges when it is called by this name.
+    Shield(ComponentName),
     Orchestrator,
     PromptStore,
     Memory,
@@ -51,7 +53,7 @@ impl Role {
     /// The kind of plugin that can fill this role.
     pub fn kind(&self) -> PluginKind {
         match self {
-            Self::ShieldInput | Self::ShieldOutput => PluginKind::Shield,
+            Self::ShieldInput | Self::ShieldOutput | Self::Shield(_) => PluginKind::Shield,
             Self::Orchestrator => PluginKind::Orchestrator,
             Self::PromptStore => PluginKind::PromptStore,
             Self::Memory => PluginKind::Memory,
@@ -73,6 +75,7 @@ impl fmt::Display for Role {
         match self {
             Self::ShieldInput => f.write_str("shield.input"),
             Self::ShieldOutput => f.write_str("shield.output"),
+            Self::Shield(n) => write!(f, "shield/{n}"),
             Self::Orchestrator => f.write_str("orchestrator"),
             Self::PromptStore => f.write_str("prompt-store"),
             Self::Memory => f.write_str("memory"),
@@ -87,7 +90,7 @@ impl fmt::Display for Role {
 /// A role that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a role: shield.input, shield.output, orchestrator, prompt-store, memory, \
+    "`{0}` is not a role: shield.input, shield.output, shield/NAME, orchestrator, prompt-store, memory, \
      evaluator/NAME, reward/NAME, generator/NAME, tool/NAME"
 )]
 pub struct RoleError(pub String);
@@ -106,6 +109,7 @@ impl FromStr for Role {
                 let (kind, name) = s.split_once('/').ok_or_else(bad)?;
                 let name = ComponentName::new(name).map_err(|_| bad())?;
                 match kind {
+                    "shield" => Self::Shield(name),
                     "evaluator" => Self::Evaluator(name),
                     "reward" => Self::Reward(name),
                     "generator" => Self::Generator(name),
@@ -211,6 +215,12 @@ impl Pins {
     }
     pub fn all(&self, role: &Role) -> &[Arc<Pinned>] {
         self.entries.get(role).map_or(&[], Vec::as_slice)
+    }
+    /// The shield that answers to `name`: the one bound to it, else one of a direction whose component is called so.
+    pub fn shield(&self, name: &ComponentName) -> Option<&Arc<Pinned>> {
+        let named = self.one(&Role::Shield(name.clone()));
+        let mut mandatory = self.all(&Role::ShieldInput).iter().chain(self.all(&Role::ShieldOutput));
+        named.or_else(|| mandatory.find(|p| p.component.name == *name))
     }
     /// Bound tools by name.
     pub fn tools(&self) -> impl Iterator<Item = (&ComponentName, &Arc<Pinned>)> {
@@ -521,8 +531,16 @@ mod tests {
 
     #[test]
     fn roles_round_trip_and_unknown_ones_are_refused() {
-        for text in ["shield.input", "shield.output", "orchestrator", "prompt-store", "memory", "tool/echo", "reward/a"]
-        {
+        for text in [
+            "shield.input",
+            "shield.output",
+            "shield/pii",
+            "orchestrator",
+            "prompt-store",
+            "memory",
+            "tool/echo",
+            "reward/a",
+        ] {
             assert_eq!(text.parse::<Role>().unwrap().to_string(), text);
         }
         for bad in ["", "shield", "tool/", "tool/A", "tool/a/b", "x/y"] {

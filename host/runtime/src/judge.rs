@@ -21,7 +21,7 @@ use wasmtime::component::ResourceAny;
 /// Most bytes that a shield may hold back on a channel.
 const MAX_HOLD_BACK: u32 = 65_536;
 /// Most channels of one reply.
-const MAX_CHANNELS: usize = 256;
+const MAX_CHANNELS: usize = 512;
 
 /// Judges whole messages.
 pub(crate) async fn check(

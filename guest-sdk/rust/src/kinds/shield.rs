@@ -1,9 +1,11 @@
 //! Shields judge text on its way to a model or to the application.
 //!
 //! Most shields look for spans of bounded length in text: implement [`Finder`] and the rest follows. A shield that
-//! needs the whole conversation, a model or a stream logic of its own implements [`Shield`].
+//! needs the whole conversation, a model or a stream logic of its own implements [`Shield`]; for one that asks a model about
+//! a stretch of text at a time, [`Windowed`] is the session.
 
 pub use super::finder::{Action, Finder, Finding};
+pub use super::windowed::{Judge, Judgement, Windowed};
 pub use crate::bindings::shield::exports::stockade::plugin::shield::{Channel, Edit, Ruling};
 pub use crate::types::{Direction, Verdict};
 

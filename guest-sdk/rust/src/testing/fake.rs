@@ -6,12 +6,14 @@ use crate::Result;
 use crate::inference::ChatRequest;
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
-use crate::types::{Error, Event, ToolOutput, ToolSpec, Verdict};
+use crate::types::{Direction, Error, Event, Message, ToolOutput, ToolSpec, Verdict};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
+pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
 
 pub(crate) struct ToolFake {
     pub spec: ToolSpec,
@@ -33,6 +35,7 @@ pub(crate) struct State {
     pub sent: Vec<Event>,
     pub block_after: Option<usize>,
     pub shields: Option<Verdict>,
+    pub named_shields: BTreeMap<String, RunShield>,
     pub memories: BTreeMap<(String, String), crate::memories::Item>,
     pub logs: Vec<(Level, String)>,
     pub random: u64,
@@ -55,6 +58,7 @@ impl Default for State {
             sent: Vec::new(),
             block_after: None,
             shields: None,
+            named_shields: BTreeMap::new(),
             memories: BTreeMap::new(),
             logs: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
@@ -351,11 +355,14 @@ pub mod tools {
 }
 
 pub mod shields {
-    use super::{Result, Verdict, with};
-    use crate::types::{Direction, Message};
+    use super::{Direction, Message, Result, Verdict, missing, with};
 
     pub fn check(_direction: Direction, _messages: &[Message]) -> Result<Verdict> {
         Ok(with(|s| s.shields.clone()).unwrap_or(Verdict::Pass))
+    }
+    pub fn check_by(name: &str, direction: Direction, messages: &[Message]) -> Result<Verdict> {
+        let run = with(|s| s.named_shields.get(name).cloned()).ok_or_else(|| missing("shield", name))?;
+        run(direction, messages)
     }
 }
 

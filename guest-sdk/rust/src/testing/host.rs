@@ -5,8 +5,11 @@ use crate::Result;
 use crate::inference::ChatRequest;
 use crate::prompts::Content;
 use crate::telemetry::Level;
-use crate::types::{Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict};
+use crate::types::{
+    Direction, Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict,
+};
 use serde_json::Value;
+use std::rc::Rc;
 
 /// A fake host of this thread. The methods that take `self` set it up, the others look into it.
 #[derive(Debug)]
@@ -102,6 +105,13 @@ impl Host {
     /// What the bound shields answer to a plugin that asks.
     pub fn shields(self, verdict: Verdict) -> Self {
         self.set(|s| s.shields = Some(verdict))
+    }
+
+    /// Binds a shield to `shield/NAME`.
+    pub fn shield(self, name: &str, run: impl Fn(Direction, &[Message]) -> Result<Verdict> + 'static) -> Self {
+        self.set(|s| {
+            s.named_shields.insert(name.into(), Rc::new(run));
+        })
     }
 
     /// What the plugin has asked of models, in order.

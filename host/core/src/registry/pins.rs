@@ -4,7 +4,7 @@
 
 use super::{BindingEntry, Registry, RegistryError, keys};
 use crate::id::TenantId;
-use crate::plugin::{Pinned, Pins, Role};
+use crate::plugin::{Pinned, Pins, PluginKind, Role};
 use crate::store::{Revision, StoreError};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -91,7 +91,7 @@ impl Registry {
 
 /// A shield's refusal text is the host's to show: it is taken out of the configuration that the component sees.
 fn take_refusal(role: &Role, entry: &mut BindingEntry) -> Option<String> {
-    if !role.is_list() {
+    if role.kind() != PluginKind::Shield {
         return None;
     }
     let in_config = match &mut entry.config {

@@ -2,9 +2,10 @@
 
 use super::{Answer, enter};
 use crate::bindings::shields::{Host, HostWithStore};
-use crate::bindings::types::{Direction, Message, Verdict};
+use crate::bindings::types::{Direction, Error, Message, Verdict};
 use crate::guest::Guest;
 use crate::{convert, judge};
+use stockade_core::id::ComponentName;
 use stockade_core::plugin::{Mode, OnFailure, Role};
 use wasmtime::component::{Accessor, HasSelf};
 
@@ -39,5 +40,24 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             }
         }
         Ok(Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass }))
+    }
+
+    async fn check_by(
+        a: &Accessor<T, Self>,
+        name: String,
+        direction: Direction,
+        messages: Vec<Message>,
+    ) -> Answer<Verdict> {
+        let me = enter(a).await?;
+        if let Err(e) = me.may_call(&format!("shield/{name}")) {
+            return Ok(Err(e));
+        }
+        let pins = &me.context.call.pins;
+        let shield = ComponentName::new(&name).ok().and_then(|name| pins.shield(&name));
+        let Some(shield) = shield else {
+            return Ok(Err(Error::NotFound(format!("shield `{name}`"))));
+        };
+        let checked = judge::check(&me.host, me.context.child(shield), convert::direction_in(direction), messages);
+        Ok(checked.await.map_err(|stop| stop.into_guest_error()))
     }
 }

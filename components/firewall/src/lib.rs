@@ -1,0 +1,197 @@
+//! A policy table from roles to ordered scanners, which are other shields of the tenant's and two of its own.
+//!
+//! Scanners of a row run in order; the first that says block ends the row. Over all rows the severest decision counts. A
+//! scanner that masks hands its text on to the next.
+//!
+//! Invariant: a scanner's failure is never nothing: it amounts to the decision that its row names.
+
+mod alignment;
+mod hidden;
+mod policy;
+
+use policy::{ALIGNMENT, Decision, HIDDEN_ASCII, Policy, Scanner, UseCase};
+use std::rc::Rc;
+use stockade_guest::prelude::*;
+use stockade_guest::shield::{Judgement, Windowed};
+use stockade_guest::{shields, warn};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    use_case: UseCase,
+    #[serde(default)]
+    policy: Policy,
+    #[serde(default = "block")]
+    review: Decision,
+    #[serde(default)]
+    alignment_model: String,
+    #[serde(default = "window")]
+    window: usize,
+    /// The host's: the text that the end user sees.
+    #[serde(default, rename = "refusal")]
+    _refusal: Option<String>,
+}
+
+fn block() -> Decision {
+    Decision::Block
+}
+fn window() -> usize {
+    4096
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Config")]
+struct Firewall {
+    policy: Policy,
+    /// What a review amounts to: [`Decision::Allow`] or [`Decision::Block`].
+    review: Decision,
+    alignment_model: String,
+    window: usize,
+}
+
+impl TryFrom<Config> for Firewall {
+    type Error = &'static str;
+
+    fn try_from(config: Config) -> Result<Self, &'static str> {
+        if config.review == Decision::Review {
+            return Err("review: `block` or `allow`");
+        }
+        if !(256..=65_536).contains(&config.window) {
+            return Err("window: 256 to 65536 bytes");
+        }
+        Ok(Self {
+            policy: config.policy.over(config.use_case),
+            review: config.review,
+            alignment_model: config.alignment_model,
+            window: config.window,
+        })
+    }
+}
+
+const ROLES: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
+
+impl Shield for Firewall {
+    fn hold_back(&self) -> u32 {
+        self.window as u32
+    }
+
+    fn check(&self, direction: Direction, mut messages: Vec<Message>) -> Result<Verdict> {
+        let mut edited = false;
+        for role in ROLES {
+            let at: Vec<usize> = (0..messages.len()).filter(|&i| messages[i].role == role).collect();
+            if at.is_empty() {
+                continue;
+            }
+            for scanner in self.policy.row(role) {
+                let own: Vec<Message> = at.iter().map(|&i| messages[i].clone()).collect();
+                let finding = if scanner.name == ALIGNMENT {
+                    alignment::scan(&self.alignment_model, &messages).map(|v| v.map_or(Verdict::Pass, Verdict::Block))
+                } else {
+                    scan(scanner, direction, own)
+                };
+                match self.weigh(scanner, role, finding) {
+                    Verdict::Pass => {}
+                    Verdict::Edit(changed) if changed.len() == at.len() => {
+                        for (&i, message) in at.iter().zip(changed) {
+                            messages[i] = message;
+                        }
+                        edited = true;
+                    }
+                    // Which message became which cannot be told: what was not read is not let pass.
+                    Verdict::Edit(_) => {
+                        return Ok(Verdict::Block(failed(scanner, role, "changed the number of messages")));
+                    }
+                    Verdict::Block(violation) => return Ok(Verdict::Block(violation)),
+                }
+            }
+        }
+        Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
+    }
+
+    /// A reply is the assistant's: its row judges window after window. The alignment check needs a trace, which a stream
+    /// has not; it belongs to the input side, where the next request brings the whole conversation.
+    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+        let (bytes, overlap) = (self.window, self.window / 8);
+        Ok(Box::new(Windowed::new(bytes, overlap, move |window: &str, fresh| self.judge(window, fresh))))
+    }
+}
+
+impl Firewall {
+    fn judge(&self, window: &str, fresh: usize) -> Result<Judgement> {
+        let mut text = window.to_string();
+        for scanner in self.policy.row(Role::Assistant).iter().filter(|s| s.name != ALIGNMENT) {
+            let finding = scan(scanner, Direction::Output, vec![Message::assistant(text.as_str())]);
+            match self.weigh(scanner, Role::Assistant, finding) {
+                Verdict::Pass => {}
+                Verdict::Block(violation) => return Ok(Judgement::Block(violation)),
+                Verdict::Edit(changed) => {
+                    let changed = changed.first().map(Message::joined_text).unwrap_or_default();
+                    // What has left cannot be masked any more: a change there is a finding that came too late.
+                    if !changed.starts_with(&window[..fresh]) {
+                        let late = failed(scanner, Role::Assistant, "would mask what has left");
+                        return Ok(Judgement::Block(late));
+                    }
+                    text = changed;
+                }
+            }
+        }
+        if text == window {
+            return Ok(Judgement::Clear);
+        }
+        Ok(Judgement::Replace(text.split_off(fresh)))
+    }
+
+    /// What a scanner's finding or failure amounts to in this table.
+    fn weigh(&self, scanner: &Scanner, role: Role, finding: Result<Verdict>) -> Verdict {
+        let (decision, violation) = match finding {
+            Ok(Verdict::Block(v)) if v.score.is_some_and(|s| s < scanner.threshold) => return Verdict::Pass,
+            Ok(Verdict::Block(v)) => (scanner.decision, told(scanner, role, scanner.decision, v)),
+            Ok(other) => return other,
+            Err(error) => {
+                warn!("scanner {} failed: {error}", scanner.name);
+                (scanner.on_failure, failed(scanner, role, &error.to_string()))
+            }
+        };
+        let decision = if decision == Decision::Review { self.review } else { decision };
+        match decision {
+            Decision::Allow => Verdict::Pass,
+            Decision::Review | Decision::Block => Verdict::Block(violation),
+        }
+    }
+}
+
+fn scan(scanner: &Scanner, direction: Direction, mut messages: Vec<Message>) -> Result<Verdict> {
+    match scanner.name.as_str() {
+        HIDDEN_ASCII => Ok(hidden::scan(&mut messages)),
+        name => shields::check_by(name, direction, &messages),
+    }
+}
+
+/// A scanner's violation with what the table made of it.
+fn told(scanner: &Scanner, role: Role, decision: Decision, violation: Violation) -> Violation {
+    let inner: Value = serde_json::from_str(&violation.metadata).unwrap_or_default();
+    let metadata = json!({"decision": decision.as_str(), "scanner": scanner.name, "role": name_of(role),
+        "status": "success", "found": inner});
+    violation.with_metadata(&metadata)
+}
+
+fn failed(scanner: &Scanner, role: Role, reason: &str) -> Violation {
+    let metadata = json!({"decision": scanner.on_failure.as_str(), "scanner": scanner.name, "role": name_of(role),
+        "status": "error", "reason": reason});
+    Violation::new("scanner-failed", "The message could not be checked.").with_metadata(&metadata)
+}
+
+fn name_of(role: Role) -> &'static str {
+    match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    }
+}
+
+stockade_guest::export!(Firewall as shield);
+
+#[cfg(test)]
+mod tests;
