@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stockade_core::TenantId;
+use stockade_core::id::ComponentName;
 use stockade_core::infer::{InferError, Inference, ModelInfo, ModelKind};
 use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Recorder, Registry};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub admission: Admission,
+    /// Components that come with the host; the default tenant holds them.
+    pub shipped: Vec<ComponentName>,
 }
 
 impl App {

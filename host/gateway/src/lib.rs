@@ -39,6 +39,7 @@ use futures::future::BoxFuture;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use stockade_core::id::ComponentName;
 use stockade_core::infer::Inference;
 use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Recorder, Registry};
@@ -50,6 +51,8 @@ pub struct GatewayParts {
     pub inference: Arc<dyn Inference>,
     pub plugins: Arc<dyn Plugins>,
     pub settings: Settings,
+    /// Names of the components that come with the host, which the default tenant holds.
+    pub shipped: Vec<ComponentName>,
     /// Requests for models are refused until it is set ready; set to draining at shutdown.
     pub readiness: Readiness,
 }
@@ -78,6 +81,7 @@ impl Gateway {
             recorder,
             metrics: metrics::Metrics::default(),
             admission,
+            shipped: parts.shipped,
         });
         Self { router: routes::router(app.clone()), app, recorder: Box::pin(writer) }
     }

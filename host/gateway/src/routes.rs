@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
+use crate::dialect::safety::{moderations, run_shield, shields};
 use crate::dialect::tokenizer;
 use crate::host::{bindings, components, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
@@ -102,6 +103,15 @@ fn dialects(t: &mut Table) {
     t.add(get.clone(), "/v1/models/{*id}", "One served model", models::get);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
+    t.add(post.clone(), "/v1/moderations", "Judge texts by category", moderations::create);
+    t.takes("ModerationRequest");
+    t.add(post.clone(), "/v1/safety/run-shield", "Judge a conversation by one shield", run_shield::run);
+    t.takes("RunShieldRequest");
+    t.add(get.clone(), "/v1/shields", "Shields that can be called by name", shields::list);
+    t.add(post.clone(), "/v1/shields", "Bind a shield to a name", shields::register);
+    t.takes("NewShield");
+    t.add(get.clone(), "/v1/shields/{name}", "One shield", shields::get);
+    t.add(Method::DELETE, "/v1/shields/{name}", "Unbind a shield's name", shields::unregister);
     t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
     t.takes("DetokenizeRequest");
     t.add(get, "/tokenizer_info", "The default model's tokenizer", tokenizer::info);

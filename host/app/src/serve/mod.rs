@@ -77,6 +77,7 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
         inference: engine.clone(),
         plugins: components,
         settings: gateway_settings(settings),
+        shipped: shipped::names(),
         readiness: readiness.clone(),
     });
     announce(&url, key, engine.as_ref(), started)?;

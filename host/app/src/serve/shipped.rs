@@ -48,6 +48,11 @@ pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Fai
     Ok(())
 }
 
+/// What comes with the host.
+pub fn names() -> Vec<ComponentName> {
+    embedded::SHIPPED.iter().filter_map(|(name, _)| ComponentName::new(name).ok()).collect()
+}
+
 /// Puts the system prompt into the freshly bound prompt store, as a tenant would.
 async fn put_prompt(registry: &Registry, plugins: &impl Plugins, tenant: &TenantId) -> Result<(), Failure> {
     let pins = registry.pins(tenant).map_err(failed)?;

@@ -14,6 +14,7 @@ mod pump;
 mod tool_calls;
 
 pub use input::InputVerdict;
+pub use output::shield_failed;
 pub use pump::Choice;
 
 use crate::error::ApiError;

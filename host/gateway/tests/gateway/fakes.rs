@@ -458,6 +458,7 @@ pub async fn parts(settings: Settings) -> Parts {
             inference: inference.clone(),
             plugins: plugins.clone(),
             settings,
+            shipped: Vec::new(),
             readiness: readiness.clone(),
         }),
         registry,

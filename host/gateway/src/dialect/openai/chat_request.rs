@@ -195,7 +195,8 @@ fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
     }
 }
 
-fn messages(f: &Fields) -> Result<Vec<Message>, ApiError> {
+/// The conversation of a body, checked.
+pub fn messages(f: &Fields) -> Result<Vec<Message>, ApiError> {
     f.need("messages")?;
     let list = f.array("messages")?.map_or(&[][..], Vec::as_slice);
     if list.is_empty() || list.len() > MAX_MESSAGES {

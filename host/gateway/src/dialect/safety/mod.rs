@@ -1,0 +1,89 @@
+//! Shields called by name: Llama Stack's `/v1/safety` and `/v1/shields`, OpenAI's `/v1/moderations`.
+
+pub mod moderations;
+pub mod run_shield;
+pub mod shields;
+
+use crate::app::App;
+use crate::error::ApiError;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use stockade_core::TenantId;
+use stockade_core::id::ComponentName;
+use stockade_core::plugin::{Mode, OnFailure, Pinned, Pins, PluginKind, Role};
+use stockade_core::registry::VersionRecord;
+
+/// A shield by its name: one that the tenant has bound, else the newest version of a shield that it holds, else one that
+/// comes with the host.
+fn resolve(app: &App, tenant: &TenantId, pins: &Pins, name: &str) -> Result<Found, ApiError> {
+    let unknown = || ApiError::not_found("shield", name);
+    let component = ComponentName::new(name).map_err(|_| unknown())?;
+    if let Some(pinned) = pins.shield(&component) {
+        let record = app.registry.version(tenant, &pinned.component.name, &pinned.component.version)?;
+        return Ok(Found { pinned: pinned.clone(), record });
+    }
+    let own = newest(app, tenant, &component)?;
+    let found = match own {
+        Some(record) => Some(record),
+        None if app.shipped.contains(&component) => newest(app, &TenantId::default_tenant(), &component)?,
+        None => None,
+    };
+    let record = found.ok_or_else(unknown)?;
+    Ok(Found { pinned: Arc::new(unbound(app, tenant, &record)?), record: Some(record) })
+}
+
+struct Found {
+    pinned: Arc<Pinned>,
+    record: Option<VersionRecord>,
+}
+
+impl Found {
+    /// The shield with `params` laid over its configuration. Parameters that its manifest does not know are refused.
+    fn with(&self, params: &Map<String, Value>) -> Result<Arc<Pinned>, ApiError> {
+        if params.is_empty() {
+            return Ok(self.pinned.clone());
+        }
+        if let Some(name) = params.keys().find(|name| !self.takes(name)) {
+            let reason = format!("is no setting of shield `{}`", self.pinned.component.name);
+            return Err(ApiError::invalid(format!("params.{name}"), reason));
+        }
+        let mut pinned = Pinned::clone(&self.pinned);
+        let mut config = match pinned.config {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        };
+        config.extend(params.clone());
+        pinned.config = Value::Object(config);
+        Ok(Arc::new(pinned))
+    }
+
+    /// Whether its configuration has this setting; one without a manifest may have any.
+    fn takes(&self, setting: &str) -> bool {
+        let manifest = self.record.as_ref().map(|r| &r.admitted.manifest).filter(|m| m.is_object());
+        manifest.is_none_or(|m| m["config"]["properties"].get(setting).is_some())
+    }
+}
+
+fn newest(app: &App, tenant: &TenantId, name: &ComponentName) -> Result<Option<VersionRecord>, ApiError> {
+    let Some(summary) = app.registry.component(tenant, name)? else { return Ok(None) };
+    let record = app.registry.version(tenant, name, &summary.latest)?;
+    Ok(record.filter(|r| r.admitted.roles.contains(&PluginKind::Shield)))
+}
+
+/// An unbound shield, with the tenant's grants for it; one that comes with the host has what it wants until the tenant
+/// has said something else.
+fn unbound(app: &App, tenant: &TenantId, record: &VersionRecord) -> Result<Pinned, ApiError> {
+    let mut grants = app.registry.grants(tenant, &record.name)?;
+    if grants.revision == 0 && app.shipped.contains(&record.name) {
+        grants.value = record.admitted.grants_wanted.clone();
+    }
+    Ok(Pinned {
+        role: Role::Shield(record.name.clone()),
+        component: record.component(),
+        config: Value::Null,
+        grants: Arc::new(grants.value),
+        mode: Mode::Enforce,
+        on_failure: OnFailure::Block,
+        refusal: None,
+    })
+}
