@@ -66,6 +66,8 @@ settings! {
         request_timeout_seconds: u64 = 600, "seconds";
         /// How long a stream may wait for a client that does not read.
         write_timeout_seconds: u64 = 30, "seconds";
+        /// How long an interrupted turn waits for its answer.
+        interruption_seconds: u64 = 86_400, "seconds";
         /// How long running streams may go on after SIGTERM.
         drain_seconds: u64 = 30, "seconds";
     }

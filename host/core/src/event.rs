@@ -53,13 +53,16 @@ pub enum StepStatus {
 }
 
 /// Why a turn stopped before its reply was complete: somebody has to answer first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Interruption {
+    /// Under which the host keeps it; `None` until it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// For the person who is asked.
     pub question: String,
     /// The same for programs: an object.
     pub request: Value,
-    /// The orchestrator's own, to go on from.
+    /// The orchestrator's own, to go on from; `null` on its way to a client.
     pub state: Value,
 }
 

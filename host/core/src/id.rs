@@ -83,6 +83,12 @@ slug_id!(
     "version"
 );
 
+slug_id!(
+    /// An assistant's name inside a tenant: what a request gives as `model`.
+    AssistantName,
+    "assistant name"
+);
+
 impl TenantId {
     /// The tenant that an admin key acts on when it names no other.
     pub fn default_tenant() -> Self {

@@ -207,6 +207,30 @@ pub struct Pinned {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pins {
     pub entries: BTreeMap<Role, Vec<Arc<Pinned>>>,
+    /// The memory banks that the request may touch; `None`: any.
+    pub banks: Option<Banks>,
+}
+
+/// The memory banks of a request, by the name that components use for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Banks(pub BTreeMap<String, Bank>);
+
+/// One memory bank as a request sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bank {
+    /// Its name in the tenant's memory: of this user, session or assistant alone where its scope says so.
+    pub scoped: String,
+    pub write: bool,
+}
+
+impl Pins {
+    /// What the tenant's memory calls the bank `name`, or `None` when the request may not touch it so.
+    pub fn bank(&self, name: String, write: bool) -> Option<String> {
+        match &self.banks {
+            None => Some(name),
+            Some(Banks(banks)) => banks.get(&name).filter(|b| b.write || !write).map(|b| b.scoped.clone()),
+        }
+    }
 }
 
 impl Pins {
@@ -414,7 +438,7 @@ pub trait ShieldStream: Send {
 }
 
 /// One request to an orchestrator: the dialect's request in the internal form.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
     pub model: String,
     pub messages: Vec<Message>,
@@ -432,7 +456,7 @@ pub struct Turn {
 }
 
 /// What an interrupted turn goes on with.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resumption {
     /// As the interruption left it.
     pub state: Value,

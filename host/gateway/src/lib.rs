@@ -20,6 +20,7 @@ mod fields;
 mod health;
 mod host;
 mod inference;
+mod interruption;
 mod layers;
 mod metrics;
 mod openapi;
@@ -29,6 +30,7 @@ mod run;
 mod server;
 mod settings;
 mod sse;
+mod target;
 
 pub use app::Readiness;
 pub use settings::Settings;

@@ -4,8 +4,10 @@ use crate::error::{ApiError, Code};
 use axum::extract::{FromRequestParts, Query};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
+use stockade_core::registry::{Collection, Document};
 use stockade_core::store::{Expect, Revision};
 
 /// Most entries of a page, and how many it has when nothing is said.
@@ -71,6 +73,59 @@ impl Page {
     pub fn reply<T: Serialize>(&self, data: &[T], cursor: impl Fn(&T) -> String) -> Response {
         let next = data.last().filter(|_| data.len() == self.limit).map(cursor);
         json(&json!({"data": data, "next": next}))
+    }
+}
+
+/// `limit`, `order` and `after` of a list in OpenAI's shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    limit: usize,
+    newest_first: bool,
+    after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListingQuery {
+    limit: Option<usize>,
+    order: Option<String>,
+    after: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Listing {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<ListingQuery>::from_request_parts(parts, state).await;
+        let Query(query) = query.map_err(|e| ApiError::new(Code::InvalidRequest, e.body_text()))?;
+        let limit = query.limit.unwrap_or(20);
+        if limit == 0 || limit > 100 {
+            return Err(ApiError::invalid("limit", "must be from 1 to 100"));
+        }
+        let newest_first = match query.order.as_deref() {
+            None | Some("desc") => true,
+            Some("asc") => false,
+            Some(_) => return Err(ApiError::invalid("order", "must be asc or desc")),
+        };
+        Ok(Self { limit, newest_first, after: query.after.filter(|a| !a.is_empty()) })
+    }
+}
+
+impl Listing {
+    /// The page, and one document more where there is more.
+    pub fn read<T: DeserializeOwned>(&self, collection: &Collection) -> Result<Vec<Document<T>>, ApiError> {
+        let after = self.after.as_deref();
+        Ok(match self.newest_first {
+            true => collection.list_back(after, self.limit + 1)?,
+            false => collection.list(after, self.limit + 1)?,
+        })
+    }
+
+    /// The reply of what [`Listing::read`] has found.
+    pub fn reply(&self, mut data: Vec<Value>) -> Response {
+        let has_more = data.len() > self.limit;
+        data.truncate(self.limit);
+        let id = |item: Option<&Value>| item.map_or(Value::Null, |i| i["id"].clone());
+        let (first, last) = (id(data.first()), id(data.last()));
+        json(&json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}))
     }
 }
 

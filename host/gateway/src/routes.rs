@@ -3,8 +3,8 @@
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::safety::{moderations, run_shield, shields};
-use crate::dialect::tokenizer;
-use crate::host::{bindings, components, keys, prompts, secrets, state, tenants, traces};
+use crate::dialect::{agents, conversations, responses, tokenizer};
+use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
 use axum::handler::Handler;
@@ -101,20 +101,75 @@ fn dialects(t: &mut Table) {
     t.takes("EmbeddingRequest");
     t.add(get.clone(), "/v1/models", "Served models", models::list);
     t.add(get.clone(), "/v1/models/{*id}", "One served model", models::get);
+    stateful(t);
+    safety(t);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
+    t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
+    t.takes("DetokenizeRequest");
+    t.add(get, "/tokenizer_info", "The default model's tokenizer", tokenizer::info);
+}
+
+/// Dialects whose turns the host keeps.
+fn stateful(t: &mut Table) {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let path = "/v1/responses";
+    t.add(post.clone(), path, "Answer, with what came before", responses::create);
+    t.takes("ResponseRequest");
+    t.add(get.clone(), path, "Stored responses", responses::list);
+    let path = "/v1/responses/{id}";
+    t.add(get.clone(), path, "A stored response", responses::get);
+    t.add(delete.clone(), path, "Delete a stored response", responses::delete);
+    t.add(get.clone(), "/v1/responses/{id}/input_items", "What a response was asked", responses::input_items);
+
+    t.add(post.clone(), "/v1/conversations", "Make a conversation", conversations::create);
+    t.takes("NewConversation");
+    let path = "/v1/conversations/{id}";
+    t.add(get.clone(), path, "A conversation", conversations::get);
+    t.add(post.clone(), path, "Change a conversation's metadata", conversations::update);
+    t.takes("ConversationChange");
+    t.add(delete.clone(), path, "Delete a conversation with its items", conversations::delete);
+    let path = "/v1/conversations/{id}/items";
+    t.add(get.clone(), path, "A conversation's items", conversations::list_items);
+    t.add(post.clone(), path, "Add items to a conversation", conversations::add_items);
+    t.takes("NewItems");
+    let path = "/v1/conversations/{id}/items/{item}";
+    t.add(get.clone(), path, "An item", conversations::get_item);
+    t.add(delete.clone(), path, "Delete an item", conversations::delete_item);
+
+    t.add(post.clone(), "/v1/agents", "Make an agent", agents::create);
+    t.takes("NewAgent");
+    t.add(get.clone(), "/v1/agents", "Agents", agents::list);
+    t.add(get.clone(), "/v1/agents/{agent}", "An agent", agents::get);
+    t.add(delete.clone(), "/v1/agents/{agent}", "Delete an agent with its sessions", agents::delete);
+    t.add(post.clone(), "/v1/agents/{agent}/session", "Begin a session", agents::create_session);
+    t.takes("NewSession");
+    t.add(get.clone(), "/v1/agents/{agent}/sessions", "An agent's sessions", agents::list_sessions);
+    let path = "/v1/agents/{agent}/session/{session}";
+    t.add(get.clone(), path, "A session with its turns", agents::get_session);
+    t.add(delete, path, "Delete a session", agents::delete_session);
+    t.add(post.clone(), "/v1/agents/{agent}/session/{session}/turn", "Run a turn", agents::create_turn);
+    t.takes("NewTurn");
+    t.add(get.clone(), "/v1/agents/{agent}/session/{session}/turn/{turn}", "A turn", agents::get_turn);
+    let path = "/v1/agents/{agent}/session/{session}/turn/{turn}/resume";
+    t.add(post, path, "A turn that waited goes on", agents::resume_turn);
+    t.takes("TurnResumption");
+    let path = "/v1/agents/{agent}/session/{session}/turn/{turn}/step/{step}";
+    t.add(get, path, "A step of a turn", agents::get_step);
+}
+
+/// Shields called by name.
+fn safety(t: &mut Table) {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     t.add(post.clone(), "/v1/moderations", "Judge texts by category", moderations::create);
     t.takes("ModerationRequest");
     t.add(post.clone(), "/v1/safety/run-shield", "Judge a conversation by one shield", run_shield::run);
     t.takes("RunShieldRequest");
     t.add(get.clone(), "/v1/shields", "Shields that can be called by name", shields::list);
-    t.add(post.clone(), "/v1/shields", "Bind a shield to a name", shields::register);
+    t.add(post, "/v1/shields", "Bind a shield to a name", shields::register);
     t.takes("NewShield");
-    t.add(get.clone(), "/v1/shields/{name}", "One shield", shields::get);
-    t.add(Method::DELETE, "/v1/shields/{name}", "Unbind a shield's name", shields::unregister);
-    t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
-    t.takes("DetokenizeRequest");
-    t.add(get, "/tokenizer_info", "The default model's tokenizer", tokenizer::info);
+    t.add(get, "/v1/shields/{name}", "One shield", shields::get);
+    t.add(delete, "/v1/shields/{name}", "Unbind a shield's name", shields::unregister);
 }
 
 fn host(t: &mut Table) {
@@ -160,6 +215,24 @@ fn host(t: &mut Table) {
     t.takes("Binding");
     t.add(delete.clone(), path, "Unbind a role", bindings::delete);
     t.add(post.clone(), path, "With `/rollback` after the role: bring its previous binding back", bindings::rollback);
+
+    let path = "/stockade/v1/assistants";
+    t.add(post.clone(), path, "Make an assistant", assistants::create);
+    t.takes("NewAssistant");
+    t.add(get.clone(), path, "The tenant's assistants", assistants::list);
+    let path = "/stockade/v1/assistants/{name}";
+    t.add(get.clone(), path, "An assistant's newest version", assistants::get);
+    t.add(put.clone(), path, "Add a version of an assistant", assistants::put);
+    t.takes("Assistant");
+    t.add(delete.clone(), path, "Delete an assistant with its versions", assistants::delete);
+    t.add(get.clone(), "/stockade/v1/assistants/{name}/versions", "An assistant's versions", assistants::versions);
+    let path = "/stockade/v1/assistants/{name}/versions/{version}";
+    t.add(get.clone(), path, "One version of an assistant", assistants::get_version);
+
+    t.add(get.clone(), "/stockade/v1/interruptions", "Turns that wait for an answer", interruptions::list);
+    t.add(get.clone(), "/stockade/v1/interruptions/{id}", "One of them", interruptions::get);
+    t.add(post.clone(), "/stockade/v1/interruptions/{id}/resume", "Answer it", interruptions::resume);
+    t.takes("Answer");
 
     t.add(get.clone(), "/stockade/v1/traces", "Traces, newest first", traces::list);
     t.add(get.clone(), "/stockade/v1/traces/{id}", "One trace", traces::get);

@@ -7,12 +7,12 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stockade_core::event::Usage;
 use stockade_core::infer::ModelInfo;
 use stockade_core::plugin::{Call, Pinned, Pins, TraceLog};
-use stockade_core::registry::{Recording, Span, TraceRecord, UsageDelta, new_trace_id};
+use stockade_core::registry::{AssistantVersion, Party, Recording, Span, TraceRecord, UsageDelta, new_trace_id};
 use stockade_core::{RequestId, TenantId};
 
 /// Most notes and spans that a run keeps.
@@ -39,12 +39,22 @@ impl Status {
     }
 }
 
+/// What a request runs in place of the tenant's bindings as they are.
+#[derive(Debug)]
+pub struct Cast {
+    /// The assistant's version, where one was named.
+    pub assistant: Option<AssistantVersion>,
+    pub party: Party,
+    pub pins: Arc<Pins>,
+}
+
 pub struct Run {
     pub app: App,
     pub tenant: TenantId,
     pub request: RequestId,
     pub trace_id: String,
-    pub pins: Arc<Pins>,
+    bound: Arc<Pins>,
+    cast: OnceLock<Cast>,
     pub log: Arc<TraceLog>,
     route: &'static str,
     permit: Permit,
@@ -83,7 +93,8 @@ impl Run {
             tenant: caller.tenant.clone(),
             request,
             trace_id,
-            pins,
+            bound: pins,
+            cast: OnceLock::new(),
             log: Arc::default(),
             route,
             permit,
@@ -104,13 +115,42 @@ impl Run {
         self.state.lock().model = Some(model.id.to_string());
     }
 
+    /// Fixes, once and before any component is called, what the request pins instead of the tenant's bindings.
+    pub fn cast(&self, cast: Cast) {
+        if let Some(a) = &cast.assistant {
+            self.note(format!("assistant {}@{}", a.name, a.version));
+        }
+        // A second cast would change the pins of a request under way.
+        let _ = self.cast.set(cast);
+    }
+
+    /// The exact versions of the request.
+    pub fn pins(&self) -> &Arc<Pins> {
+        self.cast.get().map_or(&self.bound, |c| &c.pins)
+    }
+
+    pub fn assistant(&self) -> Option<&AssistantVersion> {
+        self.cast.get()?.assistant.as_ref()
+    }
+
+    pub fn party(&self) -> Party {
+        self.cast.get().map(|c| c.party.clone()).unwrap_or_default()
+    }
+
+    /// How long the reply may take.
+    pub fn time_limit(&self) -> Duration {
+        let host = self.app.settings.request_timeout;
+        let own = self.assistant().and_then(|a| a.definition.limits.seconds);
+        own.map_or(host, |s| host.min(Duration::from_secs(s.into())))
+    }
+
     /// A call from the gateway to one of the pinned components.
     pub fn call(&self, target: &Arc<Pinned>) -> Call {
         Call {
             tenant: self.tenant.clone(),
             request: self.request.clone(),
             target: target.clone(),
-            pins: self.pins.clone(),
+            pins: self.pins().clone(),
             trace: self.log.clone(),
             depth: 0,
         }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// How long running requests may take to end after the shutdown began.
     pub drain: Duration,
+    /// How long an interrupted turn waits for its answer.
+    pub interruption: Duration,
     /// Traces kept of each tenant.
     pub keep_traces: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             write_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(30),
+            interruption: Duration::from_secs(24 * 3600),
             keep_traces: 10_000,
         }
     }

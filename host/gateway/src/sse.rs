@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use stockade_core::BoxFuture;
 use stockade_core::event::Event;
 use tokio::time::timeout;
 
@@ -28,6 +29,10 @@ pub trait Encode: Send + 'static {
     fn event(&mut self, choice: usize, event: Event, out: &mut String);
     /// The reply has failed; nothing follows.
     fn error(&mut self, e: &ApiError, out: &mut String);
+    /// Every choice has ended and nothing was said of it yet: what must be done first, for example to keep the reply.
+    fn close(&mut self) -> Option<BoxFuture<'static, Result<(), ApiError>>> {
+        None
+    }
     /// Every choice has ended.
     fn finish(&mut self, out: &mut String);
 }
@@ -37,6 +42,14 @@ pub fn data(value: &Value, out: &mut String) {
     out.push_str("data: ");
     out.push_str(&value.to_string());
     out.push_str("\n\n");
+}
+
+/// An event with its name.
+pub fn named(name: &str, value: &Value, out: &mut String) {
+    out.push_str("event: ");
+    out.push_str(name);
+    out.push('\n');
+    data(value, out);
 }
 
 type Item = (usize, Result<Event, ApiError>);
@@ -98,7 +111,7 @@ impl<E: Encode> Writer<E> {
         };
         let mut out = String::new();
         loop {
-            self.encode(item, &mut out);
+            self.encode(item, &mut out).await;
             if self.over || out.len() >= MAX_WRITE_BYTES {
                 break;
             }
@@ -110,13 +123,19 @@ impl<E: Encode> Writer<E> {
         Some(out.into())
     }
 
-    fn encode(&mut self, item: Option<Item>, out: &mut String) {
+    async fn encode(&mut self, item: Option<Item>, out: &mut String) {
         match item {
             Some((i, Ok(event))) => {
                 let end = matches!(event, Event::End(_));
                 self.encoder.event(i, event, out);
                 self.left -= usize::from(end && self.left > 0);
                 if self.left == 0 {
+                    if let Some(close) = self.encoder.close()
+                        && let Err(e) = close.await
+                    {
+                        self.fail(&e, out);
+                        return;
+                    }
                     self.encoder.finish(out);
                     self.over = true;
                 }

@@ -211,6 +211,7 @@ pub(crate) fn outcome_in(o: orchestrator::Outcome) -> Result<(FinishReason, Opti
         return Err(Bad(format!("an interruption of {bytes} bytes: the limit is {MAX_INTERRUPTION_BYTES}")));
     }
     let interruption = Interruption {
+        id: None,
         question: interruption.question,
         request: json("interruption.request", &interruption.request)?,
         state: json("interruption.state", &interruption.state)?,

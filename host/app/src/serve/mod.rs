@@ -139,6 +139,7 @@ fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
         max_requests: size(s.max_concurrent_requests),
         request_timeout: Duration::from_secs(s.request_timeout_seconds),
         write_timeout: Duration::from_secs(s.write_timeout_seconds),
+        interruption: Duration::from_secs(s.interruption_seconds),
         drain: Duration::from_secs(s.drain_seconds),
         keep_traces: size(settings.traces.keep),
         ..stockade_gateway::Settings::default()

@@ -10,6 +10,9 @@
 //! t/TENANT/binding/ROLE              Binding
 //! t/TENANT/pins                      empty; its revision is that of the tenant's pins
 //! t/TENANT/state/BUCKET/KEY          kind byte, then the value
+//! t/TENANT/assistant/NAME            the number of its newest version
+//! t/TENANT/assistant-version/NAME/NUMBER   AssistantVersion; the number has ten digits
+//! t/TENANT/doc/PATH/KEY              a document of a collection (see `collections`)
 //! t/TENANT/secret/NAME               a component's secret, as given
 //! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
 //! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention
@@ -19,7 +22,7 @@
 //!
 //! `g` and `t` never mix: a tenant's rows are exactly those under `t/TENANT/`.
 
-use crate::id::{ComponentName, Digest, TenantId, Version};
+use crate::id::{AssistantName, ComponentName, Digest, TenantId, Version};
 use crate::plugin::Role;
 
 pub(super) const TENANTS: &str = "g/tenant/";
@@ -88,6 +91,26 @@ pub(super) fn state(tenant: &TenantId, bucket: &str, key: &str) -> Place {
 }
 pub(super) fn bucket(tenant: &TenantId, bucket: &str) -> Vec<u8> {
     format!("t/{tenant}/state/{bucket}/").into_bytes()
+}
+pub(super) fn assistant(tenant: &TenantId, name: &AssistantName) -> Vec<u8> {
+    format!("t/{tenant}/assistant/{name}").into_bytes()
+}
+pub(super) fn assistants(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/assistant/").into_bytes()
+}
+pub(super) fn assistant_version(tenant: &TenantId, name: &AssistantName, number: u32) -> Place {
+    place(tenant, &format!("assistant-version/{name}/{number:010}"))
+}
+pub(super) fn assistant_versions(tenant: &TenantId, name: &AssistantName) -> Vec<u8> {
+    format!("t/{tenant}/assistant-version/{name}/").into_bytes()
+}
+
+/// `path` holds no control character and ends where no other path goes on.
+pub(super) fn document(tenant: &TenantId, path: &str, key: &str) -> Place {
+    place(tenant, &format!("doc/{path}/{key}"))
+}
+pub(super) fn documents(tenant: &TenantId, path: &str) -> Vec<u8> {
+    format!("t/{tenant}/doc/{path}/").into_bytes()
 }
 pub(super) fn secret(tenant: &TenantId, name: &str) -> Place {
     place(tenant, &format!("secret/{name}"))

@@ -11,10 +11,14 @@
 //!   batch: its revision is the version of [`Registry::pins`]
 
 mod api_keys;
+mod assistants;
 mod bindings;
 mod buckets;
+mod casting;
+mod collections;
 mod components;
 mod grants;
+mod interruptions;
 mod keys;
 mod memory;
 mod pins;
@@ -26,9 +30,15 @@ mod usage;
 mod values;
 
 pub use api_keys::{ApiKey, NewKey, Scope, secret_text};
+pub use assistants::{
+    Assistant, AssistantVersion, BankRef, BankScope, Memory, OrchestratorRef, PromptRef, ShieldRef, Shields, TurnLimits,
+};
 pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
 pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind};
+pub use casting::{Party, keep_tools};
+pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
+pub use interruptions::{Dialect, Waiting};
 pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};
 pub use tenants::{Quotas, Tenant};
@@ -52,12 +62,19 @@ struct Inner {
     blobs: Arc<dyn Blobs>,
     pins: pins::Cache,
     counts: traces::Counts,
+    sizes: collections::Sizes,
 }
 
 impl Registry {
     pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> Self {
         Self {
-            inner: Arc::new(Inner { store, blobs, pins: pins::Cache::default(), counts: traces::Counts::default() }),
+            inner: Arc::new(Inner {
+                store,
+                blobs,
+                pins: pins::Cache::default(),
+                counts: traces::Counts::default(),
+                sizes: collections::Sizes::default(),
+            }),
         }
     }
 

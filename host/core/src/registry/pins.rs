@@ -85,7 +85,7 @@ impl Registry {
             }
             entries.insert(role, pinned);
         }
-        Ok(Pins { entries })
+        Ok(Pins { entries, banks: None })
     }
 }
 

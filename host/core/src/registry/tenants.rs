@@ -95,6 +95,7 @@ impl Registry {
         self.purge(id).await?;
         self.inner.pins.forget(id);
         self.inner.counts.forget(id);
+        self.inner.sizes.forget();
         Ok(())
     }
 

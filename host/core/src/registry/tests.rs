@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(future)
 }
@@ -19,7 +19,7 @@ fn registry() -> (Registry, Arc<MemoryStore>) {
     (Registry::new(store.clone(), store.clone()), store)
 }
 
-async fn with_tenant(name: &str) -> (Registry, TenantId) {
+pub(super) async fn with_tenant(name: &str) -> (Registry, TenantId) {
     let (registry, _) = registry();
     let id = TenantId::new(name).unwrap();
     registry.create_tenant(id.clone(), Quotas::default()).await.unwrap();
@@ -30,7 +30,7 @@ fn admitted(bytes: &[u8]) -> Admitted {
     Admitted {
         digest: Digest(Sha256::digest(bytes).into()),
         size_bytes: bytes.len() as u64,
-        roles: vec![PluginKind::Shield, PluginKind::Tool],
+        roles: vec![PluginKind::Shield, PluginKind::Tool, PluginKind::Orchestrator],
         imports: vec![],
         exports: vec![],
         grants_wanted: Grants::default(),
@@ -43,11 +43,11 @@ fn admitted(bytes: &[u8]) -> Admitted {
 fn name(s: &str) -> ComponentName {
     ComponentName::new(s).unwrap()
 }
-fn version(s: &str) -> Version {
+pub(super) fn version(s: &str) -> Version {
     Version::new(s).unwrap()
 }
 
-async fn put(r: &Registry, t: &TenantId, n: &str, v: &str, bytes: &'static [u8]) {
+pub(super) async fn put(r: &Registry, t: &TenantId, n: &str, v: &str, bytes: &'static [u8]) {
     let bytes = Bytes::from_static(bytes);
     r.put_version(t, &name(n), &version(v), admitted(&bytes), bytes).await.unwrap();
 }
@@ -143,7 +143,7 @@ fn bindings_refuse_what_cannot_fill_the_role_and_what_is_not_served() {
         let tool: Role = "tool/x".parse().unwrap();
         let canary = BindingEntry { canary: Some(json!({"version": "2", "percent": 5})), ..entry("s", "1") };
         for (role, entries, what) in [
-            (Role::Orchestrator, vec![entry("s", "1")], "wrong kind"),
+            (Role::PromptStore, vec![entry("s", "1")], "wrong kind"),
             (tool, two, "two entries of a single role"),
             (Role::PromptStore, vec![], "no entries"),
         ] {

@@ -3,6 +3,7 @@
 use super::{as_message, refusal_text};
 use crate::error::ApiError;
 use crate::run::{Run, Status};
+use serde_json::Value;
 use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::chat::Message;
@@ -18,7 +19,7 @@ pub enum InputVerdict {
 
 /// Checks a prompt of any form; masked text takes the prompt's place.
 pub async fn check_prompt(run: &Arc<Run>, model: &ModelId, prompt: &mut Prompt) -> Result<InputVerdict, ApiError> {
-    if run.pins.all(&Role::ShieldInput).is_empty() {
+    if run.pins().all(&Role::ShieldInput).is_empty() {
         return Ok(InputVerdict::Pass);
     }
     match prompt {
@@ -38,7 +39,7 @@ pub async fn check_prompt(run: &Arc<Run>, model: &ModelId, prompt: &mut Prompt) 
 
 /// Checks texts, each as a user's message.
 pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<InputVerdict, ApiError> {
-    if run.pins.all(&Role::ShieldInput).is_empty() {
+    if run.pins().all(&Role::ShieldInput).is_empty() {
         return Ok(InputVerdict::Pass);
     }
     let mut messages: Vec<Message> = texts.iter().map(|t| as_message(t)).collect();
@@ -56,8 +57,28 @@ pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<In
     Ok(verdict)
 }
 
+/// Checks what was answered to an interruption: a text as itself, anything else as JSON text.
+pub async fn check_answer(run: &Arc<Run>, answer: &mut Value) -> Result<InputVerdict, ApiError> {
+    let before = match &*answer {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut text = before.clone();
+    let verdict = check_texts(run, &mut [&mut text]).await?;
+    if text != before {
+        *answer = match &*answer {
+            Value::String(_) => Value::String(text),
+            _ => serde_json::from_str(&text).map_err(|_| {
+                run.ended(Status::Failed);
+                ApiError::new(crate::error::Code::ComponentFailed, "a shield left no JSON of the answer")
+            })?,
+        };
+    }
+    Ok(verdict)
+}
+
 async fn check(run: &Arc<Run>, messages: &mut Vec<Message>) -> Result<InputVerdict, ApiError> {
-    for shield in run.pins.all(&Role::ShieldInput) {
+    for shield in run.pins().all(&Role::ShieldInput) {
         let plugins = &run.app.plugins;
         let call = run.call(shield);
         let verdict = plugins.check(call, Direction::Input, messages.clone());

@@ -25,7 +25,8 @@ use stockade_core::ModelId;
 use stockade_core::chat::Message;
 use stockade_core::event::{End, Event, FinishReason, Usage};
 use stockade_core::infer::{ChatPrompt, Constraint, GenerateRequest, Prompt, Sampling};
-use stockade_core::plugin::{Pinned, Role, Turn, Violation};
+use stockade_core::plugin::{Pinned, Resumption, Role, Turn, Violation};
+use stockade_core::registry::Dialect;
 use tokio::sync::mpsc;
 
 /// Events of a choice that may wait for the client.
@@ -40,11 +41,22 @@ pub struct Ask {
     pub constraint: Option<Constraint>,
     /// The client's metadata, for an orchestrator.
     pub metadata: BTreeMap<String, String>,
+    /// Set when an interrupted turn goes on.
+    pub resume: Option<Resumption>,
+    /// Who will answer an interruption of this turn.
+    pub dialect: Dialect,
 }
 
 /// Runs the input shields, then starts `n` choices of `ask`. A blocked request has `n` choices that end at once.
 pub async fn start(run: &Arc<Run>, mut ask: Ask, n: usize) -> Result<Vec<Choice>, ApiError> {
-    match check(run, &ask.model, &mut ask.prompt).await? {
+    let mut verdict = check(run, &ask.model, &mut ask.prompt).await?;
+    if let (InputVerdict::Pass, Some(resume)) = (&verdict, &mut ask.resume) {
+        verdict = input::check_answer(run, &mut resume.answer).await?;
+        if verdict != InputVerdict::Pass {
+            run.ended(Status::Blocked);
+        }
+    }
+    match verdict {
         InputVerdict::Pass => generate(run, ask, n).await,
         InputVerdict::Refuse(text) => Ok((0..n).map(|_| refused(&text)).collect()),
     }
@@ -127,7 +139,7 @@ impl Ask {
         let Prompt::Chat(chat) = &self.prompt else {
             return None;
         };
-        let bound = run.pins.one(&Role::Orchestrator)?;
+        let bound = run.pins().one(&Role::Orchestrator)?;
         let ChatPrompt { messages, tools, tool_choice, template_args } = chat.clone();
         let turn = Turn {
             model: self.model.to_string(),
@@ -138,7 +150,7 @@ impl Ask {
             constraint: self.constraint.clone(),
             metadata: self.metadata.clone(),
             template_args,
-            resume: None,
+            resume: self.resume.clone(),
         };
         Some((bound.clone(), turn))
     }

@@ -38,7 +38,7 @@ pub struct Judged {
 impl OutputShields {
     /// Opens a session with every bound output shield.
     pub async fn open(run: &Arc<Run>) -> Result<Self, ApiError> {
-        let pinned = run.pins.all(&Role::ShieldOutput);
+        let pinned = run.pins().all(&Role::ShieldOutput);
         let opened = pinned.iter().map(|shield| run.app.plugins.open_stream(run.call(shield)));
         let mut shields = Vec::with_capacity(pinned.len());
         for (pinned, opened) in pinned.iter().zip(join_all(opened).await) {

@@ -4,14 +4,19 @@ use super::output::{Judged, OutputShields};
 use super::tool_calls::ToolCalls;
 use super::{Ask, QUEUE, refusal_end};
 use crate::error::{ApiError, Code};
+use crate::interruption;
 use crate::run::{Run, Status};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use stockade_core::ModelId;
-use stockade_core::event::{Event, FinishReason, Step, TextDelta, TokenLogprob, ToolCallDelta, Usage};
+use stockade_core::event::{
+    End, Event, FinishReason, Interruption, Step, TextDelta, TokenLogprob, ToolCallDelta, Usage,
+};
 use stockade_core::infer::{EventStream, Inference, Prompt, TokenizeOptions};
 use stockade_core::limits::LimitKind;
-use stockade_core::plugin::{CallError, Channel, TurnStream};
+use stockade_core::plugin::{CallError, Channel, Pinned, Turn, TurnStream};
+use stockade_core::registry::Dialect;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -62,11 +67,14 @@ impl Source {
 pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
     let prompt = ask.prompt.clone();
     let model = ask.model.clone();
+    let mut asked = None;
     let source = match ask.turn(run) {
-        Some((target, turn)) => Source::Turn {
-            component: target.component.to_string(),
-            stream: run.app.plugins.run_turn(run.call(&target), turn),
-        },
+        Some((target, turn)) => {
+            let component = target.component.to_string();
+            let stream = run.app.plugins.run_turn(run.call(&target), turn.clone());
+            asked = Some(Asked { target, turn, dialect: ask.dialect });
+            Source::Turn { component, stream }
+        }
         None => Source::Model(run.app.inference.generate(ask.request(run))?),
     };
     let shields = OutputShields::open(run).await.inspect_err(|_| {
@@ -81,6 +89,7 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         spent: Spent { model, prompt, written: String::new() },
         counted: false,
         steps: 0,
+        asked,
         tx,
     };
     // The task ends with its source, with its receiver, or at the request's timeout.
@@ -98,7 +107,16 @@ struct Pump {
     counted: bool,
     /// Steps so far.
     steps: u32,
+    /// What an orchestrator was asked, kept in case it is interrupted.
+    asked: Option<Asked>,
     tx: mpsc::Sender<Result<Event, ApiError>>,
+}
+
+/// An orchestrator and what it was asked.
+struct Asked {
+    target: Arc<Pinned>,
+    turn: Turn,
+    dialect: Dialect,
 }
 
 /// What a choice took of its model, kept to count tokens when its source cannot tell them any more.
@@ -115,7 +133,7 @@ impl Pump {
         let run = self.run.clone();
         let _span = run.span("reply");
         let tx = self.tx.clone();
-        let limit = run.app.settings.request_timeout;
+        let limit = run.time_limit();
         let stop = tokio::select! {
             () = tx.closed() => Stop::Over,
             done = timeout(limit, self.work(source)) => match done {
@@ -162,7 +180,7 @@ impl Pump {
                     let refusal = self.finish().await?;
                     let end = match refusal {
                         Some(text) => refusal_end(text, end.usage),
-                        None => end,
+                        None => self.interrupted(end).await?,
                     };
                     self.end(end).await?;
                     return Ok(());
@@ -234,31 +252,49 @@ impl Pump {
         Ok(judged.refusal)
     }
 
-    /// A step is a channel of its own, complete at once. One whose detail is no JSON any more after masking loses it.
     async fn step(&mut self, mut step: Step) -> Result<Option<String>, Stop> {
+        if let Some(refusal) = self.judge_note(&mut step.title, &mut step.detail).await? {
+            return Ok(Some(refusal));
+        }
+        self.send(Event::Step(step)).await?;
+        Ok(None)
+    }
+
+    /// A title and its detail are a channel of their own, complete at once. A detail that is no JSON any more after
+    /// masking is lost.
+    async fn judge_note(&mut self, title: &mut String, detail: &mut Value) -> Result<Option<String>, Stop> {
         if self.shields.is_empty() {
-            self.send(Event::Step(step)).await?;
             return Ok(None);
         }
         let channel = Channel::Step(self.steps);
         self.steps += 1;
-        let mut judged = self.shields.feed(channel, &format!("{}\n{}", step.title, step.detail)).await?;
+        let mut judged = self.shields.feed(channel, &format!("{title}\n{detail}")).await?;
         if judged.refusal.is_none() {
             let rest = self.shields.finish(channel).await?;
             judged.pieces.extend(rest.pieces);
             judged.refusal = rest.refusal;
         }
-        if judged.refusal.is_some() {
-            return Ok(judged.refusal);
-        }
-        if judged.pieces.iter().any(|p| p.edited) {
+        if judged.refusal.is_none() && judged.pieces.iter().any(|p| p.edited) {
             let text: String = judged.pieces.into_iter().map(|p| p.text).collect();
-            let (title, detail) = text.split_once('\n').unwrap_or((&text, ""));
-            step.detail = serde_json::from_str(detail).unwrap_or_default();
-            step.title = title.into();
+            let (new_title, new_detail) = text.split_once('\n').unwrap_or((&text, ""));
+            *detail = serde_json::from_str(new_detail).unwrap_or_default();
+            *title = new_title.into();
         }
-        self.send(Event::Step(step)).await?;
-        Ok(None)
+        Ok(judged.refusal)
+    }
+
+    /// The end of a turn; one that waits for an answer is kept before anybody is told of it.
+    async fn interrupted(&mut self, mut end: End) -> Result<End, Stop> {
+        let (Some(told), Some(asked)) = (&mut end.interruption, self.asked.take()) else {
+            return Ok(end);
+        };
+        let mut told = std::mem::take(told);
+        if let Some(refusal) = self.judge_note(&mut told.question, &mut told.request).await? {
+            return Ok(refusal_end(refusal, end.usage));
+        }
+        let id = interruption::keep(&self.run, &asked.target, asked.turn, asked.dialect, &told).await?;
+        end.interruption = Some(Box::new(Interruption { id: Some(id), state: Value::Null, ..*told }));
+        Ok(end)
     }
 
     /// Every channel is complete: the shields rule on all that they have held back.
@@ -283,7 +319,7 @@ impl Pump {
         Ok(None)
     }
 
-    async fn end(&mut self, end: stockade_core::event::End) -> Result<(), Stop> {
+    async fn end(&mut self, end: End) -> Result<(), Stop> {
         let status = match end.reason {
             FinishReason::ContentFilter => Status::Blocked,
             _ => Status::Ok,

@@ -1,5 +1,8 @@
 //! API dialects: each parses its requests into an [`Ask`](crate::chain::Ask) and writes events in its own form.
 
+pub mod agents;
+pub mod conversations;
 pub mod openai;
+pub mod responses;
 pub mod safety;
 pub mod tokenizer;

@@ -1,7 +1,9 @@
 //! The host's own routes under `/stockade/v1`.
 
+pub mod assistants;
 pub mod bindings;
 pub mod components;
+pub mod interruptions;
 pub mod keys;
 pub mod prompts;
 pub mod secrets;

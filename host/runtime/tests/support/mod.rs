@@ -134,7 +134,7 @@ pub fn call_among(target: &Pinned, others: &[Pinned]) -> Call {
         tenant: tenant(),
         request: RequestId("test".into()),
         target: Arc::new(target.clone()),
-        pins: Arc::new(Pins { entries }),
+        pins: Arc::new(Pins { entries, banks: None }),
         trace: Arc::default(),
         depth: 0,
     }

@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use crate::sse::Encode;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use stockade_core::event::{End, Event, TextDelta, TokenLogprob, ToolCallDelta, Usage};
+use stockade_core::event::{End, Event, Interruption, TextDelta, TokenLogprob, ToolCallDelta, Usage};
 
 /// What all chunks of a reply say.
 #[derive(Debug, Clone)]
@@ -101,6 +101,9 @@ impl Encode for ChatChunks {
                 if self.logprobs {
                     choice["logprobs"] = Value::Null;
                 }
+                if let Some(told) = &end.interruption {
+                    choice["stockade"] = interruption(told);
+                }
                 self.chunk(json!([choice]), out);
             }
         }
@@ -134,6 +137,11 @@ fn call_delta(call: ToolCallDelta) -> Value {
     function.insert("arguments".into(), call.arguments.into());
     out["function"] = function.into();
     out
+}
+
+/// What a client needs to answer a turn that waits.
+pub fn interruption(told: &Interruption) -> Value {
+    json!({"interruption": {"id": told.id, "question": told.question, "request": told.request}})
 }
 
 /// A whole choice, gathered.
@@ -207,12 +215,16 @@ pub fn whole(head: &Head, choices: Vec<Gathered>, logprobs: bool) -> Value {
         if let Some(end) = &end {
             add_choice(&mut total, end.usage);
         }
-        out.push(json!({
+        let mut whole = json!({
             "index": i,
             "message": message,
             "logprobs": entries,
-            "finish_reason": end.map_or("stop", |e| finish_reason(e.reason)),
-        }));
+            "finish_reason": end.as_ref().map_or("stop", |e| finish_reason(e.reason)),
+        });
+        if let Some(told) = end.and_then(|e| e.interruption) {
+            whole["stockade"] = interruption(&told);
+        }
+        out.push(whole);
     }
     let mut object = head.object("chat.completion");
     object.insert("choices".into(), out.into());

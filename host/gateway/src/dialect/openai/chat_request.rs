@@ -1,6 +1,7 @@
 //! A chat completion's request in the internal form.
 
 use super::sampling::{self, MAX_TOP_LOGPROBS};
+use crate::auth::Caller;
 use crate::chain::Ask;
 use crate::error::ApiError;
 use crate::fields::Fields;
@@ -12,10 +13,13 @@ use stockade_core::ModelId;
 use stockade_core::chat::{Image, Message, Part, Role, ToolCall, ToolChoice, ToolResult, ToolSpec};
 use stockade_core::infer::{ChatPrompt, Constraint, ModelInfo, Prompt, Sampling};
 use stockade_core::plugin::Pins;
+use stockade_core::registry::{Dialect, Party};
 
 /// Most messages of a conversation and most tools offered.
-const MAX_MESSAGES: usize = 10_000;
-const MAX_TOOLS: usize = 128;
+pub const MAX_MESSAGES: usize = 10_000;
+pub const MAX_TOOLS: usize = 128;
+/// Longest `user` in bytes.
+const MAX_USER_BYTES: usize = 512;
 /// Architectures that read pictures.
 const VISION: &[&str] = &["mllama"];
 
@@ -30,6 +34,7 @@ pub struct ChatRequest {
     sampling: Sampling,
     constraint: Option<Constraint>,
     metadata: BTreeMap<String, String>,
+    user: Option<String>,
 }
 
 pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
@@ -58,28 +63,54 @@ pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
         sampling,
         constraint: constraint(&f)?,
         metadata: metadata(&f)?,
+        user: user(&f)?,
     })
 }
 
+/// The end user in the application's words.
+pub fn user(f: &Fields) -> Result<Option<String>, ApiError> {
+    let user = f.str("safety_identifier")?.or(f.str("user")?);
+    if user.is_some_and(|u| u.len() > MAX_USER_BYTES) {
+        return Err(f.wrong("user", format!("at most {MAX_USER_BYTES} bytes")));
+    }
+    Ok(user.map(String::from))
+}
+
 impl ChatRequest {
+    /// Whose memory an assistant's turn touches; a session is what `metadata.session` names.
+    pub fn party(&self, caller: &Caller) -> Party {
+        Party {
+            user: self.user.clone().unwrap_or_else(|| caller.key.id.clone()),
+            session: self.metadata.get("session").cloned(),
+        }
+    }
+
     /// # Errors
     /// `invalid_request` when the conversation holds pictures and the model reads none, or when the forced tool is
     /// offered by nobody.
     pub fn ask(self, model: &ModelInfo, pins: &Pins) -> Result<Ask, ApiError> {
         check_choice(&self.chat, pins)?;
-        let mut parts = self.chat.messages.iter().flat_map(|m| &m.parts);
-        let pictures = parts.any(|p| matches!(p, Part::Image(_)));
-        if pictures && !VISION.contains(&model.architecture.as_str()) {
-            return Err(ApiError::invalid("messages", format!("model `{}` does not read pictures", model.id)));
-        }
+        check_pictures(&self.chat.messages, model, "messages")?;
         Ok(Ask {
             model: ModelId::clone(&model.id),
             prompt: Prompt::Chat(self.chat),
             sampling: self.sampling,
             constraint: self.constraint,
             metadata: self.metadata,
+            resume: None,
+            dialect: Dialect::Chat,
         })
     }
+}
+
+/// Refuses pictures for a model that reads none; `field` is where they stand.
+pub fn check_pictures(messages: &[Message], model: &ModelInfo, field: &str) -> Result<(), ApiError> {
+    let mut parts = messages.iter().flat_map(|m| &m.parts);
+    let pictures = parts.any(|p| matches!(p, Part::Image(_)));
+    if pictures && !VISION.contains(&model.architecture.as_str()) {
+        return Err(ApiError::invalid(field, format!("model `{}` does not read pictures", model.id)));
+    }
+    Ok(())
 }
 
 fn logprobs(f: &Fields) -> Result<Option<u8>, ApiError> {
@@ -91,7 +122,7 @@ fn logprobs(f: &Fields) -> Result<Option<u8>, ApiError> {
     }
 }
 
-fn metadata(f: &Fields) -> Result<BTreeMap<String, String>, ApiError> {
+pub fn metadata(f: &Fields) -> Result<BTreeMap<String, String>, ApiError> {
     let Some(map) = f.object("metadata")? else {
         return Ok(BTreeMap::new());
     };
@@ -154,7 +185,7 @@ fn tools(f: &Fields) -> Result<Vec<ToolSpec>, ApiError> {
     list.iter().enumerate().map(tool).collect()
 }
 
-fn function_name(f: &Fields) -> Result<String, ApiError> {
+pub fn function_name(f: &Fields) -> Result<String, ApiError> {
     let name = f.need_str("name")?;
     let sound = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(sound) {
@@ -182,7 +213,7 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
 }
 
 /// A forced call needs a tool to call: one of the client's, or one that the tenant has bound.
-fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
+pub fn check_choice(chat: &ChatPrompt, pins: &Pins) -> Result<(), ApiError> {
     let mut bound = pins.tools().map(|(name, _)| name.as_str());
     let known = match &chat.tool_choice {
         ToolChoice::Auto | ToolChoice::None => true,
@@ -289,7 +320,7 @@ fn part(f: &Fields) -> Result<Part, ApiError> {
 }
 
 /// A picture out of a `data:` URL: the host fetches nothing on a client's word.
-fn picture(url: &str) -> Result<Image, &'static str> {
+pub fn picture(url: &str) -> Result<Image, &'static str> {
     let rule = "must be data:image/TYPE;base64,DATA: the host fetches no address";
     let (head, data) = url.strip_prefix("data:").and_then(|rest| rest.split_once(',')).ok_or(rule)?;
     let media_type = head.strip_suffix(";base64").ok_or(rule)?;

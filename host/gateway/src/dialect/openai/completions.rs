@@ -160,6 +160,8 @@ async fn start(
             continue;
         }
         let ask = Ask {
+            resume: None,
+            dialect: Default::default(),
             model: model.id.clone(),
             prompt,
             sampling: Sampling { max_tokens: Some(request.max_tokens), ..request.sampling.clone() },

@@ -109,7 +109,7 @@ pub fn tokens(list: &[Value]) -> Option<Vec<u32>> {
 
 /// The tenant's input shields see what is embedded, token ids as their text.
 async fn shield(run: &Arc<Run>, model: &ModelInfo, inputs: &mut [EmbedInput]) -> Result<(), ApiError> {
-    if run.pins.all(&Role::ShieldInput).is_empty() {
+    if run.pins().all(&Role::ShieldInput).is_empty() {
         return Ok(());
     }
     for input in inputs.iter_mut() {

@@ -1,25 +1,52 @@
-//! `GET /v1/models` and `/v1/models/{id}`; ids are the names under which models are served and may hold slashes.
+//! `GET /v1/models` and `/v1/models/{id}`: served models, then the tenant's assistants; ids are the names under which models are served and may hold slashes.
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::reply;
+use crate::target::Target;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
+use stockade_core::TenantId;
 use stockade_core::infer::ModelInfo;
-use stockade_core::registry::Scope;
+use stockade_core::registry::{AssistantVersion, Scope};
+
+/// Most assistants that the list shows; a tenant has no more.
+const MAX_ASSISTANTS: usize = 1_000;
 
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
     let models = app.models(&caller.tenant)?;
-    let data: Vec<Value> = models.iter().map(model).collect();
+    let mut data: Vec<Value> = models.iter().map(model).collect();
+    let assistants = app.registry.assistants(&caller.tenant, None, MAX_ASSISTANTS)?;
+    data.extend(assistants.iter().map(|a| assistant(a, &caller.tenant)));
     Ok(reply::json(&json!({"object": "list", "data": data})))
 }
 
 pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
-    Ok(reply::json(&model(&app.model(&caller.tenant, &id)?)))
+    let found = app.model(&caller.tenant, &id);
+    match found {
+        Err(e) if e.code == Code::NotFound => {
+            let target = Target::resolve(&app, &caller.tenant, &id)?;
+            Ok(reply::json(&target.assistant.map_or(Value::Null, |a| assistant(&a, &caller.tenant))))
+        }
+        found => Ok(reply::json(&model(&found?))),
+    }
+}
+
+/// An assistant is called like a model.
+fn assistant(a: &AssistantVersion, tenant: &TenantId) -> Value {
+    json!({
+        "id": a.name,
+        "object": "model",
+        "created": a.created_at,
+        "owned_by": tenant,
+        "kind": "assistant",
+        "version": a.version,
+        "base_model": a.definition.model,
+    })
 }
 
 fn model(m: &ModelInfo) -> Value {

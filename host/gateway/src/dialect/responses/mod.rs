@@ -1,0 +1,175 @@
+//! `/v1/responses` in OpenAI's shape: turns whose earlier turns the host keeps.
+
+pub mod compose;
+pub mod items;
+pub mod request;
+pub mod store;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::body::LateBody;
+use crate::chain::{self, Ask};
+use crate::dialect::openai::now;
+use crate::error::ApiError;
+use crate::inference::{self, gather};
+use crate::interruption::{self, Resumed};
+use crate::layers::RequestInfo;
+use crate::reply::Listing;
+use crate::run::Run;
+use crate::sse::Encode;
+use crate::target::{Overlay, Target};
+use crate::{reply, sse};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use compose::{Composer, Head, approval_id, interruption_id};
+use request::Request;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use stockade_core::chat::{Message, Role};
+use stockade_core::registry::{Dialect, Party, Scope, new_document_id};
+use store::Keeper;
+
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    info: RequestInfo,
+    body: LateBody,
+) -> Result<Response, ApiError> {
+    inference::run(&app, &caller, info, "POST /v1/responses", async |run| {
+        let mut body = body.read(&app).await?;
+        let target = Target::named(&app, &caller.tenant, &body)?;
+        target.fill_in(&mut body, "max_output_tokens");
+        let request = request::parse(&body)?;
+        let earlier = store::earlier(&app, &caller.tenant, &request)?;
+        let id = new_document_id("resp", getrandom::u32().unwrap_or_default());
+        let session = earlier.session.unwrap_or_else(|| id.clone());
+        let head = Head {
+            id,
+            created_at: now(),
+            model: body["model"].as_str().unwrap_or_default().into(),
+            previous: request.previous.clone(),
+            conversation: request.conversation.clone(),
+            echo: request.echo.clone(),
+        };
+        let keeper = Keeper {
+            app: app.clone(),
+            tenant: caller.tenant.clone(),
+            input: request.input.clone(),
+            conversation: request.conversation.clone(),
+            session: session.clone(),
+            store: request.store,
+        };
+        keeper.check()?;
+        let stream = request.stream;
+        if let Some((approval, answer)) = request.approval()? {
+            let resumed = interruption::take(&run, &interruption_id(&approval), answer).await?;
+            return answer_with(&run, head, resumed.ask, keeper, stream).await;
+        }
+        run.uses(&target.model);
+        let party =
+            Party { user: request.user.clone().unwrap_or_else(|| caller.key.id.clone()), session: Some(session) };
+        target.cast(&run, party, Overlay { tools: request.own_tools.clone(), prompt: request.prompt.clone() })?;
+        let ask = target.bounded(ask(&run, &target, &request, &earlier.items)?);
+        answer_with(&run, head, ask, keeper, stream).await
+    })
+    .await
+}
+
+fn ask(run: &Run, target: &Target, request: &Request, earlier: &[Value]) -> Result<Ask, ApiError> {
+    let instructions = request.instructions.as_ref().map(|text| Message::text(Role::System, text));
+    let before = instructions.into_iter().chain(items::messages(earlier)).collect();
+    request.ask(&target.model, run.pins(), before)
+}
+
+/// An interrupted response goes on as a new one.
+pub async fn resume(run: &Arc<Run>, resumed: Resumed, context: Value, stream: bool) -> Result<Response, ApiError> {
+    let text = |field: &str| context[field].as_str().map(String::from);
+    let id = new_document_id("resp", getrandom::u32().unwrap_or_default());
+    let answer = resumed.ask.resume.as_ref().map_or(Value::Null, |r| r.answer.clone());
+    let approved = |approve: bool| {
+        json!({"id": items::item_id("mcp_approval_response"), "type": "mcp_approval_response",
+            "approval_request_id": approval_id(resumed.waiting.interruption.id.as_deref().unwrap_or_default()),
+            "approve": approve, "reason": answer["reason"]})
+    };
+    let input = match answer["approve"].as_bool() {
+        Some(approve) => approved(approve),
+        None => items::user_text(&answer.as_str().map_or_else(|| answer.to_string(), String::from)),
+    };
+    let store = context["store"].as_bool().unwrap_or(true);
+    let keeper = Keeper {
+        app: run.app.clone(),
+        tenant: run.tenant.clone(),
+        input: vec![input],
+        conversation: text("conversation"),
+        session: resumed.waiting.party.session.clone().unwrap_or_else(|| id.clone()),
+        store,
+    };
+    let head = Head {
+        id,
+        created_at: now(),
+        model: text("model").unwrap_or_default(),
+        previous: text("response").filter(|_| store && keeper.conversation.is_none()),
+        conversation: keeper.conversation.clone(),
+        echo: context["echo"].as_object().cloned().unwrap_or_default(),
+    };
+    answer_with(run, head, resumed.ask, keeper, stream).await
+}
+
+async fn answer_with(
+    run: &Arc<Run>,
+    head: Head,
+    mut ask: Ask,
+    keeper: Keeper,
+    stream: bool,
+) -> Result<Response, ApiError> {
+    ask.dialect = Dialect::Responses(json!({
+        "response": head.id, "model": head.model, "conversation": head.conversation, "store": keeper.store,
+        "echo": head.echo,
+    }));
+    let choices = chain::start(run, ask, 1).await?;
+    if stream {
+        return sse::reply(run, choices, Composer::new(head, Some(keeper.into_keep()))).await;
+    }
+    let new = || Composer::new(head.clone(), None);
+    let composed = gather(choices, new, |c, event| c.event(0, event, &mut String::new())).await?;
+    let response = composed.first().map_or(Value::Null, Composer::response);
+    keeper.keep(response.clone()).await?;
+    Ok(reply::json(&response))
+}
+
+pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+    caller.need(Scope::Inference)?;
+    Ok(reply::json(&store::find(&app, &caller.tenant, &id)?.response))
+}
+
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+    caller.need(Scope::Inference)?;
+    store::delete(&app, &caller.tenant, &id).await?;
+    Ok(reply::json(&json!({"id": id, "object": "response", "deleted": true})))
+}
+
+/// Llama Stack's list of stored responses.
+pub async fn list(State(app): State<App>, caller: Caller, listing: Listing) -> Result<Response, ApiError> {
+    caller.need(Scope::Inference)?;
+    let found = listing.read::<store::Stored>(&store::responses(&app, &caller.tenant))?;
+    Ok(listing.reply(found.into_iter().map(|d| d.value.response).collect()))
+}
+
+pub async fn input_items(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    listing: Listing,
+) -> Result<Response, ApiError> {
+    caller.need(Scope::Inference)?;
+    store::find(&app, &caller.tenant, &id)?;
+    let found = listing.read::<Value>(&store::input_items(&app, &caller.tenant, &id))?;
+    Ok(listing.reply(found.into_iter().map(|d| d.value).collect()))
+}
+
+/// Fields that a client may set on a record: at most 16 texts.
+pub fn metadata(body: &Value) -> Result<Map<String, Value>, ApiError> {
+    let fields = crate::fields::Fields::root(body)?;
+    let read = crate::dialect::openai::chat_request::metadata(&fields)?;
+    Ok(read.into_iter().map(|(k, v)| (k, Value::String(v))).collect())
+}

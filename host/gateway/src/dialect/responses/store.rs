@@ -1,0 +1,135 @@
+//! Stored responses: the response itself, and each of its input items apart.
+//!
+//! Invariant: a response that can be read has all of its input items; they are written before it.
+
+use super::request::Request;
+use crate::app::App;
+use crate::dialect::conversations;
+use crate::dialect::openai::chat_request::MAX_MESSAGES;
+use crate::dialect::responses::compose::Keep;
+use crate::error::ApiError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stockade_core::TenantId;
+use stockade_core::registry::{Collection, Full};
+use stockade_core::store::Expect;
+
+/// Most stored responses of a tenant; the oldest go first.
+const MAX_RESPONSES: usize = 10_000;
+/// Most responses behind each other.
+const MAX_CHAIN: usize = 1_000;
+/// Largest input item as JSON text.
+const MAX_ITEM_BYTES: usize = 1_000_000;
+const INPUT_ITEMS: &str = "response-items";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    pub response: Value,
+    /// The conversation, or the first response of the chain.
+    pub session: String,
+}
+
+pub fn responses(app: &App, tenant: &TenantId) -> Collection {
+    app.registry.collection(tenant, "responses", MAX_RESPONSES, Full::DropOldest).with_below(INPUT_ITEMS)
+}
+
+pub fn input_items(app: &App, tenant: &TenantId, response: &str) -> Collection {
+    app.registry.collection(tenant, format!("{INPUT_ITEMS}/{response}"), MAX_MESSAGES, Full::Refuse)
+}
+
+pub fn find(app: &App, tenant: &TenantId, id: &str) -> Result<Stored, ApiError> {
+    let found = responses(app, tenant).get::<Stored>(id)?;
+    Ok(found.ok_or_else(|| unknown(id))?.value)
+}
+
+pub async fn delete(app: &App, tenant: &TenantId, id: &str) -> Result<(), ApiError> {
+    match responses(app, tenant).delete(id, Expect::Present).await? {
+        true => Ok(()),
+        false => Err(unknown(id)),
+    }
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::not_found("response", &id.chars().take(64).collect::<String>())
+}
+
+/// What came before a request.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    pub items: Vec<Value>,
+    pub session: Option<String>,
+}
+
+/// The items of the conversation, or of the chain of responses, that the request goes on from.
+pub fn earlier(app: &App, tenant: &TenantId, request: &Request) -> Result<Earlier, ApiError> {
+    if let Some(id) = &request.conversation {
+        return Ok(Earlier { items: conversations::all_items(app, tenant, id)?, session: Some(id.clone()) });
+    }
+    let mut chain = Vec::new();
+    let mut session = None;
+    let mut next = request.previous.clone();
+    let mut items = 0;
+    while let Some(id) = next {
+        let stored =
+            find(app, tenant, &id).map_err(|e| ApiError { param: Some("previous_response_id".into()), ..e })?;
+        let mut turn: Vec<Value> =
+            input_items(app, tenant, &id).list::<Value>(None, MAX_MESSAGES)?.into_iter().map(|d| d.value).collect();
+        turn.extend(stored.response["output"].as_array().into_iter().flatten().cloned());
+        items += turn.len();
+        next = stored.response["previous_response_id"].as_str().map(String::from);
+        session.get_or_insert(stored.session);
+        chain.push(turn);
+        if chain.len() > MAX_CHAIN || items > MAX_MESSAGES {
+            let reason = format!("more than {MAX_CHAIN} responses or {MAX_MESSAGES} items come before it");
+            return Err(ApiError::invalid("previous_response_id", reason));
+        }
+    }
+    Ok(Earlier { items: chain.into_iter().rev().flatten().collect(), session })
+}
+
+/// Keeps a response when it is finished.
+#[derive(Clone)]
+pub struct Keeper {
+    pub app: App,
+    pub tenant: TenantId,
+    /// In normal form.
+    pub input: Vec<Value>,
+    pub conversation: Option<String>,
+    pub session: String,
+    pub store: bool,
+}
+
+impl Keeper {
+    /// Whether the input can be kept, asked before any model is.
+    pub fn check(&self) -> Result<(), ApiError> {
+        let keeps = self.store || self.conversation.is_some();
+        let large = |item: &Value| item.to_string().len() > MAX_ITEM_BYTES;
+        if keeps && self.input.iter().any(large) {
+            let reason = format!("an item over {MAX_ITEM_BYTES} bytes is taken with `store` false alone");
+            return Err(ApiError::invalid("input", reason));
+        }
+        Ok(())
+    }
+
+    pub async fn keep(self, response: Value) -> Result<(), ApiError> {
+        if let Some(conversation) = &self.conversation {
+            let output = response["output"].as_array().cloned().unwrap_or_default();
+            let items = self.input.iter().chain(&output).cloned();
+            conversations::append(&self.app, &self.tenant, conversation, items.collect()).await?;
+        }
+        if !self.store {
+            return Ok(());
+        }
+        let id = response["id"].as_str().unwrap_or_default().to_owned();
+        let items = input_items(&self.app, &self.tenant, &id);
+        for item in &self.input {
+            items.add(item["id"].as_str().unwrap_or_default(), item).await?;
+        }
+        responses(&self.app, &self.tenant).add(&id, &Stored { response, session: self.session }).await?;
+        Ok(())
+    }
+
+    pub fn into_keep(self) -> Keep {
+        Box::new(move |response| Box::pin(self.keep(response)))
+    }
+}

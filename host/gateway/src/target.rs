@@ -1,0 +1,122 @@
+//! What a request's `model` names: a served model, or one of the tenant's assistants.
+//!
+//! Invariant: a served model is never shadowed by an assistant of its name.
+
+use crate::app::App;
+use crate::chain::Ask;
+use crate::error::{ApiError, Code};
+use crate::fields::Fields;
+use crate::run::{Cast, Run};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use stockade_core::TenantId;
+use stockade_core::id::{AssistantName, ComponentName};
+use stockade_core::infer::{ModelInfo, ModelKind};
+use stockade_core::plugin::{Pinned, Pins, Role};
+use stockade_core::registry::{AssistantVersion, Party, PromptRef, keep_tools};
+
+/// What a request may say in place of an orchestrator's configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Overlay {
+    /// The tenant's tools that the turn may call; `None`: as configured.
+    pub tools: Option<Vec<ComponentName>>,
+    /// The system prompt.
+    pub prompt: Option<PromptRef>,
+}
+
+impl Overlay {
+    fn over(self, pins: Arc<Pins>) -> Result<Arc<Pins>, ApiError> {
+        if self == Self::default() {
+            return Ok(pins);
+        }
+        let bound = pins.one(&Role::Orchestrator);
+        let bound = bound.ok_or_else(|| ApiError::new(Code::Conflict, "the tenant has bound no orchestrator"))?;
+        let mut orchestrator = Pinned::clone(bound);
+        let mut pins = Pins::clone(&*pins);
+        let mut config = orchestrator.config.as_object().cloned().unwrap_or_default();
+        if let Some(tools) = &self.tools {
+            keep_tools(&mut pins, tools)?;
+            config.insert("tools".into(), json!(tools));
+        }
+        if let Some(prompt) = &self.prompt {
+            config.shift_remove("system");
+            config.insert("prompt".into(), json!(prompt));
+        }
+        orchestrator.config = config.into();
+        pins.entries.insert(Role::Orchestrator, vec![Arc::new(orchestrator)]);
+        Ok(Arc::new(pins))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub model: ModelInfo,
+    pub assistant: Option<AssistantVersion>,
+}
+
+impl Target {
+    /// The target that a request's body names.
+    pub fn named(app: &App, tenant: &TenantId, body: &Value) -> Result<Self, ApiError> {
+        Self::resolve(app, tenant, Fields::root(body)?.need_str("model")?)
+    }
+
+    /// A served model, or an assistant as `NAME` (its newest version) or `NAME@NUMBER`.
+    pub fn resolve(app: &App, tenant: &TenantId, name: &str) -> Result<Self, ApiError> {
+        let unknown = match app.model_of(tenant, name, ModelKind::Generator) {
+            Ok(model) => return Ok(Self { model, assistant: None }),
+            Err(e) if e.code == Code::NotFound => e,
+            Err(e) => return Err(e),
+        };
+        let (name, version) = match name.rsplit_once('@') {
+            Some((name, version)) => (name, Some(version.parse::<u32>().map_err(|_| unknown.clone())?)),
+            None => (name, None),
+        };
+        let name = AssistantName::new(name).map_err(|_| unknown.clone())?;
+        let found = match version {
+            Some(version) => app.registry.assistant_version(tenant, &name, version)?,
+            None => app.registry.assistant(tenant, &name)?,
+        };
+        let assistant = found.ok_or(unknown)?;
+        Self::of(app, tenant, assistant)
+    }
+
+    /// An assistant's version.
+    pub fn of(app: &App, tenant: &TenantId, assistant: AssistantVersion) -> Result<Self, ApiError> {
+        let model = app.model_of(tenant, &assistant.definition.model, ModelKind::Generator)?;
+        Ok(Self { model, assistant: Some(assistant) })
+    }
+
+    /// Puts the assistant's sampling into a request that leaves it out; `max_tokens` as the dialect calls it.
+    pub fn fill_in(&self, body: &mut Value, max_tokens: &str) {
+        let (Some(assistant), Value::Object(body)) = (&self.assistant, body) else {
+            return;
+        };
+        for (field, value) in &assistant.definition.sampling {
+            let field = if field == "max_tokens" { max_tokens } else { field };
+            if body.get(field).is_none_or(Value::is_null) {
+                body.insert(field.into(), value.clone());
+            }
+        }
+    }
+
+    /// Pins what the assistant runs, and what the request itself says of its tools and prompt.
+    pub fn cast(&self, run: &Run, party: Party, overlay: Overlay) -> Result<(), ApiError> {
+        let pins = match &self.assistant {
+            Some(assistant) => run.app.registry.pins_of(&run.tenant, assistant, &party)?,
+            None => run.pins().clone(),
+        };
+        let pins = overlay.over(pins)?;
+        run.cast(Cast { assistant: self.assistant.clone(), party, pins });
+        Ok(())
+    }
+
+    /// The ask within the assistant's bound on tokens.
+    pub fn bounded(&self, mut ask: Ask) -> Ask {
+        let bound = self.assistant.as_ref().and_then(|a| a.definition.limits.tokens);
+        if let Some(bound) = bound {
+            let asked = ask.sampling.max_tokens;
+            ask.sampling.max_tokens = Some(asked.map_or(bound, |n| n.min(bound)));
+        }
+        ask
+    }
+}
