@@ -10,6 +10,7 @@
 //! t/TENANT/binding/ROLE              Binding
 //! t/TENANT/pins                      empty; its revision is that of the tenant's pins
 //! t/TENANT/state/BUCKET/KEY          kind byte, then the value
+//! t/TENANT/vector-index/NAME         settings of a vector index; its rows are under t/TENANT/vector/NAME/ (see `vectors`)
 //! t/TENANT/secret/NAME               a component's secret, as given
 //! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
 //! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention

@@ -31,7 +31,7 @@ pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
 pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};
-pub use tenants::{Quotas, Tenant};
+pub use tenants::{Quotas, Tenant, tenant_row_key, tenant_rows};
 pub use traces::{Span, TraceRecord, new_trace_id};
 pub use usage::{UsageDelta, UsageRow, day};
 pub use values::{MAX_LARGE_BYTES, Versioned};
@@ -66,8 +66,9 @@ impl Registry {
         &self.inner.blobs
     }
 
-    pub(crate) fn store(&self) -> &dyn Store {
-        &*self.inner.store
+    /// The rows behind the records, for parts that keep their own beside them.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
     }
 }
 
