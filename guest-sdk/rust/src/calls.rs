@@ -150,6 +150,12 @@ pub mod state {
     }
 }
 
+/// Vector indexes of the tenant. Grant: `buckets`.
+pub mod vectors {
+    pub use crate::bindings::host::stockade::plugin::vectors::{Entry, Metric, Neighbour, Query};
+    pub use crate::sys::vectors::{Index, drop, open};
+}
+
 /// Tools that the tenant has bound. Grant: `components`, `tool/NAME` or `tool/*`.
 pub mod tools {
     use crate::Result;
@@ -207,8 +213,24 @@ pub mod prompts {
 
 /// The bound memory. Grant: `components`, `memory`.
 pub mod memories {
-    pub use crate::bindings::host::stockade::plugin::memory::{Hit, Item, Query};
-    pub use crate::sys::memory::{delete, insert, search};
+    pub use crate::bindings::host::stockade::plugin::memory::{
+        Bank, BankKind, Document, Hit, Ingested, Item, Query, SearchMode,
+    };
+    pub use crate::sys::memory::{banks, create, delete, drop, forget, get, ingest, insert, list, search};
+
+    impl Item {
+        /// A text that is kept for good; the memory chooses its id.
+        pub fn new(text: impl Into<String>) -> Self {
+            Self { id: String::new(), text: text.into(), metadata: "{}".into(), document: None, expires_at: None }
+        }
+    }
+
+    impl Query {
+        /// What the bank's kind is for, without a filter.
+        pub fn new(text: impl Into<String>, limit: u32) -> Self {
+            Self { text: text.into(), limit, filter: None, mode: None, options: None }
+        }
+    }
 }
 
 /// The tenant's data sets. This version of the host answers [`crate::Error::Unavailable`].

@@ -34,8 +34,8 @@
 //!
 //! - **what a plugin is**: [`shield`], [`orchestrator`], [`prompt_store`], [`memory`], [`evaluator`],
 //!   [`reward_scorer`], [`generator`], [`tool`]: a trait each and the values that go through it;
-//! - **what a plugin may call**: [`inference`], [`output`], [`state`], [`tools`], [`shields`], [`prompts`],
-//!   [`memories`], [`secrets`], [`system`], [`datasets`], [`jobs`], and the log macros [`info!`], [`warn!`] and so on.
+//! - **what a plugin may call**: [`inference`], [`output`], [`state`], [`vectors`], [`tools`], [`shields`],
+//!   [`prompts`], [`memories`], [`secrets`], [`system`], [`datasets`], [`jobs`], and the log macros [`info!`], [`warn!`] and so on.
 //!   All but logs, spans, metrics, configuration, time and randomness need a grant; a call without one answers
 //!   [`Error::Denied`] or [`Error::NotFound`].
 //!
@@ -50,6 +50,7 @@ mod panic;
 
 pub mod bindings;
 pub mod calls;
+pub mod filter;
 pub mod kinds;
 pub mod log;
 
@@ -64,7 +65,7 @@ pub(crate) use bindings::host::stockade::plugin as sys;
 
 pub use bindings::host::stockade::plugin::types;
 pub use calls::{
-    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools,
+    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools, vectors,
 };
 pub use kinds::{evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool};
 pub use types::Error;

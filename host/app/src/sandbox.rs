@@ -19,6 +19,7 @@ use stockade_core::plugin::{
 };
 use stockade_core::registry::{MemoryStore, Registry};
 use stockade_runtime::{Runtime, Seams, Settings};
+use stockade_vectors::Indexes;
 
 pub struct Sandbox {
     pub plugins: Runtime,
@@ -34,7 +35,11 @@ impl Sandbox {
         let registry = Registry::new(store.clone(), store);
         registry.ensure_default_tenant().await.map_err(failed)?;
         let settings = Settings { instances: 16, ..Settings::new(artifacts.path(), 2) };
-        let seams = Seams { inference: Arc::new(NoModels), registry: registry.clone() };
+        let seams = Seams {
+            inference: Arc::new(NoModels),
+            registry: registry.clone(),
+            vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
+        };
         let plugins = Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)?;
         let tenant = TenantId::default_tenant();
         let bytes = Bytes::copy_from_slice(bytes);

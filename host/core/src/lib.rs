@@ -5,7 +5,7 @@
 //!
 //! - words: [`id`], [`chat`], [`event`], [`limits`], [`error`]
 //! - seams: [`infer::Inference`] (models), [`plugin::Plugins`] (components), [`store::Store`] and
-//!   [`store::Blobs`] (durable state)
+//!   [`store::Blobs`] (durable state), [`vectors::Vectors`] (nearest neighbours)
 //! - records kept in the store, and the typed access to them: [`registry`]
 
 pub mod chat;
@@ -17,6 +17,7 @@ pub mod limits;
 pub mod plugin;
 pub mod registry;
 pub mod store;
+pub mod vectors;
 
 pub use error::{BoxError, BoxFuture, Fault};
 pub use id::{ComponentRef, Digest, ModelId, RequestId, TenantId};

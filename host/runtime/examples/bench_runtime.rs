@@ -58,8 +58,9 @@ fn main() -> ExitCode {
 fn start(folder: &Path) -> Runtime {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let store = MemoryStore::new();
-    let seams =
-        Seams { inference: Arc::new(NoModels), registry: Registry::new(Arc::new(store.clone()), Arc::new(store)) };
+    let registry = Registry::new(Arc::new(store.clone()), Arc::new(store));
+    let vectors = Arc::new(stockade_vectors::Indexes::new(registry.store().clone(), Default::default()));
+    let seams = Seams { inference: Arc::new(NoModels), registry, vectors };
     let compiler = CompilerCommand {
         program: std::env::current_exe().expect("this program's path"),
         args: vec!["compile".into()],

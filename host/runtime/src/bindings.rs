@@ -14,6 +14,7 @@ wasmtime::component::bindgen!({
             import stockade:plugin/system@0.1.0;
             import stockade:plugin/inference@0.1.0;
             import stockade:plugin/state@0.1.0;
+            import stockade:plugin/vectors@0.1.0;
             import stockade:plugin/secrets@0.1.0;
             import stockade:plugin/tools@0.1.0;
             import stockade:plugin/shields@0.1.0;
@@ -36,6 +37,7 @@ wasmtime::component::bindgen!({
     with: {
         "stockade:plugin/inference.generation": crate::host::inference::Generation,
         "stockade:plugin/state.bucket": crate::host::state::Bucket,
+        "stockade:plugin/vectors.index": crate::host::vectors::Index,
         "stockade:plugin/telemetry.span": crate::host::telemetry::Span,
         "stockade:plugin/datasets.reader": crate::host::data::Reader,
     },

@@ -38,9 +38,16 @@ pub(crate) const PROMPT_NAMES: Export = export(PROMPT_STORE, "names");
 pub(crate) const PROMPT_SET_LABEL: Export = export(PROMPT_STORE, "set-label");
 pub(crate) const PROMPT_DELETE_LABEL: Export = export(PROMPT_STORE, "delete-label");
 pub(crate) const PROMPT_RENDER: Export = export(PROMPT_STORE, "render");
+pub(crate) const MEMORY_CREATE: Export = export(MEMORY, "create");
+pub(crate) const MEMORY_BANKS: Export = export(MEMORY, "banks");
+pub(crate) const MEMORY_DROP: Export = export(MEMORY, "drop");
 pub(crate) const MEMORY_INSERT: Export = export(MEMORY, "insert");
+pub(crate) const MEMORY_INGEST: Export = export(MEMORY, "ingest");
+pub(crate) const MEMORY_GET: Export = export(MEMORY, "get");
+pub(crate) const MEMORY_LIST: Export = export(MEMORY, "list");
 pub(crate) const MEMORY_SEARCH: Export = export(MEMORY, "search");
 pub(crate) const MEMORY_DELETE: Export = export(MEMORY, "delete");
+pub(crate) const MEMORY_FORGET: Export = export(MEMORY, "forget");
 pub(crate) const TOOL_DESCRIBE: Export = export(TOOL, "describe");
 pub(crate) const TOOL_CALL: Export = export(TOOL, "call");
 
@@ -88,10 +95,17 @@ pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: Plugin
             check.has::<(String, Selector, String), Answer<Rendered>>(PROMPT_RENDER);
         }
         PluginKind::Memory => {
-            use memory::{Hit, Item, Query};
+            use memory::{Bank, BankKind, Document, Hit, Ingested, Item, Query};
+            check.has::<(String, BankKind, String), Answer<()>>(MEMORY_CREATE);
+            check.has::<(Option<String>, u32), Answer<Vec<Bank>>>(MEMORY_BANKS);
+            check.has::<(String,), Answer<()>>(MEMORY_DROP);
             check.has::<(String, Vec<Item>), Answer<Vec<String>>>(MEMORY_INSERT);
+            check.has::<(String, Document), Answer<Ingested>>(MEMORY_INGEST);
+            check.has::<(String, Vec<String>), Answer<Vec<Item>>>(MEMORY_GET);
+            check.has::<(String, Option<String>, Option<String>, u32), Answer<Vec<Item>>>(MEMORY_LIST);
             check.has::<(String, Query), Answer<Vec<Hit>>>(MEMORY_SEARCH);
             check.has::<(String, Vec<String>), Answer<u32>>(MEMORY_DELETE);
+            check.has::<(String, String), Answer<u32>>(MEMORY_FORGET);
         }
         PluginKind::Evaluator => {
             use evaluator::{Metric, Sample, Score};

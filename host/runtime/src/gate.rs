@@ -274,7 +274,7 @@ fn wanted_by_imports(imports: &[String]) -> Grants {
         let interface = import.split_once('@').map_or(import.as_str(), |(i, _)| i);
         match interface {
             "stockade:plugin/inference" => wanted.models = all(),
-            "stockade:plugin/state" => wanted.buckets = all(),
+            "stockade:plugin/state" | "stockade:plugin/vectors" => wanted.buckets = all(),
             "stockade:plugin/secrets" => wanted.secrets = all(),
             "stockade:plugin/tools" => wanted.components.push("tool/*".into()),
             "stockade:plugin/shields" => {

@@ -21,6 +21,7 @@ use stockade_core::plugin::{
     AdmitError, Admitted, Call, CallError, Direction, Invocation, Plugins, ShieldStream, Turn, TurnStream, Verdict,
 };
 use stockade_core::registry::Registry;
+use stockade_core::vectors::Vectors;
 use stockade_core::{BoxError, BoxFuture, ComponentRef, TenantId};
 
 /// What components reach through the host.
@@ -28,6 +29,7 @@ pub struct Seams {
     pub inference: Arc<dyn Inference>,
     /// State buckets, secrets, and the bytes of components.
     pub registry: Registry,
+    pub vectors: Arc<dyn Vectors>,
 }
 
 /// Compiles and runs components. Cheap to clone; the last clone's drop ends its threads.
@@ -49,6 +51,7 @@ pub(crate) struct Inner {
     pub settings: Settings,
     pub inference: Arc<dyn Inference>,
     pub registry: Registry,
+    pub vectors: Arc<dyn Vectors>,
     pub threads: Threads,
     pub compiler: CompilerCommand,
     pub compilers: Compilers,
@@ -77,6 +80,7 @@ impl Runtime {
             inner: Arc::new(Inner {
                 inference: seams.inference,
                 registry: seams.registry,
+                vectors: seams.vectors,
                 threads,
                 compiler,
                 compilers: Compilers::new(compile.at_once, compile.max_waiting),

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | numbers, `bool`, `string` | the same; `u64` and `s64` exact; numbers that are not finite as text |
 //! | `char` | text of one character |
-//! | `list`, `tuple` | array |
+//! | `list<u8>` | text in base64; an array of numbers is read as well, and an empty list is written as one |
+//! | other `list`, `tuple` | array |
 //! | `record` | object by field name |
 //! | `variant`, `enum` | text of the case, or `{CASE: payload}` |
 //! | `option` | `null` or the value |
@@ -13,6 +14,8 @@
 //!
 //! Resources, streams, futures and maps have no JSON and are refused by type.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value, json};
 use wasmtime::component::{Type, Val};
 
@@ -58,6 +61,9 @@ pub(crate) fn from_json(ty: &Type, json: &Value, at: &str) -> Made<Val> {
             Some(s) => Val::String(s.to_string()),
             None => return mismatch(at, "text"),
         },
+        Type::List(list) if list.ty() == Type::U8 && json.is_string() => {
+            Val::List(bytes(json.as_str().unwrap_or_default(), at)?)
+        }
         Type::List(list) => {
             let items = array(json, at)?;
             let items = items.iter().enumerate();
@@ -130,6 +136,19 @@ pub(crate) fn from_json(ty: &Type, json: &Value, at: &str) -> Made<Val> {
             return mismatch(at, "a type without JSON form (resource, stream, future or map)");
         }
     })
+}
+
+/// Most bytes of one `list<u8>`: each takes forty as a value of its own.
+const MAX_BYTES: usize = 8 << 20;
+
+fn bytes(base64: &str, at: &str) -> Made<Vec<Val>> {
+    if base64.len() / 4 * 3 > MAX_BYTES + 2 {
+        return mismatch(at, format!("at most {MAX_BYTES} bytes"));
+    }
+    match STANDARD.decode(base64) {
+        Ok(bytes) => Ok(bytes.into_iter().map(Val::U8).collect()),
+        Err(_) => mismatch(at, "base64, or an array of numbers"),
+    }
 }
 
 fn payload_from(ty: Option<Type>, payload: Option<&Value>, name: &str, at: &str) -> Made<Option<Box<Val>>> {
@@ -211,6 +230,10 @@ pub(crate) fn to_json(value: &Val) -> Made<Value> {
         Val::Float64(v) => number(*v),
         Val::Char(v) => json!(v.to_string()),
         Val::String(v) => json!(v),
+        Val::List(items) if matches!(items.first(), Some(Val::U8(_))) => {
+            let bytes = items.iter().map(|v| if let Val::U8(byte) = v { *byte } else { 0 });
+            json!(STANDARD.encode(bytes.collect::<Vec<u8>>()))
+        }
         Val::List(items) | Val::Tuple(items) => Value::Array(items.iter().map(to_json).collect::<Made<_>>()?),
         Val::Record(fields) => {
             let fields = fields.iter().map(|(k, v)| Ok((k.clone(), to_json(v)?)));
@@ -252,6 +275,8 @@ mod tests {
             (Val::Float32(f32::INFINITY), json!("inf")),
             (Val::Char('é'), json!("é")),
             (Val::Tuple(vec![Val::Bool(true), text("a")]), json!([true, "a"])),
+            (Val::List(vec![Val::U8(104), Val::U8(105)]), json!("aGk=")),
+            (Val::List(vec![text("a")]), json!(["a"])),
             (Val::Record(vec![("x".into(), Val::U8(1))]), json!({"x": 1})),
             (Val::Variant("a".into(), None), json!("a")),
             (Val::Variant("b".into(), Some(Box::new(Val::U8(2)))), json!({"b": 2})),
@@ -263,6 +288,13 @@ mod tests {
         ] {
             assert_eq!(to_json(&value).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn bytes_come_as_base64_within_their_bound() {
+        assert_eq!(bytes("aGk=", "a").unwrap(), [Val::U8(104), Val::U8(105)]);
+        assert!(bytes("aGk", "a").is_err());
+        assert!(bytes(&"A".repeat(MAX_BYTES / 3 * 4 + 8), "a").is_err());
     }
 
     #[test]

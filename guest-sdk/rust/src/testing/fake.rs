@@ -3,6 +3,7 @@
 //! State is the thread's own. Invariant: no borrow of it is held while plugin or test code runs.
 
 use crate::Result;
+use crate::filter::Filter;
 use crate::inference::ChatRequest;
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
@@ -11,6 +12,9 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+
+/// Dimensions, metric and entries of an index.
+pub(crate) type IndexFake = (u32, crate::vectors::Metric, BTreeMap<String, crate::vectors::Entry>);
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
@@ -36,7 +40,9 @@ pub(crate) struct State {
     pub block_after: Option<usize>,
     pub shields: Option<Verdict>,
     pub named_shields: BTreeMap<String, RunShield>,
+    pub banks: BTreeMap<String, crate::memories::Bank>,
     pub memories: BTreeMap<(String, String), crate::memories::Item>,
+    pub indexes: BTreeMap<String, IndexFake>,
     pub logs: Vec<(Level, String)>,
     pub random: u64,
 }
@@ -59,7 +65,9 @@ impl Default for State {
             block_after: None,
             shields: None,
             named_shields: BTreeMap::new(),
+            banks: BTreeMap::new(),
             memories: BTreeMap::new(),
+            indexes: BTreeMap::new(),
             logs: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
         }
@@ -72,6 +80,11 @@ thread_local! {
 
 pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
     STATE.with_borrow_mut(f)
+}
+
+fn filter(text: Option<&str>) -> Result<Option<Filter>> {
+    let read = |text| Filter::parse(&serde_json::from_str(text)?).map_err(Error::Invalid);
+    text.map(read).transpose()
 }
 
 fn missing(what: &str, name: &str) -> Error {
@@ -398,10 +411,38 @@ pub mod prompt_store {
 }
 
 pub mod memory {
-    use super::{Result, with};
-    use crate::memories::{Hit, Item, Query};
+    use super::{Error, Result, filter, missing, with};
+    use crate::memories::{Bank, BankKind, Document, Hit, Ingested, Item, Query};
+    use serde_json::{Map, Value};
+    use std::ops::Bound;
 
+    pub fn create(name: &str, kind: BankKind, config: &str) -> Result<()> {
+        let bank = Bank { name: name.into(), kind, config: config.into(), items: 0 };
+        let known = with(|s| s.banks.get(name).cloned());
+        match known {
+            Some(known) if known != bank => Err(Error::Conflict(format!("bank `{name}`"))),
+            _ => {
+                with(|s| s.banks.insert(name.into(), bank));
+                Ok(())
+            }
+        }
+    }
+    pub fn banks(after: Option<&str>, limit: u32) -> Result<Vec<Bank>> {
+        let from = after.map_or(Bound::Unbounded, |a| Bound::Excluded(a.to_string()));
+        Ok(with(|s| {
+            let banks = s.banks.range((from, Bound::Unbounded)).take(limit as usize);
+            let count = |name: &String| s.memories.keys().filter(|(bank, _)| bank == name).count() as u64;
+            banks.map(|(name, bank)| Bank { items: count(name), ..bank.clone() }).collect()
+        }))
+    }
+    pub fn drop(bank: &str) -> Result<()> {
+        with(|s| {
+            s.memories.retain(|(b, _), _| b != bank);
+            s.banks.remove(bank).map(|_| ()).ok_or_else(|| missing("bank", bank))
+        })
+    }
     pub fn insert(bank: &str, items: &[Item]) -> Result<Vec<String>> {
+        let _ = create(bank, BankKind::Hybrid, "{}");
         let insert = |item: &Item| {
             let mut item = item.clone();
             with(|s| {
@@ -415,17 +456,143 @@ pub mod memory {
         };
         Ok(items.iter().map(insert).collect())
     }
-    /// Items that contain the query's text, in the order of their ids.
+    /// A document of text becomes one chunk, under its id or its name.
+    pub fn ingest(bank: &str, document: &Document) -> Result<Ingested> {
+        let text = std::str::from_utf8(&document.data).map_err(|e| Error::Invalid(e.to_string()))?;
+        let id = if document.id.is_empty() { document.name.clone() } else { document.id.clone() };
+        let chunk = Item {
+            id: format!("{id}#0"),
+            text: text.into(),
+            metadata: document.metadata.clone(),
+            document: Some(id.clone()),
+            expires_at: None,
+        };
+        insert(bank, &[chunk])?;
+        Ok(Ingested { document: id, chunks: 1, bytes: text.len() as u64 })
+    }
+    pub fn get(bank: &str, ids: &[String]) -> Result<Vec<Item>> {
+        Ok(with(|s| ids.iter().filter_map(|id| s.memories.get(&(bank.into(), id.clone())).cloned()).collect()))
+    }
+    pub fn list(bank: &str, document: Option<&str>, after: Option<&str>, limit: u32) -> Result<Vec<Item>> {
+        Ok(with(|s| {
+            let items = s.memories.iter().filter(|((b, id), _)| b == bank && after.is_none_or(|a| id.as_str() > a));
+            let items = items.map(|(_, item)| item).filter(|i| document.is_none() || i.document.as_deref() == document);
+            items.take(limit as usize).cloned().collect()
+        }))
+    }
+    /// Items that contain the query's text and pass its filter, in the order of their ids.
     pub fn search(bank: &str, query: &Query) -> Result<Vec<Hit>> {
+        let filter = filter(query.filter.as_deref())?;
+        let passes = |item: &Item| {
+            let metadata: Map<String, Value> = serde_json::from_str(&item.metadata).unwrap_or_default();
+            item.text.contains(&query.text) && filter.as_ref().is_none_or(|f| f.matches(&metadata))
+        };
         let hit = |item: &Item| Hit { item: item.clone(), score: 1.0, signals: Vec::new() };
         Ok(with(|s| {
-            let items = s.memories.iter().filter(|((b, _), i)| b == bank && i.text.contains(&query.text));
+            let items = s.memories.iter().filter(|((b, _), i)| b == bank && passes(i));
             items.take(query.limit as usize).map(|(_, item)| hit(item)).collect()
         }))
     }
     pub fn delete(bank: &str, ids: &[String]) -> Result<u32> {
         let gone = |id: &&String| with(|s| s.memories.remove(&(bank.into(), (*id).clone())).is_some());
         Ok(ids.iter().filter(gone).count() as u32)
+    }
+    pub fn forget(bank: &str, document: &str) -> Result<u32> {
+        Ok(with(|s| {
+            let before = s.memories.len();
+            s.memories.retain(|(b, _), item| b != bank || item.document.as_deref() != Some(document));
+            (before - s.memories.len()) as u32
+        }))
+    }
+}
+
+pub mod vectors {
+    use super::{Error, Result, filter, missing, with};
+    use crate::vectors::{Entry, Metric, Neighbour, Query};
+    use serde_json::{Map, Value};
+
+    /// An index that compares with every vector.
+    #[derive(Debug)]
+    pub struct Index(String);
+
+    pub fn open(name: &str, dimensions: u32, metric: Metric) -> Result<Index> {
+        if with(|s| s.buckets_granted.as_ref().is_some_and(|g| !g.contains(name))) {
+            return Err(Error::Denied(format!("buckets: {name}")));
+        }
+        let same = with(|s| {
+            let index = s.indexes.entry(name.into()).or_insert_with(|| (dimensions, metric, Default::default()));
+            index.0 == dimensions && index.1 == metric
+        });
+        if same { Ok(Index(name.into())) } else { Err(Error::Conflict(format!("index `{name}`"))) }
+    }
+    pub fn drop(name: &str) -> Result<()> {
+        with(|s| s.indexes.remove(name)).map(|_| ()).ok_or_else(|| missing("index", name))
+    }
+
+    impl Index {
+        fn with<T>(
+            &self,
+            f: impl FnOnce(u32, Metric, &mut std::collections::BTreeMap<String, Entry>) -> Result<T>,
+        ) -> Result<T> {
+            with(|s| match s.indexes.get_mut(&self.0) {
+                Some((dimensions, metric, entries)) => f(*dimensions, *metric, entries),
+                None => Err(missing("index", &self.0)),
+            })
+        }
+        pub fn upsert(&self, entries: &[Entry]) -> Result<()> {
+            self.with(|dimensions, _, kept| {
+                if entries.len() > 256 {
+                    return Err(Error::TooLarge("256 entries a call".into()));
+                }
+                for entry in entries {
+                    if entry.vector.len() != dimensions as usize || entry.id.is_empty() || entry.id.len() > 200 {
+                        return Err(Error::Invalid(format!("entry `{}`", entry.id)));
+                    }
+                    if entry.attributes.len() > 4096 {
+                        return Err(Error::TooLarge("4096 bytes of attributes".into()));
+                    }
+                    serde_json::from_str::<Map<String, Value>>(&entry.attributes)?;
+                    kept.insert(entry.id.clone(), entry.clone());
+                }
+                Ok(())
+            })
+        }
+        pub fn delete(&self, ids: &[String]) -> Result<u32> {
+            self.with(|_, _, kept| Ok(ids.iter().filter(|id| kept.remove(*id).is_some()).count() as u32))
+        }
+        pub fn search(&self, query: &Query) -> Result<Vec<Neighbour>> {
+            self.with(|dimensions, metric, kept| {
+                if query.vector.len() != dimensions as usize || !(1..=1000).contains(&query.limit) {
+                    return Err(Error::Invalid("query".into()));
+                }
+                let filter = filter(query.filter.as_deref())?;
+                let passes = |entry: &&Entry| {
+                    let attributes: Map<String, Value> = serde_json::from_str(&entry.attributes).unwrap_or_default();
+                    filter.as_ref().is_none_or(|f| f.matches(&attributes))
+                };
+                let neighbour = |entry: &Entry| Neighbour {
+                    id: entry.id.clone(),
+                    score: score(metric, &query.vector, &entry.vector),
+                    attributes: entry.attributes.clone(),
+                };
+                let mut found: Vec<Neighbour> = kept.values().filter(passes).map(neighbour).collect();
+                found.sort_by(|a, b| b.score.total_cmp(&a.score));
+                found.truncate(query.limit as usize);
+                Ok(found)
+            })
+        }
+        pub fn size(&self) -> Result<u64> {
+            self.with(|_, _, kept| Ok(kept.len() as u64))
+        }
+    }
+
+    fn score(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+        match metric {
+            Metric::Cosine => dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f32::MIN_POSITIVE),
+            Metric::Dot => dot(a, b),
+            Metric::Euclidean => -a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f32>().sqrt(),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
 use stockade_state::State;
+use stockade_vectors::Indexes;
 use tokio::net::TcpListener;
 
 pub fn run(flags: &Serve) -> Result<(), Failure> {
@@ -51,11 +52,12 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
 
     let state = open_state(&data).await?;
     let registry = Registry::new(state.clone(), state.blobs());
+    let vectors = Indexes::new(state.clone(), stockade_vectors::Settings::default());
     let engine = Arc::new(Engine::new(models::engine_settings(settings)));
     let components = Arc::new(
         Runtime::new(
             runtime_settings(&data, settings),
-            Seams { inference: engine.clone(), registry: registry.clone() },
+            Seams { inference: engine.clone(), registry: registry.clone(), vectors: Arc::new(vectors) },
             compiler()?,
         )
         .map_err(failed)?,

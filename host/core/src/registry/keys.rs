@@ -13,6 +13,7 @@
 //! t/TENANT/assistant/NAME            the number of its newest version
 //! t/TENANT/assistant-version/NAME/NUMBER   AssistantVersion; the number has ten digits
 //! t/TENANT/doc/PATH/KEY              a document of a collection (see `collections`)
+//! t/TENANT/vector-index/NAME         settings of a vector index; its rows are under t/TENANT/vector/NAME/ (see `vectors`)
 //! t/TENANT/secret/NAME               a component's secret, as given
 //! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
 //! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention

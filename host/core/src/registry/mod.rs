@@ -41,7 +41,7 @@ pub use components::{ComponentSummary, PutVersion, VersionRecord};
 pub use interruptions::{Dialect, Waiting};
 pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};
-pub use tenants::{Quotas, Tenant};
+pub use tenants::{Quotas, Tenant, tenant_row_key, tenant_rows};
 pub use traces::{Span, TraceRecord, new_trace_id};
 pub use usage::{UsageDelta, UsageRow, day};
 pub use values::{MAX_LARGE_BYTES, Versioned};
@@ -83,8 +83,9 @@ impl Registry {
         &self.inner.blobs
     }
 
-    pub(crate) fn store(&self) -> &dyn Store {
-        &*self.inner.store
+    /// The rows behind the records, for parts that keep their own beside them.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
     }
 }
 

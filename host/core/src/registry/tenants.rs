@@ -34,6 +34,16 @@ pub struct Quotas {
     pub models: Option<Vec<String>>,
 }
 
+/// The key of a tenant's own row, for batches that must not outlive the tenant.
+pub fn tenant_row_key(id: &TenantId) -> Vec<u8> {
+    keys::tenant(id)
+}
+
+/// The prefix of all of a tenant's rows, which go with it.
+pub fn tenant_rows(id: &TenantId) -> Vec<u8> {
+    keys::all_of(id)
+}
+
 /// Most model names in [`Quotas::models`].
 const MAX_MODELS: usize = 64;
 

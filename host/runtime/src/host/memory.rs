@@ -1,7 +1,7 @@
 //! `memory`: the tenant's bound memory, called as it is, each bank under the name that the request's scope gives it.
 
 use super::{Answer, denied, pass};
-use crate::bindings::memory::{Hit, Host, HostWithStore, Item, Query};
+use crate::bindings::memory::{Bank, BankKind, Document, Hit, Host, HostWithStore, Ingested, Item, Query};
 use crate::bindings::types::Error;
 use crate::exports;
 use crate::guest::Guest;
@@ -11,9 +11,52 @@ use wasmtime::component::{Accessor, HasSelf};
 impl Host for Guest {}
 
 impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
+    async fn create(a: &Accessor<T, Self>, name: String, kind: BankKind, config: String) -> Answer<()> {
+        match scoped(a, name, true) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_CREATE, (bank, kind, config)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
+    async fn banks(a: &Accessor<T, Self>, after: Option<String>, limit: u32) -> Answer<Vec<Bank>> {
+        // The names of all banks are not for a request that may touch some of them.
+        if a.with(|mut store| store.get().context.call.pins.banks.is_some()) {
+            return Ok(Err(denied("bank", "*")));
+        }
+        pass(a, &Role::Memory, exports::MEMORY_BANKS, (after, limit)).await
+    }
+    async fn drop(a: &Accessor<T, Self>, bank: String) -> Answer<()> {
+        match scoped(a, bank, true) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_DROP, (bank,)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
     async fn insert(a: &Accessor<T, Self>, bank: String, items: Vec<Item>) -> Answer<Vec<String>> {
         match scoped(a, bank, true) {
             Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_INSERT, (bank, items)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
+    async fn ingest(a: &Accessor<T, Self>, bank: String, document: Document) -> Answer<Ingested> {
+        match scoped(a, bank, true) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_INGEST, (bank, document)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
+    async fn get(a: &Accessor<T, Self>, bank: String, ids: Vec<String>) -> Answer<Vec<Item>> {
+        match scoped(a, bank, false) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_GET, (bank, ids)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
+    async fn list(
+        a: &Accessor<T, Self>,
+        bank: String,
+        document: Option<String>,
+        after: Option<String>,
+        limit: u32,
+    ) -> Answer<Vec<Item>> {
+        match scoped(a, bank, false) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_LIST, (bank, document, after, limit)).await,
             Err(e) => Ok(Err(e)),
         }
     }
@@ -26,6 +69,12 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
     async fn delete(a: &Accessor<T, Self>, bank: String, ids: Vec<String>) -> Answer<u32> {
         match scoped(a, bank, true) {
             Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_DELETE, (bank, ids)).await,
+            Err(e) => Ok(Err(e)),
+        }
+    }
+    async fn forget(a: &Accessor<T, Self>, bank: String, document: String) -> Answer<u32> {
+        match scoped(a, bank, true) {
+            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_FORGET, (bank, document)).await,
             Err(e) => Ok(Err(e)),
         }
     }

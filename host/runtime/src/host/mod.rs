@@ -18,6 +18,7 @@ pub(crate) mod state;
 pub(crate) mod system;
 pub(crate) mod telemetry;
 pub(crate) mod tools;
+pub(crate) mod vectors;
 
 use crate::bindings::{self, types};
 use crate::exports::Export;
@@ -40,6 +41,7 @@ pub(crate) const OFFERED: &[&str] = &[
     "stockade:plugin/system",
     "stockade:plugin/inference",
     "stockade:plugin/state",
+    "stockade:plugin/vectors",
     "stockade:plugin/secrets",
     "stockade:plugin/tools",
     "stockade:plugin/shields",
@@ -81,6 +83,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest
     bindings::system::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::inference::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::state::add_to_linker::<_, Own>(l, |g| g)?;
+    bindings::vectors::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::secrets::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::tools::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::shields::add_to_linker::<_, Own>(l, |g| g)?;

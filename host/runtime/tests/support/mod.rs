@@ -15,6 +15,7 @@ use stockade_core::plugin::*;
 use stockade_core::registry::{MemoryStore, Registry};
 use stockade_core::{BoxFuture, ComponentRef, Digest, TenantId};
 use stockade_runtime::{CompilerCommand, Runtime, Seams, Settings};
+use stockade_vectors::Indexes;
 
 /// A runtime and what stands around it.
 pub struct Bench {
@@ -54,7 +55,8 @@ pub fn bench_with(settings: Settings) -> Bench {
 }
 
 pub fn bench_over(settings: Settings, registry: Registry, models: Arc<Scripted>) -> Bench {
-    let seams = Seams { inference: models.clone(), registry: registry.clone() };
+    let vectors = Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default()));
+    let seams = Seams { inference: models.clone(), registry: registry.clone(), vectors };
     let compiler = CompilerCommand { program: env!("CARGO_BIN_EXE_stockade-compile").into(), args: Vec::new() };
     Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, _folder: None }
 }

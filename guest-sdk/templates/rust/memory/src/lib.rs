@@ -14,6 +14,10 @@ fn words(text: &str) -> BTreeSet<String> {
     words.map(str::to_lowercase).collect()
 }
 
+fn note(id: String, text: String, metadata: String) -> Item {
+    Item { id, text, metadata, document: None, expires_at: None }
+}
+
 impl Memory for Plugin {
     fn insert(&self, bank: String, items: Vec<Item>) -> Result<Vec<String>> {
         let bucket = state::open(BUCKET)?;
@@ -29,6 +33,15 @@ impl Memory for Plugin {
         items.into_iter().map(insert).collect()
     }
 
+    fn get(&self, bank: String, ids: Vec<String>) -> Result<Vec<Item>> {
+        let bucket = state::open(BUCKET)?;
+        let get = |id: String| {
+            let kept = bucket.get_json::<(String, String)>(&format!("{bank}/{id}"))?;
+            Ok(kept.map(|((text, metadata), _)| note(id, text, metadata)))
+        };
+        ids.into_iter().map(get).filter_map(Result::transpose).collect()
+    }
+
     fn search(&self, bank: String, query: Query) -> Result<Vec<Hit>> {
         let prefix = format!("{bank}/");
         let wanted = words(&query.text);
@@ -37,7 +50,7 @@ impl Memory for Plugin {
             let (text, metadata): (String, String) = serde_json::from_slice(&entry.value)?;
             let shared = words(&text).intersection(&wanted).count() as f32;
             if shared > 0.0 {
-                let item = Item { id: entry.key[prefix.len()..].into(), text, metadata };
+                let item = note(entry.key[prefix.len()..].into(), text, metadata);
                 hits.push(Hit { item, score: shared, signals: vec![("words".into(), shared)] });
             }
         }
@@ -67,7 +80,7 @@ mod tests {
     use super::*;
 
     fn item(id: &str, text: &str) -> Item {
-        Item { id: id.into(), text: text.into(), metadata: "{}".into() }
+        note(id.into(), text.into(), "{}".into())
     }
 
     #[test]
@@ -76,9 +89,10 @@ mod tests {
         let plugin = testing::plugin::<Plugin>(json!({})).unwrap();
         let items = vec![item("1", "green tea"), item("2", "A green teapot, not tea"), item("3", "coffee")];
         assert_eq!(plugin.insert("notes".into(), items).unwrap(), ["1", "2", "3"]);
-        let query = |text: &str| Query { text: text.into(), limit: 5, filter: None };
+        let query = |text: &str| Query { text: text.into(), limit: 5, filter: None, mode: None, options: None };
         let ids = |hits: Vec<Hit>| hits.into_iter().map(|h| h.item.id).collect::<Vec<_>>();
         assert_eq!(ids(plugin.search("notes".into(), query("green teapot")).unwrap()), ["2", "1"]);
+        assert_eq!(plugin.get("notes".into(), vec!["x".into(), "3".into()]).unwrap()[0].text, "coffee");
         assert_eq!(plugin.delete("notes".into(), vec!["2".into(), "x".into()]).unwrap(), 1);
         assert_eq!(ids(plugin.search("notes".into(), query("teapot")).unwrap()), [""; 0]);
     }

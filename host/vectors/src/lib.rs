@@ -1,0 +1,26 @@
+//! Nearest-neighbour indexes: exact below a size, HNSW above.
+//!
+//! Owns the rows of vectors in the store and the structures in memory that search them. Refuses to own durability, which
+//! is the store's, and embeddings, which are the models'.
+//!
+//! Invariants:
+//! - the rows are the truth: what is in memory is made from them at first use and changed after their commit only
+//! - a graph may lag behind the vectors, an answer may not: what the graph does not hold yet is compared one by one
+//! - a deleted vector is gone from the rows, from memory and from the graph when the delete is answered
+//!
+//! Files in the order to read them: `distance`, `hnsw` (the graph), `contents` (vectors, attributes and graph together),
+//! `rows` (how they are stored), `index` (one index, durable), `indexes` (all of them, within memory bounds).
+
+mod contents;
+mod distance;
+// The SDK's own file: filters mean the same on both sides of the sandbox.
+#[path = "../../../guest-sdk/rust/src/filter.rs"]
+mod filter;
+mod hnsw;
+mod index;
+mod indexes;
+mod rows;
+mod settings;
+
+pub use indexes::Indexes;
+pub use settings::Settings;
