@@ -1,6 +1,7 @@
 //! What all handlers share: the parts behind the seams, and the gateway's own counters.
 
 use crate::admission::Admission;
+use crate::dialect::vector_stores::Ingesting;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -26,6 +27,7 @@ pub struct Parts {
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub admission: Admission,
+    pub ingesting: Ingesting,
     /// Components that come with the host; the default tenant holds them.
     pub shipped: Vec<ComponentName>,
 }

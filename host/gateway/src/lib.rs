@@ -22,6 +22,7 @@ mod host;
 mod inference;
 mod interruption;
 mod layers;
+mod memory;
 mod metrics;
 mod openapi;
 mod reply;
@@ -37,6 +38,7 @@ pub use settings::Settings;
 
 use app::{App, Parts};
 use axum::Router;
+use dialect::vector_stores::Ingesting;
 use futures::future::BoxFuture;
 use std::future::Future;
 use std::io;
@@ -83,6 +85,7 @@ impl Gateway {
             recorder,
             metrics: metrics::Metrics::default(),
             admission,
+            ingesting: Ingesting::default(),
             shipped: parts.shipped,
         });
         Self { router: routes::router(app.clone()), app, recorder: Box::pin(writer) }

@@ -93,6 +93,7 @@ fn operation(route: &Route) -> Value {
     if let Some(body) = route.body {
         let media = match body {
             "Component" => "application/wasm",
+            "FileForm" => "multipart/form-data",
             _ => "application/json",
         };
         out["requestBody"] = json!({

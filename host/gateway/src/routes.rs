@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::safety::{moderations, run_shield, shields};
-use crate::dialect::{agents, conversations, responses, tokenizer};
+use crate::dialect::{agents, conversations, files, responses, tokenizer, vector_stores};
 use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
@@ -103,6 +103,7 @@ fn dialects(t: &mut Table) {
     t.add(get.clone(), "/v1/models/{*id}", "One served model", models::get);
     stateful(t);
     safety(t);
+    documents(t);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
     t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
@@ -156,6 +157,56 @@ fn stateful(t: &mut Table) {
     t.takes("TurnResumption");
     let path = "/v1/agents/{agent}/session/{session}/turn/{turn}/step/{step}";
     t.add(get, path, "A step of a turn", agents::get_step);
+}
+
+/// Files, and vector stores over the tenant's memory.
+fn documents(t: &mut Table) {
+    use vector_stores::{batches, files as in_store, search, vector_io};
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    t.add(get.clone(), "/v1/files", "The tenant's files", files::list);
+    t.add(post.clone(), "/v1/files", "Upload a file", files::upload);
+    t.takes("FileForm");
+    let path = "/v1/files/{id}";
+    t.add(get.clone(), path, "One file", files::get);
+    t.add(delete.clone(), path, "Delete a file with its bytes", files::delete);
+    t.add(get.clone(), "/v1/files/{id}/content", "A file's bytes", files::content);
+
+    let path = "/v1/vector_stores";
+    t.add(get.clone(), path, "The tenant's vector stores", vector_stores::list);
+    t.add(post.clone(), path, "Make a vector store", vector_stores::create);
+    t.takes("NewVectorStore");
+    let path = "/v1/vector_stores/{id}";
+    t.add(get.clone(), path, "One vector store", vector_stores::get);
+    t.add(post.clone(), path, "Change a vector store", vector_stores::update);
+    t.takes("NewVectorStore");
+    t.add(delete.clone(), path, "Delete a vector store", vector_stores::delete);
+    t.add(post.clone(), "/v1/vector_stores/{id}/search", "Find chunks", search::search);
+    t.takes("VectorStoreSearch");
+
+    let path = "/v1/vector_stores/{id}/files";
+    t.add(get.clone(), path, "A store's files", in_store::list);
+    t.add(post.clone(), path, "Put a file into a store", in_store::create);
+    t.takes("FileInStore");
+    let path = "/v1/vector_stores/{id}/files/{file}";
+    t.add(get.clone(), path, "One file of a store", in_store::get);
+    t.add(post.clone(), path, "Change a file's attributes", in_store::update);
+    t.takes("FileInStore");
+    t.add(delete, path, "Take a file out of a store", in_store::delete);
+    t.add(get.clone(), "/v1/vector_stores/{id}/files/{file}/content", "A file's chunks", in_store::content);
+
+    let path = "/v1/vector_stores/{id}/file_batches";
+    t.add(post.clone(), path, "Put many files into a store", batches::create);
+    t.takes("FileInStore");
+    t.add(get.clone(), "/v1/vector_stores/{id}/file_batches/{batch}", "One batch", batches::get);
+    let path = "/v1/vector_stores/{id}/file_batches/{batch}/cancel";
+    t.add(post.clone(), path, "Leave out what is not done yet", batches::cancel);
+    let path = "/v1/vector_stores/{id}/file_batches/{batch}/files";
+    t.add(get, path, "A batch's files", batches::list_files);
+
+    t.add(post.clone(), "/v1/vector-io/insert", "Put chunks into a store", vector_io::insert);
+    t.takes("ChunkInsert");
+    t.add(post, "/v1/vector-io/query", "Find chunks in Llama Stack's shape", vector_io::query);
+    t.takes("ChunkQuery");
 }
 
 /// Shields called by name.

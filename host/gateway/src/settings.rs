@@ -9,6 +9,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Largest component upload in bytes.
     pub max_component_bytes: usize,
+    /// Largest uploaded file in bytes.
+    pub max_file_bytes: usize,
     /// Most JSON values in a body: bounds the memory of a parsed one.
     pub max_json_values: usize,
     /// Deepest nesting of a JSON body; at most 120, which the parser's own stack allows.
@@ -42,6 +44,7 @@ impl Default for Settings {
         Self {
             max_body_bytes: 16 << 20,
             max_component_bytes: 64 << 20,
+            max_file_bytes: 32 << 20,
             max_json_values: 1 << 20,
             max_json_depth: 96,
             max_connections: 4096,

@@ -17,6 +17,7 @@ mod buckets;
 mod casting;
 mod collections;
 mod components;
+mod files;
 mod grants;
 mod interruptions;
 mod keys;
@@ -38,6 +39,7 @@ pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE
 pub use casting::{Party, keep_tools};
 pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
+pub use files::{FileLabel, FileRecord};
 pub use interruptions::{Dialect, Waiting};
 pub use memory::MemoryStore;
 pub use recorder::{Recorder, Recording};

@@ -2,7 +2,9 @@
 
 pub mod agents;
 pub mod conversations;
+pub mod files;
 pub mod openai;
 pub mod responses;
 pub mod safety;
 pub mod tokenizer;
+pub mod vector_stores;
