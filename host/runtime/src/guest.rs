@@ -6,6 +6,7 @@ use crate::bindings::types;
 use crate::engine;
 use crate::meter::Meter;
 use crate::runtime::Inner;
+use crate::threads;
 use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
@@ -108,7 +109,6 @@ impl Guest {
     /// A store with all limits set, before anything of the guest runs.
     pub fn into_store(self, engine: &wasmtime::Engine) -> wasmtime::Result<Store<Self>> {
         let meter = self.meter.clone();
-        let lane = self.host.threads.lane.clone();
         let light_cpu = self.host.settings.light_cpu;
         let max_handles = self.host.settings.max_handles;
         let copied = usize::try_from(meter.limits.output_bytes).unwrap_or(usize::MAX);
@@ -130,9 +130,8 @@ impl Guest {
             if meter.cpu() < light_cpu {
                 return Ok(UpdateDeadline::Yield(1));
             }
-            meter.set_turn(None);
-            let (meter, lane) = (meter.clone(), lane.clone());
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { meter.set_turn(lane.turn().await) })))
+            threads::computes();
+            Ok(UpdateDeadline::Yield(1))
         });
         Ok(store)
     }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use stockade_core::limits::{CallUsage, LimitKind, Limits};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A call has met one of its limits. Travels through wasmtime's error and is found by downcast.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,8 +34,6 @@ pub(crate) struct Meter {
     memory_bytes: AtomicU64,
     peak_memory_bytes: AtomicU64,
     fuel_used: AtomicU64,
-    /// The turn of a guest that computes for long.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Meter {
@@ -55,7 +52,6 @@ impl Meter {
             memory_bytes: AtomicU64::new(0),
             peak_memory_bytes: AtomicU64::new(0),
             fuel_used: AtomicU64::new(0),
-            turn: Mutex::new(None),
         })
     }
 
@@ -182,10 +178,6 @@ impl Meter {
         }
     }
 
-    pub fn set_turn(&self, turn: Option<OwnedSemaphorePermit>) {
-        *self.turn.lock() = turn;
-    }
-
     /// What has been used so far, but for the poll that may be running: for any thread.
     pub fn usage(&self) -> CallUsage {
         self.usage_with(Duration::from_nanos(self.cpu_ns.load(Relaxed)))
@@ -235,8 +227,6 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Counted<'_, F> {
         let meter = &self.meter;
         meter.poll_began_ns.store(0, Relaxed);
         meter.cpu_ns.fetch_add(thread_cpu_ns().saturating_sub(began), Relaxed);
-        // Nobody computes while it waits: the next one may have the turn.
-        meter.set_turn(None);
         match polled {
             Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending => match meter.check_clocks() {

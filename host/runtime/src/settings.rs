@@ -13,9 +13,9 @@ pub struct Settings {
     pub instances: u32,
     /// Instances alive at once of calls that count fuel, which have an engine of their own.
     pub metered_instances: u32,
-    /// Threads that run guests.
+    /// Threads that run short calls.
     pub threads: usize,
-    /// Guests at once that may compute for longer than [`Self::light_cpu`]; the other threads stay free for short calls.
+    /// Threads for guests that compute for longer than [`Self::light_cpu`].
     pub heavy_at_once: usize,
     /// Processor time after which a call counts as heavy. Honest shields and prompt stores stay far below it.
     pub light_cpu: Duration,
