@@ -514,6 +514,28 @@ impl CallError {
     }
 }
 
+/// How a component's values make a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MetricKind {
+    /// Added up.
+    Count,
+    /// Values of a distribution.
+    Observe,
+}
+
+/// One series that a component keeps about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComponentMetric {
+    /// `NAME@VERSION`.
+    pub component: String,
+    pub kind: MetricKind,
+    pub name: String,
+    /// Sum of all values.
+    pub sum: f64,
+    /// How many values.
+    pub values: u64,
+}
+
 /// Loads and calls components. Futures may be dropped at any time: the instance is dropped with them.
 pub trait Plugins: Send + Sync + 'static {
     /// The whole way of an upload: static gate, compilation in a process of its own, trial instantiation.
@@ -539,6 +561,11 @@ pub trait Plugins: Send + Sync + 'static {
 
     /// Calls an exported function by name (`check`, or `INTERFACE#FUNCTION`) with JSON arguments in order.
     fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>>;
+
+    /// What components have measured about themselves, a bounded number of series.
+    fn metrics(&self) -> Vec<ComponentMetric> {
+        Vec::new()
+    }
 }
 
 /// Which way the text goes that a shield judges.

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use stockade_core::event::Usage;
+use stockade_core::plugin::{ComponentMetric, MetricKind};
 
 const MAX_SERIES: usize = 2000;
 /// Upper bounds of the duration buckets in seconds.
@@ -78,6 +79,7 @@ impl Metrics {
         for ((component, outcome), n) in self.calls.lock().iter() {
             writeln!(out, "stockade_component_calls_total{{component=\"{component}\",outcome=\"{outcome}\"}} {n}")?;
         }
+        self.write_components(out, &app.plugins.metrics())?;
         counter(out, "stockade_tokens_total", "Tokens of all requests")?;
         for (kind, n) in [("prompt", &self.prompt_tokens), ("completion", &self.completion_tokens)] {
             let n = n.load(Ordering::Relaxed);
@@ -86,6 +88,22 @@ impl Metrics {
         counter(out, "stockade_traces_dropped_total", "Traces that the store could not take")?;
         writeln!(out, "stockade_traces_dropped_total {}", app.recorder.dropped())?;
         self.write_durations(out)
+    }
+
+    /// What components count and observe; their names hold no character that needs quoting.
+    fn write_components(&self, out: &mut String, series: &[ComponentMetric]) -> std::fmt::Result {
+        let of = |kind: MetricKind| series.iter().filter(move |s| s.kind == kind);
+        counter(out, "stockade_component_counts_total", "Counters that components keep")?;
+        for ComponentMetric { component, name, sum, .. } in of(MetricKind::Count) {
+            writeln!(out, "stockade_component_counts_total{{component=\"{component}\",name=\"{name}\"}} {sum}")?;
+        }
+        let summary = "stockade_component_values";
+        writeln!(out, "# HELP {summary} Distributions that components keep\n# TYPE {summary} summary")?;
+        for ComponentMetric { component, name, sum, values, .. } in of(MetricKind::Observe) {
+            writeln!(out, "{summary}_sum{{component=\"{component}\",name=\"{name}\"}} {sum}")?;
+            writeln!(out, "{summary}_count{{component=\"{component}\",name=\"{name}\"}} {values}")?;
+        }
+        Ok(())
     }
 
     fn write_durations(&self, out: &mut String) -> std::fmt::Result {

@@ -31,6 +31,5 @@ mod turn;
 mod value;
 
 pub use compile::CompilerCommand;
-pub use metrics::ComponentMetric;
 pub use runtime::{Runtime, Seams, StartError};
 pub use settings::{CompileSettings, Settings};

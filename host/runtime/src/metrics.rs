@@ -5,6 +5,7 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use stockade_core::ComponentRef;
+use stockade_core::plugin::{ComponentMetric, MetricKind};
 
 /// Most series over all components.
 const MAX_SERIES: usize = 2_000;
@@ -17,25 +18,10 @@ pub(crate) struct Metrics {
 }
 
 /// Component, kind and name of a series.
-type Key = (String, &'static str, String);
-
-/// One series of a component.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ComponentMetric {
-    /// `NAME@VERSION`.
-    pub component: String,
-    /// `count` or `observe`.
-    pub kind: &'static str,
-    pub name: String,
-    /// Sum of all values.
-    pub sum: f64,
-    /// How many values.
-    pub values: u64,
-}
+type Key = (String, MetricKind, String);
 
 impl Metrics {
-    pub fn record(&self, component: &ComponentRef, kind: &str, name: &str, value: f64) {
-        let kind = if kind == "count" { "count" } else { "observe" };
+    pub fn record(&self, component: &ComponentRef, kind: MetricKind, name: &str, value: f64) {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(plain) {
             return;
@@ -55,7 +41,7 @@ impl Metrics {
         let series = self.series.lock();
         let rows = series.iter().map(|((component, kind, name), (sum, values))| ComponentMetric {
             component: component.clone(),
-            kind,
+            kind: *kind,
             name: name.clone(),
             sum: *sum,
             values: *values,

@@ -8,7 +8,7 @@ use crate::guest::Context;
 use crate::invoke;
 use crate::judge;
 use crate::loaded::{Machine, private_folder};
-use crate::metrics::{ComponentMetric, Metrics};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::threads::Threads;
 use crate::turn;
@@ -18,7 +18,8 @@ use std::sync::{Arc, OnceLock};
 use stockade_core::chat::Message;
 use stockade_core::infer::Inference;
 use stockade_core::plugin::{
-    AdmitError, Admitted, Call, CallError, Direction, Invocation, Plugins, ShieldStream, Turn, TurnStream, Verdict,
+    AdmitError, Admitted, Call, CallError, ComponentMetric, Direction, Invocation, Plugins, ShieldStream, Turn,
+    TurnStream, Verdict,
 };
 use stockade_core::registry::Registry;
 use stockade_core::vectors::Vectors;
@@ -93,11 +94,6 @@ impl Runtime {
             }),
         })
     }
-
-    /// What components have measured about themselves.
-    pub fn metrics(&self) -> Vec<ComponentMetric> {
-        self.inner.metrics.snapshot()
-    }
 }
 
 impl Inner {
@@ -157,6 +153,10 @@ impl Plugins for Runtime {
 
     fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
         Box::pin(judge::open(&self.inner, Context::new(call)))
+    }
+
+    fn metrics(&self) -> Vec<ComponentMetric> {
+        self.inner.metrics.snapshot()
     }
 
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream {

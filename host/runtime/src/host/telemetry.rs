@@ -3,6 +3,7 @@
 use crate::bindings::telemetry::{Host, HostSpan, Level};
 use crate::guest::{Guest, MAX_LOG_LINE_BYTES};
 use std::time::Instant;
+use stockade_core::plugin::MetricKind;
 use wasmtime::component::Resource;
 
 /// Most attributes of a span.
@@ -34,16 +35,16 @@ impl Host for Guest {
     }
 
     fn count(&mut self, name: String, delta: f64) -> wasmtime::Result<()> {
-        self.measure("count", &name, delta, delta.is_finite() && delta >= 0.0)
+        self.measure(MetricKind::Count, &name, delta, delta.is_finite() && delta >= 0.0)
     }
 
     fn observe(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
-        self.measure("observe", &name, value, value.is_finite())
+        self.measure(MetricKind::Observe, &name, value, value.is_finite())
     }
 }
 
 impl Guest {
-    fn measure(&mut self, kind: &str, name: &str, value: f64, valid: bool) -> wasmtime::Result<()> {
+    fn measure(&mut self, kind: MetricKind, name: &str, value: f64, valid: bool) -> wasmtime::Result<()> {
         self.meter.host_call()?;
         let component = &self.context.call.target.component;
         if valid {
