@@ -79,7 +79,7 @@ fn initialize(params: &Value) -> Value {
 
 async fn list(run: &Run) -> Answer {
     let mut tools = Vec::new();
-    for (name, pinned) in run.pins.tools() {
+    for (name, pinned) in run.pins().tools() {
         match run.app.plugins.tools(run.call(pinned)).await {
             Ok(specs) => tools.extend(specs.into_iter().map(|spec| {
                 json!({"name": spec.name, "description": spec.description, "inputSchema": object(spec.parameters)})

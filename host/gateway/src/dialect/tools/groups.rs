@@ -119,7 +119,7 @@ async fn grant(
 }
 
 /// `mcp::deep wiki` as `mcp-deep-wiki`.
-fn bound_name(id: &str) -> Result<String, ApiError> {
+pub(super) fn bound_name(id: &str) -> Result<String, ApiError> {
     let mut name = String::new();
     for c in id.chars().map(|c| c.to_ascii_lowercase()) {
         if c.is_ascii_lowercase() || c.is_ascii_digit() {
@@ -145,6 +145,10 @@ mod tests {
         for (id, name) in [("mcp::deepwiki", "mcp-deepwiki"), ("My Tools_2!", "my-tools-2"), ("weather", "weather")] {
             assert_eq!(bound_name(id).unwrap(), name);
         }
+        let bound = |id: &str| super::super::bound_to(id).unwrap();
+        assert_eq!(bound("builtin::rag/knowledge_search"), "knowledge-search");
+        assert_eq!(bound("builtin::code_interpreter"), "code-interpreter-python");
+        assert_eq!((bound("mcp::wiki"), bound("a/b"), bound("c")), ("mcp-wiki".into(), "b".into(), "c".into()));
         for bad in ["", "::", "é", &"x".repeat(31)] {
             assert!(bound_name(bad).is_err(), "{bad}");
         }

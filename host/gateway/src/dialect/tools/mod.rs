@@ -74,7 +74,7 @@ fn with_headers(pinned: Arc<Pinned>, headers: &Value) -> Arc<Pinned> {
 /// Stack's are taken: underscores for hyphens, its built-in tools, and a tool of a set by its own name where that is the
 /// only one.
 async fn resolve(run: &Run, name: &str) -> Result<(Arc<Pinned>, Option<String>), ApiError> {
-    let pins = &run.pins;
+    let pins = run.pins();
     let builtin =
         BUILTIN.iter().find(|(.., tools)| tools.contains(&name)).map(|(_, component, _)| component.to_string());
     let hyphens = match name.split_once(TOOLSET_SEPARATOR) {
@@ -109,6 +109,18 @@ fn mcp_headers(authorization: Option<&str>, provider_data: Option<&str>, url: Op
     let headers = data.as_ref().and_then(|d| d["mcp_headers"].get(url?)).cloned().unwrap_or_default();
     let texts = headers.as_object().is_some_and(|h| h.values().all(Value::is_string));
     if texts { headers } else { Value::Null }
+}
+
+/// The name that a tool group is bound under: `builtin::rag/knowledge_search`, `mcp::wiki`, `GROUP/NAME` or `NAME`.
+pub fn bound_to(id: &str) -> Result<String, ApiError> {
+    let group = id.split('/').next().unwrap_or_default();
+    if let Some((_, component, _)) = BUILTIN.iter().find(|(builtin, ..)| *builtin == group) {
+        return Ok(component.to_string());
+    }
+    if group.contains("::") {
+        return groups::bound_name(group);
+    }
+    Ok(id.rsplit('/').next().unwrap_or_default().into())
 }
 
 fn role_of(bound: &str) -> Result<Role, ApiError> {

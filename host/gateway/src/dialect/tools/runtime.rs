@@ -44,12 +44,12 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     inference::run(&app, &caller, info, "GET /v1/tool-runtime/list-tools", async |run| {
         let groups = match (&wanted.toolgroup_id, wanted.endpoint()) {
-            (Some(id), _) => vec![Group::find(&run.pins, id)?],
+            (Some(id), _) => vec![Group::find(run.pins(), id)?],
             (None, Some(url)) => {
-                let registered = Group::all(&run.pins).into_iter().find(|g| g.pinned.config["url"] == *url);
+                let registered = Group::all(run.pins()).into_iter().find(|g| g.pinned.config["url"] == *url);
                 vec![registered.ok_or_else(|| ApiError::not_found("tool group at", &shortened(&url)))?]
             }
-            (None, None) => Group::all(&run.pins),
+            (None, None) => Group::all(run.pins()),
         };
         let one = wanted.toolgroup_id.is_some() || wanted.endpoint().is_some();
         let mut data = Vec::new();
@@ -77,7 +77,7 @@ pub async fn get(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     inference::run(&app, &caller, info, "GET /v1/tools/{name}", async |run| {
-        for group in Group::all(&run.pins) {
+        for group in Group::all(run.pins()) {
             let tools = group.tools(&run).await.unwrap_or_default();
             if let Some(tool) = tools.iter().find(|t| t.name == name) {
                 run.ended(Status::Ok);
@@ -136,7 +136,7 @@ fn provider_data(headers: &HeaderMap) -> Option<&str> {
 
 /// Runs a tool by the name that models are told.
 pub async fn call(run: &Run, name: &str, arguments: Value) -> Result<stockade_core::chat::ToolOutput, CallError> {
-    let found = run.pins.tool(name).map(|(pinned, tool)| (pinned.clone(), tool));
+    let found = run.pins().tool(name).map(|(pinned, tool)| (pinned.clone(), tool));
     let unknown = || CallError::NoFunction { component: MCP.into(), function: shortened(name) };
     let (pinned, tool) = found.ok_or_else(unknown)?;
     run.app.plugins.call_tool(run.call(&pinned), tool, arguments).await
