@@ -45,5 +45,5 @@ class Tool(exports.Tool):
         # The interpreter's own state was fixed when the component was built.
         seed = int.from_bytes(system.random(32), "big")
         most = json.loads(config.get()).get("max_output", 20_000)
-        result = interpreter.run(code, files, seed, most)
+        result = interpreter.run(code, files, seed, system.now, most)
         return ToolOutput(content=json.dumps(result, ensure_ascii=False), is_error="error" in result)

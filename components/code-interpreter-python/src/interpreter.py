@@ -4,10 +4,12 @@ import ast
 import base64
 import builtins
 import io
+import linecache
 import random
 import sys
 import traceback
 
+import clock
 import library  # noqa: F401  what code may import has to be loaded when the component is built
 import memory_files
 
@@ -30,15 +32,17 @@ def encoded(content: bytes) -> str:
     return "base64:" + base64.b64encode(content).decode()
 
 
-def run(code: str, files: dict[str, bytes], seed: int, most: int) -> dict:
+def run(code: str, files: dict[str, bytes], seed: int, now, most: int) -> dict:
     """`{stdout, stderr, value?, error?, files?}`; files are those that the code wrote or changed."""
     random.seed(seed)
+    clock.install(now)
     folder = memory_files.Folder(files)
     folder.install()
     out, err = io.StringIO(), io.StringIO()
     real = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err
     result = {}
+    linecache.cache["code.py"] = len(code), None, code.splitlines(keepends=True), "code.py"
     try:
         value = evaluate(code)
         if value is not None:
@@ -47,7 +51,8 @@ def run(code: str, files: dict[str, bytes], seed: int, most: int) -> dict:
         if leave.code not in (None, 0):
             result["error"] = f"SystemExit: {leave.code}"
     except BaseException as error:  # whatever it is, the model reads it
-        result["error"] = cut(explained(error), most)
+        # What went wrong stands at the end.
+        result["error"] = explained(error)[-most:]
     finally:
         sys.stdout, sys.stderr = real
     written = folder.changed()
@@ -70,7 +75,7 @@ def evaluate(code: str):
 def explained(error: BaseException) -> str:
     """The traceback without this module's own frames."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == "code.py"]
-    lines = [f"  line {f.lineno}, in {f.name}\n" for f in frames[-10:]]
+    lines = [f"  line {f.lineno}, in {f.name}: {f.line}\n" for f in frames[-10:]]
     return "".join(lines) + "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -3,11 +3,22 @@
 import builtins
 import errno
 import io
+import linecache
 import os
 import posixpath
+import sys
 
 MAX_FILES = 1000
 MAX_BYTES = 16 << 20
+
+# What `os` asks an operating system for and the files in memory do not answer.
+ABSENT = """access chdir chmod chown dup dup2 execv execve fdopen fork fstat fsync ftruncate getcwdb getpid kill link lseek
+mkfifo open pipe popen posix_spawn pread pwrite read readlink readv rename renames replace rmdir scandir spawnv statvfs
+symlink system truncate utime walk write writev""".split()
+
+
+def absent(*_, **__):
+    raise OSError(errno.ENOSYS, "not available in the sandbox")
 
 
 class Folder:
@@ -47,8 +58,17 @@ class Folder:
         return io.TextIOWrapper(raw, encoding or "utf-8", errors, newline, write_through=True)
 
     def install(self):
-        """Takes the place of the file system, which this component does not have."""
+        """Takes the place of the file system: the component has none, and a call that asked for one would end it."""
+        for name in ABSENT:
+            if hasattr(os, name):
+                setattr(os, name, absent)
+        io.FileIO = io.open_code = absent
+        # Modules come with the component, or not at all; source lines of the library are not there to be shown.
+        sys.meta_path[:] = [finder for finder in sys.meta_path if "PathFinder" not in str(finder)]
+        linecache.updatecache = lambda *_: []
+        linecache.checkcache = lambda *_: None
         builtins.open = io.open = self.open
+        os.stat = os.lstat = self.stat
         os.listdir = lambda path=".": sorted({n[len(p):].split("/")[0] for p in [self.inside(path)] for n in self.files if n.startswith(p)})
         os.remove = os.unlink = self.remove
         os.mkdir = os.makedirs = lambda *_, **__: None
@@ -57,6 +77,13 @@ class Folder:
         os.path.isfile = lambda path: self.path(path) in self.files
         os.path.isdir = self.is_folder
         os.path.getsize = lambda path: len(self.files[self.path(path)])
+
+    def stat(self, path, *_, **__):
+        name = self.path(path)
+        if name not in self.files and not self.is_folder(path):
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+        mode = 0o100644 if name in self.files else 0o040755
+        return os.stat_result((mode, 0, 0, 1, 0, 0, len(self.files.get(name, b"")), 0, 0, 0))
 
     def inside(self, path) -> str:
         name = self.path(path)
