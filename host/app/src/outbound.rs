@@ -119,9 +119,16 @@ impl Resolver for Checked {
 }
 
 /// Every address of a name is outside of the grant.
-#[derive(Debug, thiserror::Error)]
-#[error("no address that is granted")]
+#[derive(Debug)]
 struct NotGranted;
+
+impl fmt::Display for NotGranted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no address that is granted")
+    }
+}
+
+impl std::error::Error for NotGranted {}
 
 fn failure(error: ureq::Error, request: &HttpRequest) -> HttpError {
     let host = &request.target.host;
