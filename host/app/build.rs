@@ -13,7 +13,7 @@ fn main() {
 
     let components = root.join("target/components");
     println!("cargo::rerun-if-changed={}", components.display());
-    let mut shipped = Vec::new();
+    let (mut shipped, mut missing) = (Vec::new(), Vec::new());
     for folder in folders(&root.join("components")) {
         if !folder.join("component.toml").is_file() {
             continue;
@@ -25,9 +25,11 @@ fn main() {
             shipped.push((name, wasm));
         } else {
             println!("cargo::warning=component {name} is not built: run `cargo xtask components`");
+            missing.push(name);
         }
     }
     table(&mut source, "SHIPPED", &shipped);
+    let _ = writeln!(source, "pub static MISSING: &[&str] = &{missing:?};");
 
     let mut sdk = Vec::new();
     for part in ["guest-sdk", "wit"] {

@@ -64,6 +64,8 @@ impl Server {
             .args(&options.args)
             .env("STOCKADE_ADMIN_KEY", ADMIN_KEY)
             .env("XDG_CONFIG_HOME", data.join("config"))
+            // One folder for all: each component compiles once, and not once a test.
+            .env("STOCKADE_COMPONENTS__ARTIFACTS", root().join("target/test-artifacts"))
             .envs(options.env.iter().map(|(k, v)| (k, v)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -277,6 +279,20 @@ impl Client {
             self.put(&format!("/stockade/v1/components/{name}/grants"), grants)?.expect(200)?;
         }
         Ok(answer.body)
+    }
+
+    /// Waits until a shipped component is in and answers with its version: those that are not bound at the first start
+    /// come after it.
+    pub fn shipped(&self, name: &str) -> Result<String> {
+        let started = Instant::now();
+        loop {
+            let found = self.get(&format!("/stockade/v1/components/{name}"))?;
+            if found.status == 200 {
+                return Ok(found.body["latest"].as_str().context("a component has a latest version")?.into());
+            }
+            ensure!(started.elapsed() < START, "{name} is not in after {START:?}: {}", found.body);
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Binds a role to these entries.

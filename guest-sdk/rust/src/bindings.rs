@@ -104,3 +104,9 @@ export_world!(
     "__export_tool",
     "stockade_guest::bindings::tool"
 );
+export_world!(
+    toolset,
+    "package sdk:toolset; world toolset { export stockade:plugin/toolset@0.1.0; }",
+    "__export_toolset",
+    "stockade_guest::bindings::toolset"
+);

@@ -16,6 +16,43 @@ pub mod secrets {
     pub use crate::sys::secrets::get;
 }
 
+/// Requests to the network. Grant: `http`.
+pub mod http {
+    use crate::Result;
+    pub use crate::bindings::host::stockade::plugin::http::{Request, Response};
+    pub use crate::sys::http::send;
+
+    impl Request {
+        /// A request without a body.
+        pub fn get(url: impl Into<String>) -> Self {
+            Self { method: "GET".into(), url: url.into(), headers: Vec::new(), body: Vec::new(), timeout_ms: None }
+        }
+        /// A request with a JSON body.
+        pub fn post_json(url: impl Into<String>, body: &serde_json::Value) -> Self {
+            let request = Self { method: "POST".into(), body: body.to_string().into_bytes(), ..Self::get(url) };
+            request.header("content-type", "application/json")
+        }
+        pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+            self.headers.push((name.into(), value.into()));
+            self
+        }
+        pub fn send(&self) -> Result<Response> {
+            send(self)
+        }
+    }
+
+    impl Response {
+        /// The first header of this name, which is in lower case.
+        pub fn header(&self, name: &str) -> Option<&str> {
+            self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        }
+        /// Whether the status says that it went well.
+        pub fn is_success(&self) -> bool {
+            (200..300).contains(&self.status)
+        }
+    }
+}
+
 /// Models that the host serves. Grant: `models`.
 pub mod inference {
     use crate::Result;

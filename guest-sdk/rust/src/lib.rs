@@ -33,9 +33,10 @@
 //! Two groups of modules:
 //!
 //! - **what a plugin is**: [`shield`], [`orchestrator`], [`prompt_store`], [`memory`], [`evaluator`],
-//!   [`reward_scorer`], [`generator`], [`tool`]: a trait each and the values that go through it;
+//!   [`reward_scorer`], [`generator`], [`tool`], [`toolset`]: a trait each and the values that go through it;
 //! - **what a plugin may call**: [`inference`], [`output`], [`state`], [`vectors`], [`tools`], [`shields`],
-//!   [`prompts`], [`memories`], [`secrets`], [`system`], [`datasets`], [`jobs`], and the log macros [`info!`], [`warn!`] and so on.
+//!   [`prompts`], [`memories`], [`secrets`], [`http`], [`system`], [`datasets`], [`jobs`], and the log macros [`info!`],
+//!   [`warn!`] and so on.
 //!   All but logs, spans, metrics, configuration, time and randomness need a grant; a call without one answers
 //!   [`Error::Denied`] or [`Error::NotFound`].
 //!
@@ -65,9 +66,10 @@ pub(crate) use bindings::host::stockade::plugin as sys;
 
 pub use bindings::host::stockade::plugin::types;
 pub use calls::{
-    datasets, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools, vectors,
+    datasets, http, inference, jobs, memories, output, prompts, secrets, shields, state, system, telemetry, tools,
+    vectors,
 };
-pub use kinds::{evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool};
+pub use kinds::{evaluator, generator, memory, orchestrator, prompt_store, reward_scorer, shield, tool, toolset};
 pub use types::Error;
 
 /// The result of everything here.
@@ -85,6 +87,7 @@ pub mod prelude {
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testing;
     pub use crate::tool::Tool;
+    pub use crate::toolset::Toolset;
     pub use crate::types::{
         Completion, Constraint, Direction, Event, FinishReason, Message, Part, Role, Sampling, Step, StepKind,
         StepStatus, ToolCall, ToolChoice, ToolOutput, ToolResult, ToolSpec, Usage, Verdict, Violation,
@@ -101,7 +104,7 @@ pub mod __private {
 }
 
 /// Exports a plugin: `export!(MyShield as shield);`, once a crate. Kinds: `shield`, `orchestrator`, `prompt_store`,
-/// `memory`, `evaluator`, `reward_scorer`, `generator`, `tool`.
+/// `memory`, `evaluator`, `reward_scorer`, `generator`, `tool`, `toolset`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty as shield) => {
@@ -127,6 +130,9 @@ macro_rules! export {
     };
     ($plugin:ty as tool) => {
         $crate::__export_kind!($plugin, tool, Tool, __export_tool);
+    };
+    ($plugin:ty as toolset) => {
+        $crate::__export_kind!($plugin, toolset, Toolset, __export_toolset);
     };
 }
 

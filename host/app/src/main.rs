@@ -10,6 +10,7 @@ mod embedded;
 mod failure;
 mod folders;
 mod manifest;
+mod outbound;
 mod output;
 mod progress;
 mod sandbox;

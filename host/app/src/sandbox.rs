@@ -9,6 +9,7 @@ use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
+use stockade_core::http::NoNetwork;
 use stockade_core::id::{ComponentName, ComponentRef, RequestId, TenantId, Version};
 use stockade_core::infer::{
     ChatPrompt, ClassifyRequest, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError, Inference, Load,
@@ -39,6 +40,7 @@ impl Sandbox {
             inference: Arc::new(NoModels),
             registry: registry.clone(),
             vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
+            http: Arc::new(NoNetwork),
         };
         let plugins = Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)?;
         let tenant = TenantId::default_tenant();
@@ -74,7 +76,7 @@ fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>
         Some(PluginKind::Evaluator) => Role::Evaluator(name),
         Some(PluginKind::RewardScorer) => Role::Reward(name),
         Some(PluginKind::Generator) => Role::Generator(name),
-        Some(PluginKind::Tool) => Role::Tool(name),
+        Some(PluginKind::Tool | PluginKind::Toolset) => Role::Tool(name),
         Some(PluginKind::Shield) | None => Role::ShieldOutput,
     };
     Pinned {

@@ -104,6 +104,8 @@ settings! {
         cpu_ms: u64 = 5_000, "milliseconds";
         /// Memory of a call where its grant says nothing else.
         memory_bytes: u64 = 64 << 20, "bytes";
+        /// Folder of compiled components; several servers of one user may share it.
+        artifacts: String = String::new(), "folder, empty: in the data folder";
         /// Push and bind the shipped components for the default tenant at its first start.
         bind_shipped: bool = true, "";
     }

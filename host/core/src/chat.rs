@@ -79,6 +79,16 @@ pub struct ToolResult {
     pub is_error: bool,
 }
 
+/// What a tool answers to its caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolOutput {
+    /// For the model.
+    pub content: String,
+    /// The tool could not do it and `content` says why, for the model to read.
+    #[serde(default)]
+    pub is_error: bool,
+}
+
 /// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolSpec {

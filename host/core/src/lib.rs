@@ -5,12 +5,13 @@
 //!
 //! - words: [`id`], [`chat`], [`event`], [`limits`], [`error`]
 //! - seams: [`infer::Inference`] (models), [`plugin::Plugins`] (components), [`store::Store`] and
-//!   [`store::Blobs`] (durable state), [`vectors::Vectors`] (nearest neighbours)
+//!   [`store::Blobs`] (durable state), [`vectors::Vectors`] (nearest neighbours), [`http::Http`] (the network)
 //! - records kept in the store, and the typed access to them: [`registry`]
 
 pub mod chat;
 pub mod error;
 pub mod event;
+pub mod http;
 pub mod id;
 pub mod infer;
 pub mod limits;

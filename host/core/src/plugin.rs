@@ -3,7 +3,7 @@
 //! Invariant: a call runs in a fresh instance of exactly the version that its [`Call`] pins; nothing of it outlives
 //! the call, and its failure is the failure of this call alone.
 
-use crate::chat::{Message, ToolChoice, ToolSpec};
+use crate::chat::{Message, ToolChoice, ToolOutput, ToolSpec};
 use crate::error::{BoxFuture, Fault};
 use crate::event::Event;
 use crate::id::{ComponentName, ComponentRef, Digest, RequestId, TenantId, Version};
@@ -47,20 +47,22 @@ pub enum PluginKind {
     RewardScorer,
     Generator,
     Tool,
+    /// Several tools in one component.
+    Toolset,
 }
 
 impl Role {
-    /// The kind of plugin that can fill this role.
-    pub fn kind(&self) -> PluginKind {
+    /// Whether a plugin of this kind can fill the role.
+    pub fn takes(&self, kind: PluginKind) -> bool {
         match self {
-            Self::ShieldInput | Self::ShieldOutput | Self::Shield(_) => PluginKind::Shield,
-            Self::Orchestrator => PluginKind::Orchestrator,
-            Self::PromptStore => PluginKind::PromptStore,
-            Self::Memory => PluginKind::Memory,
-            Self::Evaluator(_) => PluginKind::Evaluator,
-            Self::Reward(_) => PluginKind::RewardScorer,
-            Self::Generator(_) => PluginKind::Generator,
-            Self::Tool(_) => PluginKind::Tool,
+            Self::ShieldInput | Self::ShieldOutput | Self::Shield(_) => kind == PluginKind::Shield,
+            Self::Orchestrator => kind == PluginKind::Orchestrator,
+            Self::PromptStore => kind == PluginKind::PromptStore,
+            Self::Memory => kind == PluginKind::Memory,
+            Self::Evaluator(_) => kind == PluginKind::Evaluator,
+            Self::Reward(_) => kind == PluginKind::RewardScorer,
+            Self::Generator(_) => kind == PluginKind::Generator,
+            Self::Tool(_) => matches!(kind, PluginKind::Tool | PluginKind::Toolset),
         }
     }
 
@@ -140,7 +142,7 @@ pub struct Grants {
     pub models: Vec<String>,
     /// State bucket names.
     pub buckets: Vec<String>,
-    /// Outbound hosts.
+    /// Outbound hosts; see [`crate::http::Target::reach`].
     pub http: Vec<String>,
     /// Directories of the host, by path.
     pub directories: Vec<DirectoryGrant>,
@@ -253,7 +255,21 @@ impl Pins {
             _ => None,
         })
     }
+    /// The bound component that offers the tool of this name, and the tool's own name where it is one of a set.
+    pub fn tool(&self, name: &str) -> Option<(&Arc<Pinned>, Option<String>)> {
+        let bound = |name: &str| self.one(&Role::Tool(ComponentName::new(name).ok()?));
+        if let Some(pinned) = bound(name) {
+            return Some((pinned, None));
+        }
+        name.match_indices(TOOLSET_SEPARATOR).find_map(|(at, separator)| {
+            let (set, tool) = (&name[..at], &name[at + separator.len()..]);
+            Some((bound(set)?, Some(tool.into())))
+        })
+    }
 }
+
+/// Stands between the bound name of a set of tools and the name of one of them.
+pub const TOOLSET_SEPARATOR: &str = "__";
 
 /// Everything that belongs to one call into a component.
 #[derive(Debug, Clone)]
@@ -558,6 +574,17 @@ pub trait Plugins: Send + Sync + 'static {
 
     /// Starts an orchestrator.
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream;
+
+    /// What a bound tool is, or what the tools of a bound set are, under their bound names.
+    fn tools(&self, call: Call) -> BoxFuture<'_, Result<Vec<ToolSpec>, CallError>>;
+
+    /// Calls a bound tool; `tool` names one of a set.
+    fn call_tool(
+        &self,
+        call: Call,
+        tool: Option<String>,
+        arguments: Value,
+    ) -> BoxFuture<'_, Result<ToolOutput, CallError>>;
 
     /// Calls an exported function by name (`check`, or `INTERFACE#FUNCTION`) with JSON arguments in order.
     fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>>;

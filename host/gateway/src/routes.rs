@@ -3,7 +3,8 @@
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::safety::{moderations, run_shield, shields};
-use crate::dialect::{agents, conversations, files, responses, tokenizer, vector_stores};
+use crate::dialect::tools::{groups, runtime};
+use crate::dialect::{agents, conversations, files, mcp, responses, tokenizer, vector_stores};
 use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
@@ -104,6 +105,7 @@ fn dialects(t: &mut Table) {
     stateful(t);
     safety(t);
     documents(t);
+    tools(t);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
     t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
@@ -221,6 +223,22 @@ fn safety(t: &mut Table) {
     t.takes("NewShield");
     t.add(get, "/v1/shields/{name}", "One shield", shields::get);
     t.add(delete, "/v1/shields/{name}", "Unbind a shield's name", shields::unregister);
+}
+
+fn tools(t: &mut Table) {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    t.add(get.clone(), "/v1/tool-runtime/list-tools", "Tools, of a group or all", runtime::list);
+    t.add(post.clone(), "/v1/tool-runtime/invoke", "Call a tool", runtime::invoke);
+    t.takes("ToolInvocation");
+    t.add(get.clone(), "/v1/tools", "Tools, of a group or all", runtime::list);
+    t.add(get.clone(), "/v1/tools/{name}", "One tool", runtime::get);
+    t.add(get.clone(), "/v1/toolgroups", "Tool groups", groups::list);
+    t.add(post.clone(), "/v1/toolgroups", "Bind a component as a tool group", groups::register);
+    t.takes("ToolGroup");
+    t.add(get, "/v1/toolgroups/{*id}", "One tool group", groups::get);
+    t.add(delete, "/v1/toolgroups/{*id}", "Unbind a tool group", groups::delete);
+    t.add(post, "/mcp", "The tools as an MCP server", mcp::serve);
+    t.takes("Any");
 }
 
 fn host(t: &mut Table) {

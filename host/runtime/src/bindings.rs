@@ -16,6 +16,7 @@ wasmtime::component::bindgen!({
             import stockade:plugin/state@0.1.0;
             import stockade:plugin/vectors@0.1.0;
             import stockade:plugin/secrets@0.1.0;
+            import stockade:plugin/http@0.1.0;
             import stockade:plugin/tools@0.1.0;
             import stockade:plugin/shields@0.1.0;
             import stockade:plugin/datasets@0.1.0;
@@ -30,6 +31,7 @@ wasmtime::component::bindgen!({
             import stockade:plugin/reward-scorer@0.1.0;
             import stockade:plugin/generator@0.1.0;
             import stockade:plugin/tool@0.1.0;
+            import stockade:plugin/toolset@0.1.0;
         }
     ",
     path: "../../wit/v0.1",

@@ -25,6 +25,7 @@ const EVALUATOR: &str = "stockade:plugin/evaluator@0.1.0";
 const REWARD_SCORER: &str = "stockade:plugin/reward-scorer@0.1.0";
 const GENERATOR: &str = "stockade:plugin/generator@0.1.0";
 const TOOL: &str = "stockade:plugin/tool@0.1.0";
+pub(crate) const TOOLSET: &str = "stockade:plugin/toolset@0.1.0";
 
 pub(crate) const SHIELD_CHECK: Export = export(SHIELD, "check");
 pub(crate) const SHIELD_HOLD_BACK: Export = export(SHIELD, "hold-back");
@@ -50,6 +51,8 @@ pub(crate) const MEMORY_DELETE: Export = export(MEMORY, "delete");
 pub(crate) const MEMORY_FORGET: Export = export(MEMORY, "forget");
 pub(crate) const TOOL_DESCRIBE: Export = export(TOOL, "describe");
 pub(crate) const TOOL_CALL: Export = export(TOOL, "call");
+pub(crate) const TOOLSET_LIST: Export = export(TOOLSET, "list");
+pub(crate) const TOOLSET_CALL: Export = export(TOOLSET, "call");
 
 /// Kinds by the interface that a plugin exports.
 pub(crate) const KINDS: &[(&str, PluginKind)] = &[
@@ -61,6 +64,7 @@ pub(crate) const KINDS: &[(&str, PluginKind)] = &[
     (REWARD_SCORER, PluginKind::RewardScorer),
     (GENERATOR, PluginKind::Generator),
     (TOOL, PluginKind::Tool),
+    (TOOLSET, PluginKind::Toolset),
 ];
 
 /// A function of an instance, whatever its type.
@@ -123,6 +127,10 @@ pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: Plugin
         PluginKind::Tool => {
             check.has::<(), (types::ToolSpec,)>(TOOL_DESCRIBE);
             check.has::<(String,), Answer<types::ToolOutput>>(TOOL_CALL);
+        }
+        PluginKind::Toolset => {
+            check.has::<(), Answer<Vec<types::ToolSpec>>>(TOOLSET_LIST);
+            check.has::<(String, String), Answer<types::ToolOutput>>(TOOLSET_CALL);
         }
     }
     check.reasons

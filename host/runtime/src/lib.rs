@@ -27,6 +27,7 @@ mod metrics;
 mod runtime;
 mod settings;
 mod threads;
+mod toolbox;
 mod turn;
 mod value;
 

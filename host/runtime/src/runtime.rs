@@ -1,6 +1,7 @@
 //! [`Runtime`]: the host's components, behind the core's seam.
 
 use crate::admit::{self, Uploads};
+use crate::call::Stop;
 use crate::compile::{CompilerCommand, Compilers};
 use crate::convert;
 use crate::engine::Ticker;
@@ -11,11 +12,13 @@ use crate::loaded::{Machine, private_folder};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::threads::Threads;
+use crate::toolbox;
 use crate::turn;
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
-use stockade_core::chat::Message;
+use stockade_core::chat::{Message, ToolOutput, ToolSpec};
+use stockade_core::http::Http;
 use stockade_core::infer::Inference;
 use stockade_core::plugin::{
     AdmitError, Admitted, Call, CallError, ComponentMetric, Direction, Invocation, Plugins, ShieldStream, Turn,
@@ -31,6 +34,7 @@ pub struct Seams {
     /// State buckets, secrets, and the bytes of components.
     pub registry: Registry,
     pub vectors: Arc<dyn Vectors>,
+    pub http: Arc<dyn Http>,
 }
 
 /// Compiles and runs components. Cheap to clone; the last clone's drop ends its threads.
@@ -53,6 +57,7 @@ pub(crate) struct Inner {
     pub inference: Arc<dyn Inference>,
     pub registry: Registry,
     pub vectors: Arc<dyn Vectors>,
+    pub http: Arc<dyn Http>,
     pub threads: Threads,
     pub compiler: CompilerCommand,
     pub compilers: Compilers,
@@ -82,6 +87,7 @@ impl Runtime {
                 inference: seams.inference,
                 registry: seams.registry,
                 vectors: seams.vectors,
+                http: seams.http,
                 threads,
                 compiler,
                 compilers: Compilers::new(compile.at_once, compile.max_waiting),
@@ -161,6 +167,30 @@ impl Plugins for Runtime {
 
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream {
         turn::run(&self.inner, Context::new(call), turn)
+    }
+
+    fn tools(&self, call: Call) -> BoxFuture<'_, Result<Vec<ToolSpec>, CallError>> {
+        Box::pin(async move {
+            let name = call.target.component.to_string();
+            let specs = toolbox::list(&self.inner, Context::new(call)).await;
+            let specs = specs.map_err(|stop| stop.into_call_error(&name))?;
+            let broken = |e: convert::Bad| Stop::Answered(e.into(), None).into_call_error(&name);
+            specs.into_iter().map(|spec| convert::tool_in(spec).map_err(broken)).collect()
+        })
+    }
+
+    fn call_tool(
+        &self,
+        call: Call,
+        tool: Option<String>,
+        arguments: Value,
+    ) -> BoxFuture<'_, Result<ToolOutput, CallError>> {
+        Box::pin(async move {
+            let name = call.target.component.to_string();
+            let output = toolbox::call(&self.inner, Context::new(call), tool, arguments.to_string()).await;
+            let output = output.map_err(|stop| stop.into_call_error(&name))?;
+            Ok(ToolOutput { content: output.content, is_error: output.is_error })
+        })
     }
 
     fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>> {

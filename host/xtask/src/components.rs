@@ -1,9 +1,10 @@
 //! Builds the guest workspace into `target/components`.
 //!
 //! A shipped plugin is a folder of `components/` with a `component.toml`, which goes into its `NAME.wasm` as the custom
-//! section `stockade:manifest`. A test guest is a file of `tests/guests/` and comes without one. A file that would not
+//! section `stockade:manifest`; cargo builds it unless its manifest says how else. A test guest is a file of `tests/guests/` and comes without one. A file that would not
 //! change is not written, so that nothing which embeds it is built again.
 
+use crate::foreign::Build;
 use crate::shell::{root, run, say, sorted_dir};
 use crate::wasm_target::{TARGET, environment};
 use crate::{cargo, shell};
@@ -35,9 +36,17 @@ pub fn build() -> Result<()> {
         let manifest = folder.join("component.toml");
         if manifest.is_file() {
             let name = file_stem(&folder)?;
-            let from = built.join(format!("{}.wasm", name.replace('-', "_")));
-            let component = with_manifest(read(&from)?, &manifest)?;
-            write(&out.join(format!("{name}.wasm")), &component)?;
+            let manifest = read_manifest(&manifest)?;
+            let component = match Build::of(&manifest) {
+                Some(build) => build.component(&folder, name)?,
+                None => Some(read(&built.join(format!("{}.wasm", name.replace('-', "_"))))?),
+            };
+            let to = out.join(format!("{name}.wasm"));
+            match component {
+                Some(component) => write(&to, &with_manifest(component, manifest)?)?,
+                // One from before would speak an older plugin API.
+                None => drop(fs::remove_file(&to)),
+            }
         }
     }
     for file in sorted_dir(&root().join("tests/guests"))? {
@@ -52,10 +61,15 @@ pub fn build() -> Result<()> {
     Ok(())
 }
 
-/// Appends the manifest as JSON. A custom section may stand at a component's end.
-fn with_manifest(mut component: Vec<u8>, manifest: &Path) -> Result<Vec<u8>> {
-    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
-    let value: serde_json::Value = toml::from_str(&text).with_context(|| format!("{}", manifest.display()))?;
+fn read_manifest(path: &Path) -> Result<toml::Table> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{}", path.display()))
+}
+
+/// Appends the manifest as JSON, but for how it is built. A custom section may stand at a component's end.
+fn with_manifest(mut component: Vec<u8>, mut manifest: toml::Table) -> Result<Vec<u8>> {
+    manifest.remove("build");
+    let value = serde_json::to_value(manifest)?;
     const NAME: &[u8] = b"stockade:manifest";
     let mut body = Vec::new();
     leb128(&mut body, NAME.len());
@@ -111,10 +125,8 @@ mod tests {
 
     #[test]
     fn manifest_becomes_a_custom_section_at_the_end() {
-        let file = std::env::temp_dir().join(format!("xtask-manifest-{}", std::process::id()));
-        fs::write(&file, "name = \"a\"").unwrap();
-        let component = with_manifest(vec![1, 2], &file).unwrap();
-        fs::remove_file(&file).unwrap();
+        let manifest = "name = \"a\"\n[build]\noutput = \"x\"".parse().unwrap();
+        let component = with_manifest(vec![1, 2], manifest).unwrap();
         let mut want = vec![1, 2, 0, 30, 17];
         want.extend_from_slice(b"stockade:manifest{\"name\":\"a\"}");
         assert_eq!(component, want);

@@ -3,6 +3,7 @@
 //! Each prints what it runs, and an error names a way out. Nothing here is part of the product.
 
 mod components;
+mod foreign;
 mod shell;
 mod wasm_target;
 

@@ -13,6 +13,7 @@ pub mod prompt_store;
 pub mod reward_scorer;
 pub mod shield;
 pub mod tool;
+pub mod toolset;
 pub mod windowed;
 
 /// Types that [`crate::export!`] exports: each turns the generated trait into the one of its kind.
@@ -22,5 +23,5 @@ pub mod glue {
     macro_rules! glue {
         ($($kind:ident)*) => { $(#[derive(Debug)] pub struct $kind<T>(PhantomData<T>);)* };
     }
-    glue!(Shield Orchestrator PromptStore Memory Evaluator RewardScorer Generator Tool);
+    glue!(Shield Orchestrator PromptStore Memory Evaluator RewardScorer Generator Tool Toolset);
 }

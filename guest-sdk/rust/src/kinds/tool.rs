@@ -1,4 +1,4 @@
-//! Tools do something for a model: one tool a component.
+//! Tools do something for a model: one tool a component; for several see [`super::toolset`].
 
 use super::glue;
 use crate::bindings::tool::exports::stockade::plugin::tool as raw;

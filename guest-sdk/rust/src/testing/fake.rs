@@ -4,6 +4,7 @@
 
 use crate::Result;
 use crate::filter::Filter;
+use crate::http::{Request, Response};
 use crate::inference::ChatRequest;
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
@@ -18,6 +19,7 @@ pub(crate) type IndexFake = (u32, crate::vectors::Metric, BTreeMap<String, crate
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
+type Answer = Box<dyn FnMut(&Request) -> Result<Response>>;
 
 pub(crate) struct ToolFake {
     pub spec: ToolSpec,
@@ -33,6 +35,8 @@ pub(crate) struct State {
     pub prompts: BTreeMap<String, Content>,
     pub rendered: Vec<(String, Selector, String)>,
     pub secrets: BTreeMap<String, String>,
+    pub network: Option<Answer>,
+    pub fetched: Vec<Request>,
     pub buckets: BTreeMap<(String, String), (u64, Vec<u8>)>,
     pub buckets_granted: Option<BTreeSet<String>>,
     pub revision: u64,
@@ -58,6 +62,8 @@ impl Default for State {
             prompts: BTreeMap::new(),
             rendered: Vec::new(),
             secrets: BTreeMap::new(),
+            network: None,
+            fetched: Vec::new(),
             buckets: BTreeMap::new(),
             buckets_granted: None,
             revision: 0,
@@ -143,6 +149,23 @@ pub mod secrets {
 
     pub fn get(name: &str) -> Result<String> {
         with(|s| s.secrets.get(name).cloned()).ok_or_else(|| missing("secret", name))
+    }
+}
+
+pub mod http {
+    use super::{Error, Result, with};
+    use crate::http::{Request, Response};
+
+    pub fn send(request: &Request) -> Result<Response> {
+        let network = with(|s| {
+            s.fetched.push(request.clone());
+            s.network.take()
+        });
+        // Taken out while it runs: it is test code, which may look into the host.
+        let mut network = network.ok_or_else(|| Error::Denied(format!("http: {}", request.url)))?;
+        let answer = network(request);
+        with(|s| s.network = Some(network));
+        answer
     }
 }
 

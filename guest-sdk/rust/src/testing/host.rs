@@ -2,6 +2,7 @@
 
 use super::fake::{self, State, ToolFake};
 use crate::Result;
+use crate::http::{Request, Response};
 use crate::inference::ChatRequest;
 use crate::prompts::Content;
 use crate::telemetry::Level;
@@ -86,6 +87,11 @@ impl Host {
         })
     }
 
+    /// Grants the network, which answers each request like this.
+    pub fn network(self, answer: impl FnMut(&Request) -> Result<Response> + 'static) -> Self {
+        self.set(|s| s.network = Some(Box::new(answer)))
+    }
+
     pub fn secret(self, name: &str, value: &str) -> Self {
         self.set(|s| {
             s.secrets.insert(name.into(), value.into());
@@ -136,6 +142,10 @@ impl Host {
     /// The tool calls that were made, in order: name and arguments.
     pub fn tool_calls(&self) -> Vec<(String, String)> {
         fake::with(|s| s.tool_calls.clone())
+    }
+    /// What was asked of the network, in order.
+    pub fn fetched(&self) -> Vec<Request> {
+        fake::with(|s| s.fetched.clone())
     }
     /// The variables of each prompt that was rendered.
     pub fn rendered(&self) -> Vec<(String, crate::prompts::Selector, String)> {

@@ -30,6 +30,7 @@ pub use stream::{Reply, every_split, stream};
 use crate::orchestrator::{Orchestrator, Outcome, Turn};
 use crate::shield::Shield;
 use crate::tool::Tool;
+use crate::toolset::Toolset;
 use crate::types::{Direction, Message, Sampling, ToolChoice, ToolOutput, Verdict};
 use crate::{Result, config};
 use serde::de::DeserializeOwned;
@@ -64,6 +65,11 @@ pub fn call<T: Tool>(config: Value, arguments: Value) -> Result<ToolOutput> {
         Ok(arguments) => tool.call(arguments),
         Err(e) => Ok(ToolOutput::failed(format!("arguments: {e}"))),
     }
+}
+
+/// Calls a tool of a set with JSON arguments.
+pub fn call_of<T: Toolset>(config: Value, name: &str, arguments: Value) -> Result<ToolOutput> {
+    plugin::<T>(config)?.call(name, arguments)
 }
 
 /// A turn with one user message and nothing else set.

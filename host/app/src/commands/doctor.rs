@@ -1,6 +1,7 @@
 //! `stockade doctor`: what this machine, its models and its server are like.
 
 use crate::client::Client;
+use crate::embedded;
 use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::output::{Output, table};
@@ -29,6 +30,7 @@ pub fn run(client: &Client, output: Output) -> Result<(), Failure> {
         folder("data folder", &folders::data()),
         folder("model folder", &folders::models()),
         default_model(),
+        components(),
         command("rust", "rustc", &["--version"], "install rustup to build Rust plugins"),
         command("python", "python3", &["--version"], "install Python 3 to build Python plugins and pull from packages"),
         command("node", "node", &["--version"], "install Node.js to build JavaScript plugins"),
@@ -108,6 +110,17 @@ fn default_model() -> Finding {
     } else {
         Finding { what, mark: Mark::Hint, text: format!("`stockade models pull {}` fetches it", entry.name) }
     }
+}
+
+fn components() -> Finding {
+    let what = "components";
+    let shipped = embedded::SHIPPED.len();
+    if embedded::MISSING.is_empty() {
+        return Finding { what, mark: Mark::Ok, text: format!("{shipped} shipped") };
+    }
+    let missing = embedded::MISSING.join(", ");
+    let text = format!("{shipped} shipped; left out when this binary was built: {missing}");
+    Finding { what, mark: Mark::Hint, text }
 }
 
 fn command(what: &'static str, program: &str, args: &[&str], hint: &str) -> Finding {

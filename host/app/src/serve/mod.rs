@@ -10,6 +10,7 @@ use crate::commands::data::failed;
 use crate::credentials::{self, Credentials};
 use crate::failure::{Exit, Failure};
 use crate::folders;
+use crate::outbound::Outbound;
 use crate::output::print_line;
 use crate::settings::Settings;
 pub use models::Puller;
@@ -57,7 +58,12 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let components = Arc::new(
         Runtime::new(
             runtime_settings(&data, settings),
-            Seams { inference: engine.clone(), registry: registry.clone(), vectors: Arc::new(vectors) },
+            Seams {
+                inference: engine.clone(),
+                registry: registry.clone(),
+                vectors: Arc::new(vectors),
+                http: Arc::new(Outbound::new()),
+            },
             compiler()?,
         )
         .map_err(failed)?,
@@ -75,16 +81,23 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
 
     let readiness = Readiness::starting();
     let gateway = Gateway::new(GatewayParts {
-        registry,
+        registry: registry.clone(),
         inference: engine.clone(),
-        plugins: components,
+        plugins: components.clone(),
         settings: gateway_settings(settings),
         shipped: shipped::names(),
         readiness: readiness.clone(),
     });
     announce(&url, key, engine.as_ref(), started)?;
     readiness.set_ready();
+    let unbound = settings.components.bind_shipped;
+    let unbound = unbound.then(|| tokio::spawn(async move { shipped::push_unbound(&registry, &*components).await }));
     gateway.serve(listener, shutdown(readiness)?).await?;
+    // What is not in yet comes with the next start.
+    if let Some(pushing) = unbound {
+        pushing.abort();
+        let _ = pushing.await;
+    }
     match Arc::try_unwrap(state) {
         Ok(state) => state.close().await,
         // A task that outlived the drain still holds it; its queue is flushed when that ends.
@@ -111,7 +124,8 @@ pub fn compiler() -> Result<CompilerCommand, Failure> {
 fn runtime_settings(data: &Path, settings: &Settings) -> stockade_runtime::Settings {
     let s = &settings.components;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let defaults = stockade_runtime::Settings::new(data.join("components"), cores);
+    let artifacts = if s.artifacts.is_empty() { data.join("components") } else { PathBuf::from(&s.artifacts) };
+    let defaults = stockade_runtime::Settings::new(artifacts, cores);
     let number = |n: u64, default: usize| if n == 0 { default } else { usize::try_from(n).unwrap_or(usize::MAX) };
     stockade_runtime::Settings {
         instances: u32::try_from(s.max_instances).unwrap_or(u32::MAX),

@@ -1,4 +1,6 @@
 //! The shipped components of the default tenant: pushed through the same gate as any upload, and bound once.
+//!
+//! What is bound at the first start is pushed before requests are taken; all others, the large ones last, beside them.
 
 use crate::commands::data::failed;
 use crate::embedded;
@@ -27,7 +29,7 @@ const PROMPT_LABEL: &str = "production";
 /// changed stays as it is; a shipped version with other bytes than before comes beside the old one.
 pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Failure> {
     let tenant = TenantId::default_tenant();
-    for (name, bytes) in embedded::SHIPPED {
+    for (name, bytes) in embedded::SHIPPED.iter().filter(|(name, _)| is_bound(name)) {
         let version = push(registry, plugins, &tenant, name, bytes).await?;
         for (role, _) in BINDINGS.iter().filter(|(_, component)| component == name) {
             let role: Role = role.parse().map_err(failed)?;
@@ -51,6 +53,22 @@ pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Fai
 /// What comes with the host.
 pub fn names() -> Vec<ComponentName> {
     embedded::SHIPPED.iter().filter_map(|(name, _)| ComponentName::new(name).ok()).collect()
+}
+
+/// Pushes the shipped components that nothing is bound to at the first start.
+pub async fn push_unbound(registry: &Registry, plugins: &impl Plugins) {
+    let tenant = TenantId::default_tenant();
+    let mut rest: Vec<_> = embedded::SHIPPED.iter().filter(|(name, _)| !is_bound(name)).collect();
+    rest.sort_by_key(|(_, bytes)| bytes.len());
+    for (name, bytes) in rest {
+        if let Err(failure) = push(registry, plugins, &tenant, name, bytes).await {
+            tracing::error!(component = name, %failure, "a shipped component is not in");
+        }
+    }
+}
+
+fn is_bound(name: &str) -> bool {
+    BINDINGS.iter().any(|(_, component)| *component == name)
 }
 
 /// Puts the system prompt into the freshly bound prompt store, as a tenant would.
@@ -106,7 +124,8 @@ async fn push(
         }
     }
     let admitted = plugins.admit(tenant, bytes.clone()).await.map_err(|e| refused(name, &e))?;
-    let wanted = admitted.grants_wanted.clone();
+    // Where it may go on the network is for the operator to say.
+    let wanted = Grants { http: Vec::new(), ..admitted.grants_wanted.clone() };
     let mut version = plain;
     loop {
         match registry.put_version(tenant, &component, &version, admitted.clone(), bytes.clone()).await {

@@ -223,7 +223,7 @@ impl Registry {
             let version = self
                 .version(tenant, &entry.component, &entry.version)?
                 .ok_or_else(|| version_not_found(&entry.component, &entry.version))?;
-            if !version.admitted.roles.contains(&role.kind()) {
+            if !version.admitted.roles.iter().any(|kind| role.takes(*kind)) {
                 return Err(RegistryError::invalid(
                     format!("entries[{i}]"),
                     format!("{} cannot fill the role {role}", version.component()),

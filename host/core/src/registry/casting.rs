@@ -66,7 +66,7 @@ impl Registry {
         };
         let found = self.version(tenant, component, &latest)?;
         let found = found.ok_or_else(|| version_not_found(component, &latest))?;
-        if !found.admitted.roles.contains(&role.kind()) {
+        if !found.admitted.roles.iter().any(|kind| role.takes(*kind)) {
             return Err(RegistryError::Conflict(format!("{} cannot fill the role {role}", found.component())));
         }
         Ok(Pinned {

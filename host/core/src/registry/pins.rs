@@ -91,7 +91,7 @@ impl Registry {
 
 /// A shield's refusal text is the host's to show: it is taken out of the configuration that the component sees.
 fn take_refusal(role: &Role, entry: &mut BindingEntry) -> Option<String> {
-    if role.kind() != PluginKind::Shield {
+    if !role.takes(PluginKind::Shield) {
         return None;
     }
     let in_config = match &mut entry.config {

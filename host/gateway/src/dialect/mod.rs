@@ -3,8 +3,10 @@
 pub mod agents;
 pub mod conversations;
 pub mod files;
+pub mod mcp;
 pub mod openai;
 pub mod responses;
 pub mod safety;
 pub mod tokenizer;
+pub mod tools;
 pub mod vector_stores;

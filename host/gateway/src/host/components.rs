@@ -143,6 +143,11 @@ pub async fn put_grants(
         let operator = caller.need_operator();
         operator.map_err(|_| ApiError::new(Code::Forbidden, "only an admin key of the host may grant directories"))?;
     }
+    // An origin opens the host's own networks.
+    if grants.http.iter().any(|g| g.contains("://")) {
+        let operator = caller.need_operator();
+        operator.map_err(|_| ApiError::new(Code::Forbidden, "only an admin key of the host may grant an origin"))?;
+    }
     let expect = reply::precondition(&headers)?;
     let revision = app.registry.set_grants(&caller.tenant, &name, &grants, expect).await?;
     Ok(reply::tagged(reply::json(&with_revision(json!(grants), revision)), revision))
@@ -225,7 +230,7 @@ fn unbound_role(record: &VersionRecord) -> Role {
         Some(PluginKind::Evaluator) => Role::Evaluator(name),
         Some(PluginKind::RewardScorer) => Role::Reward(name),
         Some(PluginKind::Generator) => Role::Generator(name),
-        Some(PluginKind::Tool) | None => Role::Tool(name),
+        Some(PluginKind::Tool | PluginKind::Toolset) | None => Role::Tool(name),
     }
 }
 

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use stockade_core::chat::Role as Speaker;
+use stockade_core::chat::{Role as Speaker, ToolOutput, ToolSpec};
 use stockade_core::event::{End, Event, FinishReason, TextDelta, TokenLogprob, Usage};
 use stockade_core::infer::*;
 use stockade_core::limits::{CallUsage, LimitKind};
@@ -332,6 +332,44 @@ impl Plugins for FakePlugins {
             }
         });
         rx
+    }
+
+    /// One tool, named after its binding; a set's names are in its configuration.
+    fn tools(&self, call: Call) -> BoxFuture<'_, Result<Vec<ToolSpec>, CallError>> {
+        Box::pin(async move {
+            if call.target.component.name.as_str() == "broken" {
+                return Err(failed(&call, LimitKind::Deadline));
+            }
+            let Role::Tool(bound) = &call.target.role else { panic!("tools of {}", call.target.role) };
+            let parameters = json!({"type": "object", "required": ["a"], "properties": {
+                "a": {"type": "integer", "description": "A"}, "b": {"default": 1}}});
+            let spec = |name: String| ToolSpec { name, description: "Does".into(), parameters: parameters.clone() };
+            Ok(match call.target.config["names"].as_array() {
+                None => vec![spec(bound.to_string())],
+                Some(names) => {
+                    let names = names.iter().filter_map(Value::as_str);
+                    names.map(|name| spec(format!("{bound}__{name}"))).collect()
+                }
+            })
+        })
+    }
+
+    /// Says what it was called with; a call with `fail` fails in words.
+    fn call_tool(
+        &self,
+        call: Call,
+        tool: Option<String>,
+        arguments: Value,
+    ) -> BoxFuture<'_, Result<ToolOutput, CallError>> {
+        Box::pin(async move {
+            if call.target.component.name.as_str() == "broken" {
+                return Err(failed(&call, LimitKind::Deadline));
+            }
+            let is_error = arguments.get("fail").is_some();
+            let said = json!({"role": call.target.role, "tool": tool, "arguments": arguments,
+                "headers": call.target.config["headers"]});
+            Ok(ToolOutput { content: said.to_string(), is_error })
+        })
     }
 
     fn invoke(&self, call: Call, function: String, args: Vec<Value>) -> BoxFuture<'_, Result<Invocation, CallError>> {

@@ -9,3 +9,4 @@ mod fakes;
 mod host_routes;
 mod lean;
 mod surface;
+mod tools;

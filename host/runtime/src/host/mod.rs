@@ -8,6 +8,7 @@
 
 pub(crate) mod config;
 pub(crate) mod data;
+pub(crate) mod http;
 pub(crate) mod inference;
 pub(crate) mod memory;
 pub(crate) mod output;
@@ -43,6 +44,7 @@ pub(crate) const OFFERED: &[&str] = &[
     "stockade:plugin/state",
     "stockade:plugin/vectors",
     "stockade:plugin/secrets",
+    "stockade:plugin/http",
     "stockade:plugin/tools",
     "stockade:plugin/shields",
     "stockade:plugin/datasets",
@@ -85,6 +87,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest
     bindings::state::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::vectors::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::secrets::add_to_linker::<_, Own>(l, |g| g)?;
+    bindings::http::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::tools::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::shields::add_to_linker::<_, Own>(l, |g| g)?;
     bindings::datasets::add_to_linker::<_, Own>(l, |g| g)?;

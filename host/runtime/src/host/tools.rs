@@ -3,10 +3,9 @@
 use super::{Answer, denied, enter};
 use crate::bindings::tools::{Host, HostWithStore};
 use crate::bindings::types::{Error, ToolOutput, ToolSpec};
-use crate::exports;
 use crate::guest::Guest;
-use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Grants, Role};
+use crate::toolbox;
+use stockade_core::plugin::Grants;
 use wasmtime::component::{Accessor, HasSelf};
 
 impl Host for Guest {}
@@ -23,10 +22,10 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             if !Grants::allows(granted, &format!("tool/{name}")) {
                 continue;
             }
-            let asked = me.host.ask_plain(me.context.child(tool), exports::TOOL_DESCRIBE);
-            match asked.await {
-                Ok(spec) => specs.push(ToolSpec { name: name.to_string(), ..spec }),
-                Err(stop) => return Ok(Err(stop.into_guest_error())),
+            match toolbox::list(&me.host, me.context.child(tool)).await {
+                Ok(found) => specs.extend(found),
+                // One server that is away must not take the other tools with it.
+                Err(stop) => tracing::warn!(tool = %name, error = ?stop.into_guest_error(), "tools left out"),
             }
         }
         Ok(Ok(specs))
@@ -34,15 +33,15 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
 
     async fn call(a: &Accessor<T, Self>, name: String, arguments: String) -> Answer<ToolOutput> {
         let me = enter(a).await?;
-        if let Err(e) = me.may_call(&format!("tool/{name}")) {
+        let found = me.context.call.pins.tool(&name).map(|(pinned, tool)| (pinned.clone(), tool));
+        let role = found.as_ref().map_or_else(|| format!("tool/{name}"), |(pinned, _)| pinned.role.to_string());
+        if let Err(e) = me.may_call(&role) {
             return Ok(Err(e));
         }
-        let role = ComponentName::new(&name).map(Role::Tool);
-        let tool = role.ok().and_then(|r| me.context.call.pins.one(&r).cloned());
-        let Some(tool) = tool else {
+        let Some((pinned, tool)) = found else {
             return Ok(Err(Error::NotFound(format!("tool `{name}`"))));
         };
-        let asked = me.host.ask(me.context.child(&tool), exports::TOOL_CALL, (arguments,));
+        let asked = toolbox::call(&me.host, me.context.child(&pinned), tool, arguments);
         Ok(asked.await.map_err(|stop| stop.into_guest_error()))
     }
 }

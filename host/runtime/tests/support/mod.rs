@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use stockade_core::chat::{Message, Role as Speaker, ToolChoice};
 use stockade_core::event::{End, Event, FinishReason, TextDelta, TokenLogprob, Usage};
+use stockade_core::http::{Http, HttpError, HttpRequest, HttpResponse};
 use stockade_core::id::{ComponentName, ModelId, RequestId, Version};
 use stockade_core::infer::*;
 use stockade_core::limits::{LimitKind, Limits};
@@ -22,8 +23,20 @@ pub struct Bench {
     pub runtime: Runtime,
     pub registry: Registry,
     pub models: Arc<Scripted>,
+    pub network: Arc<Network>,
     /// Kept while artifacts of this bench alone live in it.
     _folder: Option<tempfile::TempDir>,
+}
+
+/// Answers every request that comes as far as the network, and keeps it.
+#[derive(Default)]
+pub struct Network(pub Mutex<Vec<HttpRequest>>);
+
+impl Http for Network {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        self.0.lock().unwrap().push(request);
+        Box::pin(async { Ok(HttpResponse { status: 200, headers: Vec::new(), body: Bytes::from_static(b"hi") }) })
+    }
 }
 
 pub fn settings() -> Settings {
@@ -56,9 +69,10 @@ pub fn bench_with(settings: Settings) -> Bench {
 
 pub fn bench_over(settings: Settings, registry: Registry, models: Arc<Scripted>) -> Bench {
     let vectors = Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default()));
-    let seams = Seams { inference: models.clone(), registry: registry.clone(), vectors };
+    let network = Arc::new(Network::default());
+    let seams = Seams { inference: models.clone(), registry: registry.clone(), vectors, http: network.clone() };
     let compiler = CompilerCommand { program: env!("CARGO_BIN_EXE_stockade-compile").into(), args: Vec::new() };
-    Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, _folder: None }
+    Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, network, _folder: None }
 }
 
 impl Bench {

@@ -52,10 +52,14 @@ fn shield(component: ComponentName) -> ShieldRef {
     ShieldRef { component, version: None, config: Value::Null, on_failure: Default::default(), refusal: None }
 }
 
-/// Names of the tenant's tools out of a list of tool groups: `NAME`, `GROUP/NAME` or `{name, args}`.
+/// Names of the tenant's tools out of a list of tool groups: `NAME`, `GROUP/NAME`, Llama Stack's own, or `{name, args}`.
 pub fn tools(f: &Fields, field: &str) -> Result<Vec<ComponentName>, ApiError> {
     let list = f.array(field)?.map_or(&[][..], Vec::as_slice);
-    list.iter().map(|value| component(f, field, value.get("name").unwrap_or(value))).collect()
+    let bound = |value: &Value| {
+        let id = value.get("name").unwrap_or(value).as_str().ok_or_else(|| f.wrong(field, "must be names"))?;
+        component(f, field, &json!(crate::dialect::tools::bound_to(id)?))
+    };
+    list.iter().map(bound).collect()
 }
 
 fn component(f: &Fields, field: &str, value: &Value) -> Result<ComponentName, ApiError> {

@@ -46,7 +46,7 @@ fn all(app: &App, caller: &Caller) -> Result<BTreeMap<String, Value>, ApiError> 
         }
     }
     let pins = app.registry.pins(&caller.tenant)?;
-    let shields = pins.entries.iter().filter(|(role, _)| role.kind() == PluginKind::Shield);
+    let shields = pins.entries.iter().filter(|(role, _)| role.takes(PluginKind::Shield));
     // A name that was given on purpose comes after, and hides, a component's own.
     for (role, entries) in shields {
         for pinned in entries {
