@@ -28,6 +28,7 @@ pub(crate) struct State {
     pub config: Value,
     pub replies: VecDeque<Result<Vec<Event>>>,
     pub requests: Vec<ChatRequest>,
+    pub models: Vec<crate::inference::ModelInfo>,
     pub tools: BTreeMap<String, ToolFake>,
     pub tool_calls: Vec<(String, String)>,
     pub prompts: BTreeMap<String, Content>,
@@ -53,6 +54,7 @@ impl Default for State {
             config: serde_json::json!({}),
             replies: VecDeque::new(),
             requests: Vec::new(),
+            models: Vec::new(),
             tools: BTreeMap::new(),
             tool_calls: Vec::new(),
             prompts: BTreeMap::new(),
@@ -230,7 +232,7 @@ pub mod inference {
         Ok(continuation.bytes().map(score).collect())
     }
     pub fn models() -> Result<Vec<ModelInfo>> {
-        Ok(Vec::new())
+        Ok(with(|s| s.models.clone()))
     }
 }
 
