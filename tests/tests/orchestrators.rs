@@ -14,7 +14,7 @@ fn serving(orchestrator: &str, config: &Value) -> Result<(tempfile::TempDir, Ser
     let client = server.admin();
     client.push("echo-tool", "9.0.0", &component("echo-tool"), &json!({}))?;
     client.bind("tool/echo", json!([{"component": "echo-tool", "version": "9.0.0"}]))?;
-    let grants = json!({"models": ["*"], "components": ["tool/*"]});
+    let grants = json!({"models": ["*"], "components": ["tool/*", "memory"]});
     client.push(orchestrator, "9.0.0", &component(orchestrator), &grants)?;
     client.bind("orchestrator", json!([{"component": orchestrator, "version": "9.0.0", "config": config}]))?;
     Ok((data, server))
@@ -104,6 +104,24 @@ fn a_plan_ends_with_a_reply_in_the_form_that_was_asked_for() -> Result<()> {
     let text = replied(answer)?;
     let word: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     ensure!(word["word"].is_string(), "{text}");
+    Ok(())
+}
+
+#[test]
+fn answers_come_from_memory_and_cite_nothing_else() -> Result<()> {
+    let (_data, server) = serving("rag", &json!({"banks": ["facts"], "limit": 2}))?;
+    let client = server.admin();
+    client.push("knows-lines", "1.0.0", &component("knows_lines"), &json!({}))?;
+    let lines = ["The Teapot T3 boils a litre of water in 90 seconds.", "The Teapot T3 costs 49 euros."];
+    client.bind("memory", json!([{"component": "knows-lines", "version": "1.0.0", "config": {"lines": lines}}]))?;
+    let answer = client.post("/v1/chat/completions", &question("How much does the Teapot T3 cost?"))?;
+    let roles = roles(&client, &answer)?;
+    ensure!(roles.iter().any(|r| r == "memory"), "{roles:?}");
+    let text = replied(answer)?;
+    ensure!(!text.is_empty() && (3..10).all(|n| !text.contains(&format!("[{n}]"))), "{text}");
+
+    let answer = client.post("/v1/chat/completions", &question("Who was Napoleon?"))?;
+    ensure!(replied(answer)?.starts_with("I have found nothing"), "nothing about him in the bank");
     Ok(())
 }
 

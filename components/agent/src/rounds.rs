@@ -5,8 +5,8 @@
 
 use crate::approval::{self, Refusals};
 use crate::budget::{Budget, Limits, Spent};
-use crate::steps::{Steps, cut};
-use crate::toolbox::{Toolbox, events};
+use crate::steps::Steps;
+use crate::toolbox::{Toolbox, arguments_for_people, events};
 use crate::transcript::Entry;
 use crate::{history, request};
 use stockade_guest::inference::Chat;
@@ -212,8 +212,9 @@ impl Loop<'_> {
             let output = match verdict {
                 None => outputs.next().unwrap_or_else(|| ToolOutput::failed("no answer")),
                 Some(reason) => {
-                    let step = self.steps.start(StepKind::Tool, &*call.name, &json!({}))?;
-                    step.failed(&json!({"arguments": cut(&call.arguments), "reason": reason}))?;
+                    let arguments = arguments_for_people(call);
+                    let step = self.steps.start(StepKind::Tool, &*call.name, &json!({"arguments": arguments}))?;
+                    step.failed(&json!({"arguments": arguments, "result": reason}))?;
                     ToolOutput::failed(reason)
                 }
             };

@@ -6,7 +6,7 @@
 use stockade_guest::prelude::*;
 
 /// Most bytes of one text in a step's detail: it is for people, and the output shields read all of it.
-const MAX_TEXT: usize = 2000;
+const MAX_TEXT: usize = 8000;
 
 /// Numbers the steps of a turn.
 #[derive(Debug, Default)]
@@ -20,7 +20,8 @@ pub struct Steps {
 pub struct Told(Step);
 
 impl Steps {
-    /// Tells that a step starts. `detail` is an object.
+    /// Tells that a step starts. `detail` is an object; dialects know `arguments` and `result` of a tool, and `query`,
+    /// `banks` and `hits` of a search.
     pub fn start(&mut self, kind: StepKind, title: impl Into<String>, detail: &Value) -> Result<Told> {
         self.told += 1;
         let step = Step {

@@ -9,6 +9,7 @@ use agent::toolbox::events;
 use agent::{Instructions, Steps, history};
 use citations::Checker;
 use sources::{Search, Source};
+use stockade_guest::memories::SearchMode;
 use stockade_guest::prelude::*;
 
 /// Most tokens of a rewritten query.
@@ -28,9 +29,15 @@ struct Rag {
     /// Most sources, 1 to 50.
     #[serde(default = "five")]
     limit: u32,
-    /// Fields of an item's metadata that have to be equal.
+    /// What an item's metadata has to fulfil: fields that must be equal, or the memory's own operators.
     #[serde(default)]
     filter: Option<serde_json::Map<String, Value>>,
+    /// How the banks are searched; without it as each is meant to be.
+    #[serde(default)]
+    mode: Option<Mode>,
+    /// Least score of a hit, in the measure of the mode.
+    #[serde(default)]
+    threshold: Option<f32>,
     /// The model writes the query out of the whole conversation; else it is the user's last message.
     #[serde(default)]
     rewrite: bool,
@@ -43,6 +50,26 @@ struct Rag {
     /// What is said without a source.
     #[serde(default = "no_hit_text")]
     no_hit_text: String,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Vector,
+    Keyword,
+    Hybrid,
+    Graph,
+}
+
+impl From<Mode> for SearchMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Vector => Self::Vector,
+            Mode::Keyword => Self::Keyword,
+            Mode::Hybrid => Self::Hybrid,
+            Mode::Graph => Self::Graph,
+        }
+    }
 }
 
 #[derive(Deserialize, Default, PartialEq)]
@@ -80,6 +107,8 @@ impl Rag {
             banks: &self.banks,
             limit: self.limit.clamp(1, 50),
             filter: self.filter.as_ref(),
+            mode: self.mode.map(SearchMode::from),
+            threshold: self.threshold,
             most_tokens: self.source_tokens,
         };
         let sources = search.run(&turn.model, &query)?;
@@ -103,7 +132,7 @@ impl Rag {
             return Ok(output::forward(&generation, true)?.reason);
         }
         let (reason, cited) = pass_on(&generation, sources.len())?;
-        told.done(&json!({"query": query, "banks": self.banks, "hits": hits, "cited": cited}))?;
+        steps.start(StepKind::Other, "citations", &json!({}))?.done(&json!({"cited": cited}))?;
         Ok(reason)
     }
 

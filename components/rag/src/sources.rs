@@ -1,20 +1,21 @@
 //! What was found: the search over several banks, and the block that the model reads.
 
-use agent::steps::cut_at;
+use agent::cut;
 use std::collections::HashSet;
-use stockade_guest::memories::{self, Hit, Query};
+use stockade_guest::memories::{self, Hit, Query, SearchMode};
 use stockade_guest::prelude::*;
-
-/// Most bytes of a source that a step shows.
-const SHOWN: usize = 300;
 
 /// A search over several banks.
 pub struct Search<'a> {
     pub banks: &'a [String],
     /// Most sources.
     pub limit: u32,
-    /// Fields of the metadata that have to be equal.
+    /// What the metadata has to fulfil, in the memory's form.
     pub filter: Option<&'a serde_json::Map<String, Value>>,
+    /// How the banks are searched; `None`: as each is meant to be.
+    pub mode: Option<SearchMode>,
+    /// Least score of a hit.
+    pub threshold: Option<f32>,
     /// Most tokens of all sources together.
     pub most_tokens: u32,
 }
@@ -26,6 +27,8 @@ pub struct Source {
     number: usize,
     bank: String,
     id: String,
+    /// The document that it is a part of.
+    document: Option<String>,
     title: Option<String>,
     text: String,
     score: f32,
@@ -35,8 +38,9 @@ impl Search<'_> {
     /// The best of all banks. Scores of different banks cannot be compared, so the banks take turns by rank; a text that
     /// was found twice counts once. Sources beyond the tokens are left out, the first one is cut to them.
     pub fn run(&self, model: &str, text: &str) -> Result<Vec<Source>> {
+        let options = self.threshold.map(|threshold| json!({"threshold": threshold}).to_string());
         let filter = self.filter.map(serde_json::to_string).transpose()?;
-        let query = Query { text: text.into(), limit: self.limit, filter };
+        let query = Query { filter, mode: self.mode, options, ..Query::new(text, self.limit) };
         let mut found: Vec<(&str, std::vec::IntoIter<Hit>)> = Vec::new();
         for bank in self.banks {
             found.push((bank, memories::search(bank, &query)?.into_iter()));
@@ -71,7 +75,8 @@ impl Search<'_> {
             }
             left = left.saturating_sub(tokens.len());
             let title = title(&item.metadata);
-            sources.push(Source { number: sources.len() + 1, bank: bank.into(), id: item.id, title, text, score });
+            let (number, bank) = (sources.len() + 1, bank.into());
+            sources.push(Source { number, bank, id: item.id, document: item.document, title, text, score });
         }
         Ok(sources)
     }
@@ -84,9 +89,10 @@ impl Source {
             "number": self.number,
             "bank": self.bank,
             "id": self.id,
+            "document": self.document,
             "title": self.title,
             "score": self.score,
-            "text": cut_at(&self.text, SHOWN),
+            "text": cut(&self.text),
         })
     }
 }

@@ -7,17 +7,19 @@ fn filled() -> Host {
     let host = Host::new();
     let item = |id: &str, text: &str, title: &str| Item {
         id: id.into(),
-        text: text.into(),
         metadata: json!({"title": title}).to_string(),
+        ..Item::new(text)
     };
     insert("docs", &[item("d1", "tea is green", "Leaves"), item("d2", "tea is hot", "Kettle")]).unwrap();
     insert("notes", &[item("n1", "tea at five", ""), item("n2", "tea is green", "Twice")]).unwrap();
     host
 }
 
-fn retrieval(host: &Host) -> Vec<Value> {
+fn ended(host: &Host, kind: StepKind) -> Vec<Value> {
     let details = host.sent().into_iter().filter_map(|event| match event {
-        Event::Step(step) if step.kind == StepKind::Retrieval => serde_json::from_str(&step.detail).ok(),
+        Event::Step(step) if step.kind == kind && step.status == StepStatus::Done => {
+            serde_json::from_str(&step.detail).ok()
+        }
         _ => None,
     });
     details.collect()
@@ -33,10 +35,9 @@ fn sources_of_all_banks_reach_the_model_numbered_and_wrong_citations_do_not_leav
     assert!(system.starts_with("Be kind.\n\nSources"), "{system}");
     assert!(system.contains("[1] Leaves: tea is green\n[2] tea at five\n[3] Kettle: tea is hot\n"), "{system}");
     assert!(!system.contains("[4]"), "the same text counts once: {system}");
-    let steps = retrieval(&host);
-    assert_eq!(steps.len(), 3, "started, found, cited");
-    assert_eq!(steps[2]["cited"], json!([1, 2]));
-    assert_eq!((&steps[2]["hits"][1]["bank"], &steps[2]["hits"][1]["id"]), (&json!("notes"), &json!("n1")));
+    let hits = &ended(&host, StepKind::Retrieval)[0]["hits"];
+    assert_eq!((&hits[1]["bank"], &hits[1]["id"], &hits[0]["title"]), (&json!("notes"), &json!("n1"), &json!("Leaves")));
+    assert_eq!(ended(&host, StepKind::Other), [json!({"cited": [1, 2]})]);
 }
 
 #[test]
@@ -89,4 +90,13 @@ fn tools_of_the_application_and_a_constraint_pass_through() {
     asked.constraint = Some(Constraint::JsonSchema("{}".into()));
     run::<Rag>(json!({"banks": ["docs"]}), asked).unwrap();
     assert_eq!(host.sent_text(), "[9]", "JSON has brackets of its own");
+}
+
+#[test]
+fn filter_mode_and_threshold_reach_the_memory() {
+    let host = filled().reply("Hot [1].");
+    let config = json!({"banks": ["docs"], "filter": {"title": "Kettle"}, "mode": "keyword", "threshold": 0.5});
+    run::<Rag>(config, turn("tea")).unwrap();
+    let system = host.requests()[0].messages[0].joined_text();
+    assert!(system.contains("[1] Kettle: tea is hot") && !system.contains("Leaves"), "{system}");
 }

@@ -191,6 +191,19 @@ async fn a_plan_is_carried_out_with_its_tool() {
 }
 
 #[tokio::test]
+async fn sources_are_numbered_and_unknown_citations_do_not_leave() {
+    let mut stage = Stage::new("rag", json!({"banks": ["facts"]})).await.script(&[&[text("Hello [1"), text("] [7].")]]);
+    let memory = stage.bench.pin("memory", "knows_lines").await;
+    stage.others.push(configured(memory, json!({"lines": ["hello means good day", "nothing else"]})));
+    let played = stage.play(turn(MODEL)).await;
+    assert_eq!((played.reason(), &*played.text), (FinishReason::Stop, "Hello [1]."));
+    assert!(conversation(&stage.asked()[0])[0].contains("[1] hello means good day\n"));
+    let retrieval = played.ended(StepKind::Retrieval);
+    assert_eq!((retrieval.len(), retrieval[0].1["hits"].as_array().map(Vec::len)), (1, Some(1)));
+    assert_eq!(played.ended(StepKind::Other)[0].1, json!({"cited": [1]}));
+}
+
+#[tokio::test]
 async fn a_route_sets_the_instructions_and_the_bounds() {
     let config = json!({"default": "other", "routes": [
         {"name": "greeting", "keywords": ["hello"], "system": "Be warm.", "max_tokens": 7, "tools": []}, {"name": "other"}]});
