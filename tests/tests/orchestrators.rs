@@ -57,14 +57,30 @@ fn a_tool_loop_calls_the_required_tool_and_replies() -> Result<()> {
     let roles = roles(&client, &answer)?;
     ensure!(roles.iter().any(|r| r == "tool/echo"), "{roles:?}");
     replied(answer)?;
+    Ok(())
+}
 
-    // A call that needs approval is not made.
-    let config = json!({"require_tool": true, "approve": ["echo"]});
-    client.bind("orchestrator", json!([{"component": "tool-loop", "version": "9.0.0", "config": config}]))?;
+#[test]
+fn an_approval_may_come_after_a_restart() -> Result<()> {
+    let config = json!({"require_tool": true, "approve": ["echo"], "limits": {"model_calls": 2}});
+    let (data, server) = serving("tool-loop", &config)?;
+    let client = server.admin();
     let answer = client.post("/v1/chat/completions", &question("Use the echo tool to repeat the word hello."))?;
-    ensure!(answer.status == 200, "{answer:?}");
-    let roles = self::roles(&client, &answer)?;
-    ensure!(!roles.iter().any(|r| r == "tool/echo"), "{roles:?}");
+    let told = roles(&client, &answer)?;
+    ensure!(!told.iter().any(|r| r == "tool/echo"), "not made before somebody allows it: {told:?}");
+    let body = answer.expect(200)?;
+    let interruption = &body["choices"][0]["stockade"]["interruption"];
+    ensure!(interruption["request"]["calls"][0]["name"] == "echo", "{body}");
+    let id = interruption["id"].as_str().with_context(|| body.to_string())?.to_string();
+    server.kill();
+
+    let server = Server::start(data.path(), &Options::default())?;
+    let client = server.admin();
+    let resume = format!("/stockade/v1/interruptions/{id}/resume");
+    let answer = client.post(&resume, &json!({"answer": {"approve": true}}))?;
+    let told = roles(&client, &answer)?;
+    ensure!(told.iter().any(|r| r == "tool/echo"), "{told:?}");
+    replied(answer)?;
     Ok(())
 }
 

@@ -104,8 +104,11 @@ impl Loop<'_> {
         if let Some(answer) = answer {
             let calls = self.rounds.last().map(calls_of).unwrap_or_default();
             let waiting: Vec<&ToolCall> = calls.iter().filter(|c| approval::is_needed(self.approve, &c.name)).collect();
-            let refusals = approval::read(&answer, &waiting)?;
-            self.carry_out(&calls, &refusals)?;
+            match approval::read(&answer, &waiting) {
+                Ok(refusals) => self.carry_out(&calls, &refusals)?,
+                // The host has taken the question back with the answer: it is asked again.
+                Err(form) => return self.pause(&waiting, Some(form)),
+            }
         }
         loop {
             let last = self.stuck || self.budget.is_last();
@@ -136,7 +139,7 @@ impl Loop<'_> {
             self.rounds.push(Completion { tool_calls: ours.clone(), ..completion }.into());
             let waiting: Vec<&ToolCall> = ours.iter().filter(|c| approval::is_needed(self.approve, &c.name)).collect();
             if !waiting.is_empty() {
-                return self.pause(&waiting);
+                return self.pause(&waiting, None);
             }
             self.carry_out(&ours, &Refusals::new())?;
             self.choice = ToolChoice::Auto;
@@ -230,8 +233,9 @@ impl Loop<'_> {
     }
 
     /// Leaves the turn with a question; it goes on in [`Loop::run`] with the answer.
-    fn pause(&self, waiting: &[&ToolCall]) -> Result<Outcome> {
+    fn pause(&self, waiting: &[&ToolCall], hint: Option<String>) -> Result<Outcome> {
         let (question, program) = approval::question(waiting);
+        let question = hint.map_or(String::new(), |hint| hint + "\n") + &question;
         let state = Paused {
             rounds: self.rounds.iter().map(Entry::from).collect(),
             spent: self.budget.spent(),

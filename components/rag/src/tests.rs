@@ -36,7 +36,10 @@ fn sources_of_all_banks_reach_the_model_numbered_and_wrong_citations_do_not_leav
     assert!(system.contains("[1] Leaves: tea is green\n[2] tea at five\n[3] Kettle: tea is hot\n"), "{system}");
     assert!(!system.contains("[4]"), "the same text counts once: {system}");
     let hits = &ended(&host, StepKind::Retrieval)[0]["hits"];
-    assert_eq!((&hits[1]["bank"], &hits[1]["id"], &hits[0]["title"]), (&json!("notes"), &json!("n1"), &json!("Leaves")));
+    assert_eq!(
+        (&hits[1]["bank"], &hits[1]["id"], &hits[0]["title"]),
+        (&json!("notes"), &json!("n1"), &json!("Leaves"))
+    );
     assert_eq!(ended(&host, StepKind::Other), [json!({"cited": [1, 2]})]);
 }
 

@@ -68,18 +68,23 @@ fn what_a_turn_has_spent_counts_after_an_interruption() {
 }
 
 #[test]
-fn an_answer_or_a_state_that_fits_nothing_is_refused() {
+fn an_answer_that_decides_nothing_asks_again_and_a_foreign_state_is_refused() {
     let config = json!({"approve": ["*"]});
     let asked = turn("Add");
     let _host = adder(Host::new()).reply_tool_call("add", json!({"x": 1}));
-    let state = interruption(run::<ToolLoop>(config.clone(), asked.clone())).state;
-    for (state, answer) in [(&*state, json!("yes")), (&*state, json!({"other": {"approve": true}})), ("{}", json!({}))]
-    {
+    let first = interruption(run::<ToolLoop>(config.clone(), asked.clone()));
+    for answer in [json!("yes"), json!({"other": {"approve": true}})] {
         let host = adder(Host::new());
-        let ended = run::<ToolLoop>(config.clone(), resumed(&asked, state, &answer));
-        assert!(matches!(ended, Err(Error::Invalid(_))), "{ended:?}");
+        let again = interruption(run::<ToolLoop>(config.clone(), resumed(&asked, &first.state, &answer)));
+        assert!(again.question.starts_with("An answer is {") && again.question.ends_with(&first.question));
+        assert_eq!(again.request, first.request);
         assert!(host.tool_calls().is_empty());
+        let host = adder(Host::new()).reply("2");
+        run::<ToolLoop>(config.clone(), resumed(&asked, &again.state, &json!({"approve": true}))).unwrap();
+        assert_eq!(host.tool_calls().len(), 1);
     }
+    let ended = run::<ToolLoop>(config, resumed(&asked, "{}", &json!({"approve": true})));
+    assert!(matches!(ended, Err(Error::Invalid(_))), "{ended:?}");
 }
 
 #[test]

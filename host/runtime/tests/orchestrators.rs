@@ -132,14 +132,18 @@ async fn a_tool_loop_waits_for_approval_and_goes_on_in_another_process() {
 }
 
 #[tokio::test]
-async fn an_answer_that_decides_nothing_is_refused_and_the_state_is_still_good() {
+async fn an_answer_that_decides_nothing_asks_again_and_a_foreign_state_is_refused() {
     let stage = Stage::new("tool-loop", json!({"approve": ["*"]})).await;
     let stage = stage.script(&[&calls(&[("echo", json!({"text": "hi"}))]), &[text("done")]]);
     let state = stage.play(turn(MODEL)).await.end.unwrap().interruption.unwrap().state;
-    let resumed = |answer| Turn { resume: Some(Resumption { state: state.clone(), answer }), ..turn(MODEL) };
-    let refused = stage.play(resumed(json!("whatever"))).await.end;
+    let resumed =
+        |state: &Value, answer| Turn { resume: Some(Resumption { state: state.clone(), answer }), ..turn(MODEL) };
+    let refused = stage.play(resumed(&json!({"rounds": 1}), json!({"approve": true}))).await.end;
     assert!(matches!(refused, Err(CallError::Component { code: "invalid", .. })), "{refused:?}");
-    assert_eq!(stage.play(resumed(json!({"approve": true}))).await.text, "done");
+    let again = stage.play(resumed(&state, json!("whatever"))).await;
+    assert_eq!(again.reason(), FinishReason::Interrupted);
+    let state = again.end.unwrap().interruption.unwrap().state;
+    assert_eq!(stage.play(resumed(&state, json!({"approve": true}))).await.text, "done");
 }
 
 #[tokio::test]
