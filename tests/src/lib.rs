@@ -58,6 +58,7 @@ impl Server {
     /// Starts on `data` with a free port and waits for its `ready` line.
     pub fn start(data: &Path, options: &Options) -> Result<Self> {
         let started = Instant::now();
+        share_artifacts(data)?;
         let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
@@ -132,6 +133,17 @@ impl Server {
     pub fn admin(&self) -> Client {
         self.client(ADMIN_KEY)
     }
+}
+
+/// One folder of compiled components for all servers: each component compiles once, not once a test.
+fn share_artifacts(data: &Path) -> Result<()> {
+    let (shared, own) = (root().join("target/test-artifacts"), data.join("components"));
+    if !own.exists() {
+        std::fs::create_dir_all(&shared)?;
+        std::fs::create_dir_all(data)?;
+        std::os::unix::fs::symlink(shared, own)?;
+    }
+    Ok(())
 }
 
 impl Drop for Server {

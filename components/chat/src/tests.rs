@@ -51,7 +51,7 @@ fn tools_run_until_the_model_answers() {
 fn a_model_that_only_calls_tools_is_stopped_in_the_last_call() {
     let call = |host: Host| host.reply_tool_call("t", json!({}));
     let host = call(call(call(Host::new().tool("t", |_| Ok(ToolOutput::ok(""))))));
-    run::<Assistant>(json!({"max_model_calls": 3}), turn("x")).unwrap();
+    run::<Assistant>(json!({"limits": {"model_calls": 3}}), turn("x")).unwrap();
     let choices: Vec<_> = host.requests().into_iter().map(|r| r.tool_choice).collect();
     assert_eq!(choices, [ToolChoice::Auto, ToolChoice::Auto, ToolChoice::Forbidden]);
 }
@@ -64,26 +64,43 @@ fn tools_of_the_application_are_passed_through() {
     let mut asked = turn("x");
     asked.tools.push(ToolSpec::new("theirs", "", &json!({"type": "object"})));
     assert_eq!(run::<Assistant>(json!({}), asked), Ok(FinishReason::ToolCalls.into()));
-    let [Event::ToolCall(call)] = &host.sent()[..] else { panic!("{:?}", host.sent()) };
+    let sent: Vec<Event> = host.sent().into_iter().filter(|e| !matches!(e, Event::Step(_))).collect();
+    let [Event::ToolCall(call)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!((call.index, call.name.as_deref(), &*call.arguments), (0, Some("theirs"), r#"{"a":1}"#));
     assert!(host.tool_calls().is_empty());
 }
 
-#[test]
-fn arguments_that_are_no_json_go_back_to_the_model() {
-    let call = stockade_guest::types::ToolCallDelta {
+fn broken_call() -> Vec<Event> {
+    vec![Event::ToolCall(stockade_guest::types::ToolCallDelta {
         index: 0,
         id: Some("1".into()),
         name: Some("t".into()),
         arguments: "{".into(),
-    };
+    })]
+}
+
+#[test]
+fn a_call_with_broken_arguments_is_asked_for_again_under_its_schema() {
     let host = Host::new()
         .tool("t", |_| Ok(ToolOutput::ok("")))
-        .events(vec![Event::ToolCall(call)], FinishReason::ToolCalls)
+        .events(broken_call(), FinishReason::ToolCalls)
+        .reply_tool_call("t", json!({"a": 1}))
+        .reply("done");
+    run::<Assistant>(json!({}), turn("x")).unwrap();
+    assert_eq!(host.tool_calls(), [("t".into(), r#"{"a":1}"#.into())]);
+    assert_eq!(host.requests()[1].tool_choice, ToolChoice::Named("t".into()));
+}
+
+#[test]
+fn arguments_that_stay_broken_go_back_to_the_model() {
+    let host = Host::new()
+        .tool("t", |_| Ok(ToolOutput::ok("")))
+        .events(broken_call(), FinishReason::ToolCalls)
+        .events(broken_call(), FinishReason::Length)
         .reply("sorry");
     run::<Assistant>(json!({}), turn("x")).unwrap();
     assert!(host.tool_calls().is_empty());
-    let Part::ToolResult(result) = &host.requests()[1].messages[2].parts[0] else { panic!() };
+    let Part::ToolResult(result) = &host.requests()[2].messages[2].parts[0] else { panic!() };
     assert!(result.is_error && result.content.contains("not JSON"));
 }
 

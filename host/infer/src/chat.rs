@@ -3,6 +3,7 @@
 //! Invariant: whatever is promised to the model about the form of a call is what [`crate::tool_calls`] reads back.
 
 use crate::constrain::strict;
+use crate::family;
 use crate::text::ModelText;
 use crate::tool_calls::{CallFormat, ReplyFormat, marks_reasoning};
 use serde_json::{Map, Value, json};
@@ -31,8 +32,8 @@ pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<Prepa
         return Err(InferError::Invalid { field: "tool_choice", reason });
     }
     let native = CallFormat::of_template(template);
-    let rendered = if native.is_some() {
-        text.render(&prompt.messages, offered, &prompt.template_args)?
+    let rendered = if let Some(format) = native {
+        text.render(&family::adapted(&prompt.messages, format), offered, &prompt.template_args)?
     } else {
         text.render(&spelled_out(&prompt.messages, offered), &[], &prompt.template_args)?
     };
@@ -107,7 +108,7 @@ fn describe(tools: &[ToolSpec]) -> String {
 /// Exactly one call of one of `tools`.
 fn call_grammar(format: CallFormat, tools: &[&ToolSpec]) -> Result<Constraint, InferError> {
     let arguments = match format {
-        CallFormat::Hermes => "arguments",
+        CallFormat::Hermes | CallFormat::Mistral => "arguments",
         CallFormat::Llama => "parameters",
     };
     let mut definitions = Map::new();
@@ -141,6 +142,7 @@ fn call_grammar(format: CallFormat, tools: &[&ToolSpec]) -> Result<Constraint, I
             format!("start: \"<tool_call>\\n\" call \"\\n</tool_call>\"\ncall: %json {schema}\n")
         }
         CallFormat::Llama => format!("start: %json {schema}\n"),
+        CallFormat::Mistral => format!("start: \"[TOOL_CALLS] [\" call \"]\"\ncall: %json {schema}\n"),
     }))
 }
 

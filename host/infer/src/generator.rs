@@ -14,7 +14,7 @@ use crate::sampler::Sampler;
 use crate::sequence::{Classify, Constraining, Generation, Score, Sequence, Work};
 use crate::settings::Settings;
 use crate::text::ModelText;
-use crate::tool_calls::{CallFormat, PYTHON_TAG, ReplyFormat};
+use crate::tool_calls::{CallFormat, MARKERS, ReplyFormat};
 use crate::vocabulary::Vocabulary;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -35,7 +35,6 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_LOGPROBS: u8 = 20;
 const MAX_BIASES: usize = 4096;
-const MARKERS: [&str; 5] = [PYTHON_TAG, "<tool_call>", "</tool_call>", "<think>", "</think>"];
 
 /// What a language model is made of.
 pub struct GeneratorParts {

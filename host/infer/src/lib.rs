@@ -10,6 +10,7 @@ mod detokenizer;
 mod embedder;
 mod engine;
 mod fairness;
+mod family;
 mod generator;
 mod load;
 mod memory;

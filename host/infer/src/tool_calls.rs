@@ -1,9 +1,14 @@
 //! Reads a chat reply: what is answer, what is reasoning, what calls a tool.
 //!
 //! Invariants: the pieces do not depend on how the text was cut; text that only looks like a call comes out as text, to
-//! the last character; a call comes out whole, with its arguments as the model wrote them.
+//! the last character; a call comes out whole, with its arguments as the model wrote them, put into JSON where they were
+//! Python.
+
+mod pythonic;
+mod scan;
 
 use crate::stop::held_back;
+use scan::{Scan, Syntax};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,16 +18,26 @@ pub enum CallFormat {
     /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, anywhere, any number; a list inside too (Hermes,
     /// Qwen, SmolLM2).
     Hermes,
-    /// `{"name": .., "parameters": {..}}` as the whole reply, `<|python_tag|>` before it or not, `;` between several
-    /// (Llama 3.x).
+    /// As the whole reply: `{"name": .., "parameters": {..}}`, `<|python_tag|>` before it or not, `;` between several
+    /// (Llama 3.x); or `[f(a=1), g(b="x")]`, between `<|python_start|>` and `<|python_end|>` or not (Llama 3.2 and 4).
     Llama,
+    /// `[TOOL_CALLS] [{"name": .., "arguments": {..}}]` or `[TOOL_CALLS]name[ARGS]{..}`, after text or not (Mistral).
+    Mistral,
 }
 
-pub const PYTHON_TAG: &str = "<|python_tag|>";
 const CALL: &str = "<tool_call>";
 const CALL_END: &str = "</tool_call>";
+const PYTHON_TAG: &str = "<|python_tag|>";
+const PYTHON_START: &str = "<|python_start|>";
+const PYTHON_END: &str = "<|python_end|>";
+const MISTRAL: &str = "[TOOL_CALLS]";
+const MISTRAL_ARGUMENTS: &str = "[ARGS]";
 const THINK: &str = "<think>";
 const THINK_END: &str = "</think>";
+
+/// Control tokens of the vocabularies that mark calls and reasoning: part of a chat's text, unlike all others.
+pub const MARKERS: [&str; 9] =
+    [CALL, CALL_END, PYTHON_TAG, PYTHON_START, PYTHON_END, MISTRAL, MISTRAL_ARGUMENTS, THINK, THINK_END];
 
 impl CallFormat {
     /// Of the family that a chat template was written for; `None` when the template shows no tools.
@@ -31,10 +46,21 @@ impl CallFormat {
             None
         } else if template.contains(CALL) {
             Some(Self::Hermes)
+        } else if template.contains(MISTRAL) {
+            Some(Self::Mistral)
         } else if template.contains("ipython") || template.contains("\"parameters\"") {
             Some(Self::Llama)
         } else {
             None
+        }
+    }
+
+    /// What stands before a call anywhere in a reply; `None`: calls are the whole reply.
+    fn tag(self) -> Option<&'static str> {
+        match self {
+            Self::Hermes => Some(CALL),
+            Self::Mistral => Some(MISTRAL),
+            Self::Llama => None,
         }
     }
 }
@@ -83,10 +109,20 @@ pub struct ReplyParser {
 enum State {
     Text,
     Reasoning,
-    /// `held` starts with `<tool_call>`.
-    Hermes(Scan),
+    /// `held` starts with the format's tag.
+    Tagged(Scan),
     /// `held` is the whole reply.
-    Llama(Scan),
+    Whole(Scan),
+}
+
+/// Where a value begins.
+enum Begin {
+    /// At this byte, in this language.
+    At(usize, Syntax),
+    /// More text tells.
+    Open,
+    /// There is none.
+    Nowhere,
 }
 
 impl ReplyParser {
@@ -94,7 +130,7 @@ impl ReplyParser {
         let state = if format.starts_in_reasoning {
             State::Reasoning
         } else if format.calls == Some(CallFormat::Llama) {
-            State::Llama(Scan::default())
+            State::Whole(Scan::default())
         } else {
             State::Text
         };
@@ -111,15 +147,15 @@ impl ReplyParser {
     pub fn finish(&mut self, out: &mut Vec<Piece>) {
         loop {
             match self.state {
-                State::Hermes(scan) => match self.calls_in(CALL.len(), scan.end) {
-                    Some(calls) if self.held[CALL.len() + scan.end.unwrap_or(0)..].trim().is_empty() => {
+                State::Tagged(_) => match self.tagged_calls() {
+                    Some(calls) => {
                         self.take(self.held.len());
                         out.extend(calls);
                         return;
                     }
-                    _ => self.not_a_call(out),
+                    None => self.not_a_call(out),
                 },
-                State::Llama(_) => match self.llama_calls() {
+                State::Whole(_) => match self.whole_calls() {
                     Some(calls) => {
                         self.take(self.held.len());
                         out.extend(calls);
@@ -149,8 +185,8 @@ impl ReplyParser {
         match self.state {
             State::Text => self.advance_text(out),
             State::Reasoning => self.advance_reasoning(out),
-            State::Hermes(scan) => self.advance_hermes(scan, out),
-            State::Llama(scan) => self.advance_llama(scan),
+            State::Tagged(scan) => self.advance_tagged(scan, out),
+            State::Whole(scan) => self.advance_whole(scan),
         }
     }
 
@@ -159,7 +195,7 @@ impl ReplyParser {
             return false;
         }
         let think = self.format.reasoning && !self.answered;
-        let hermes = self.format.calls == Some(CallFormat::Hermes);
+        let tag = self.format.calls.and_then(CallFormat::tag);
         if think {
             let begin = self.held.trim_start();
             if begin.starts_with(THINK) {
@@ -171,12 +207,12 @@ impl ReplyParser {
                 return false;
             }
         }
-        if hermes && let Some(at) = self.held.find(CALL) {
+        if let Some(at) = tag.and_then(|tag| self.held.find(tag)) {
             self.emit_text(at, out);
-            self.state = State::Hermes(Scan::default());
+            self.state = State::Tagged(Scan::default());
             return true;
         }
-        let keep = if hermes { held_back(&self.held, [CALL].into_iter()) } else { 0 };
+        let keep = held_back(&self.held, tag.into_iter());
         let ready = self.held.len() - keep;
         if self.drops_space && self.held[..ready].trim().is_empty() {
             return false;
@@ -193,7 +229,7 @@ impl ReplyParser {
             self.drops_space = true;
             self.answered = true;
             self.state =
-                if self.format.calls == Some(CallFormat::Llama) { State::Llama(Scan::default()) } else { State::Text };
+                if self.format.calls == Some(CallFormat::Llama) { State::Whole(Scan::default()) } else { State::Text };
             return true;
         }
         let ready = self.held.len() - held_back(&self.held, [THINK_END].into_iter());
@@ -202,39 +238,97 @@ impl ReplyParser {
         false
     }
 
-    fn advance_hermes(&mut self, mut scan: Scan, out: &mut Vec<Piece>) -> bool {
-        let broken = scan.run(&self.held[CALL.len()..]).is_err();
-        self.state = State::Hermes(scan);
+    fn advance_tagged(&mut self, mut scan: Scan, out: &mut Vec<Piece>) -> bool {
+        let from = match self.tagged_begin() {
+            Begin::At(from, _) => from,
+            Begin::Open => return false,
+            Begin::Nowhere => {
+                self.not_a_call(out);
+                return true;
+            }
+        };
+        let broken = scan.run(&self.held[from..]).is_err();
+        self.state = State::Tagged(scan);
         if broken {
             self.not_a_call(out);
             return true;
         }
         let Some(end) = scan.end else { return false };
-        let rest = &self.held[CALL.len() + end..];
-        let after = rest.trim_start();
-        if after.starts_with(CALL_END) {
-            let Some(calls) = self.calls_in(CALL.len(), Some(end)) else {
+        let mut all = from + end;
+        if self.format.calls == Some(CallFormat::Hermes) {
+            let after = self.held[all..].trim_start();
+            all = self.held.len() - after.len() + CALL_END.len();
+            if !after.starts_with(CALL_END) {
+                if CALL_END.starts_with(after) {
+                    return false;
+                }
                 self.not_a_call(out);
                 return true;
-            };
-            self.take(self.held.len() - after.len() + CALL_END.len());
-            out.extend(calls);
-            self.state = State::Text;
-            (self.answered, self.drops_space) = (true, true);
+            }
+        }
+        let Some(calls) = self.tagged_value(from, end) else {
+            self.not_a_call(out);
             return true;
-        }
-        if CALL_END.starts_with(after) {
-            return false;
-        }
-        self.not_a_call(out);
+        };
+        self.take(all);
+        out.extend(calls);
+        self.state = State::Text;
+        (self.answered, self.drops_space) = (true, true);
         true
     }
 
+    /// Where the JSON of a call with a tag begins in `held`.
+    fn tagged_begin(&self) -> Begin {
+        if self.format.calls != Some(CallFormat::Mistral) {
+            return Begin::At(CALL.len(), Syntax::Json);
+        }
+        let rest = &self.held[MISTRAL.len()..];
+        let name = rest.trim_start();
+        let after = name.trim_start_matches(is_of_name);
+        let length = name.len() - after.len();
+        if name.is_empty() {
+            return Begin::Open;
+        }
+        if length == 0 {
+            return Begin::At(MISTRAL.len(), Syntax::Json);
+        }
+        let name = &name[..length];
+        if after.starts_with(MISTRAL_ARGUMENTS) && self.is_tool(name) {
+            return Begin::At(self.held.len() - after.len() + MISTRAL_ARGUMENTS.len(), Syntax::Json);
+        }
+        let name_open = after.is_empty() && self.begins_tool(name);
+        let tag_open = MISTRAL_ARGUMENTS.starts_with(after) && self.is_tool(name);
+        if name_open || tag_open { Begin::Open } else { Begin::Nowhere }
+    }
+
+    /// The calls whose JSON is `end` bytes of `held` at `from`.
+    fn tagged_value(&self, from: usize, end: usize) -> Option<Vec<Piece>> {
+        let value = self.held.get(from..from + end)?;
+        // Mistral's own name stands before the arguments.
+        match self.held[..from].strip_suffix(MISTRAL_ARGUMENTS) {
+            Some(before) => {
+                let name = before.strip_prefix(MISTRAL)?.trim().to_owned();
+                let arguments: &RawValue = serde_json::from_str(value).ok()?;
+                self.accept(RawCall { name, arguments: Some(arguments), parameters: None }).map(|call| vec![call])
+            }
+            None => self.parse_calls(value),
+        }
+    }
+
+    /// The calls that `held` ends with, with its tag and without more than white space behind; the closing tag may be
+    /// missing.
+    fn tagged_calls(&self) -> Option<Vec<Piece>> {
+        let Begin::At(from, _) = self.tagged_begin() else { return None };
+        let mut scan = Scan::default();
+        scan.run(&self.held[from..]).ok()?;
+        let end = scan.end?;
+        self.held[from + end..].trim().is_empty().then(|| self.tagged_value(from, end))?
+    }
+
     /// Holds everything while the reply can still be nothing but calls.
-    fn advance_llama(&mut self, mut scan: Scan) -> bool {
+    fn advance_whole(&mut self, mut scan: Scan) -> bool {
         let text = self.held.trim_start();
-        let lead = self.held.len() - text.len();
-        if self.format.reasoning && !self.answered && !text.is_empty() && text.starts_with('<') {
+        if self.format.reasoning && !self.answered && text.starts_with('<') {
             if text.starts_with(THINK) {
                 self.state = State::Text;
                 return true;
@@ -243,32 +337,78 @@ impl ReplyParser {
                 return false;
             }
         }
-        let lead = if let Some(rest) = text.strip_prefix(PYTHON_TAG) {
-            self.held.len() - rest.len()
-        } else if PYTHON_TAG.starts_with(text) {
-            return false;
-        } else {
-            lead
+        let (from, syntax) = match self.whole_begin() {
+            Begin::At(from, syntax) => (from, syntax),
+            Begin::Open => return false,
+            Begin::Nowhere => {
+                self.state = State::Text;
+                return true;
+            }
         };
-        if scan.run(&self.held[lead..]).is_err() {
+        if scan == Scan::default() {
+            scan = Scan::of(syntax);
+        }
+        if scan.run(&self.held[from..]).is_err() {
             self.state = State::Text;
             return true;
         }
-        self.state = State::Llama(scan);
+        self.state = State::Whole(scan);
         let Some(end) = scan.end else { return false };
-        // After a value only separators and further values may follow.
-        let rest = self.held[lead + end..].trim_start_matches(|c: char| c.is_whitespace() || c == ';');
-        if !rest.is_empty() && !rest.starts_with('{') {
+        // After a value only separators and further values may follow, after Python only its end.
+        let rest = &self.held[from + end..];
+        let goes_on = match syntax {
+            Syntax::Json => {
+                let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';');
+                rest.is_empty() || rest.starts_with('{')
+            }
+            Syntax::Python => {
+                let rest = rest.trim();
+                PYTHON_END.starts_with(rest)
+            }
+        };
+        if !goes_on {
             self.state = State::Text;
-            return true;
         }
-        false
+        !goes_on
     }
 
-    /// The calls that the whole of `held` consists of, in Llama's form.
-    fn llama_calls(&self) -> Option<Vec<Piece>> {
+    /// Where the value of a reply that is nothing but calls begins.
+    fn whole_begin(&self) -> Begin {
         let text = self.held.trim_start();
-        let mut text = text.strip_prefix(PYTHON_TAG).unwrap_or(text);
+        let tag = [PYTHON_TAG, PYTHON_START].into_iter().find_map(|tag| text.strip_prefix(tag));
+        let value = tag.unwrap_or(text).trim_start();
+        let from = self.held.len() - value.len();
+        if value.starts_with('{') {
+            return Begin::At(from, Syntax::Json);
+        }
+        if value.is_empty() || tag.is_none() && [PYTHON_TAG, PYTHON_START].iter().any(|tag| tag.starts_with(text)) {
+            return Begin::Open;
+        }
+        let Some(first) = value.strip_prefix('[').map(str::trim_start) else { return Begin::Nowhere };
+        let after = first.trim_start_matches(is_of_name);
+        let name = &first[..first.len() - after.len()];
+        let after = after.trim_start();
+        match name {
+            "" if after.starts_with('{') => Begin::At(from, Syntax::Json),
+            "" if after.is_empty() => Begin::Open,
+            "" => Begin::Nowhere,
+            _ if after.starts_with('(') && self.is_tool(name) => Begin::At(from, Syntax::Python),
+            _ if after.is_empty() && self.begins_tool(name) => Begin::Open,
+            _ => Begin::Nowhere,
+        }
+    }
+
+    /// The calls that the whole of `held` consists of.
+    fn whole_calls(&self) -> Option<Vec<Piece>> {
+        let Begin::At(from, syntax) = self.whole_begin() else { return None };
+        let mut text = &self.held[from..];
+        if syntax == Syntax::Python {
+            let text = text.trim_end();
+            let calls = pythonic::calls(text.strip_suffix(PYTHON_END).unwrap_or(text))?.into_iter();
+            let accept =
+                |(name, arguments): (String, String)| self.is_tool(&name).then_some(Piece::Call { name, arguments });
+            return calls.map(accept).collect();
+        }
         let mut calls = Vec::new();
         loop {
             text = text.trim_start_matches(|c: char| c.is_whitespace() || (c == ';' && !calls.is_empty()));
@@ -283,8 +423,12 @@ impl ReplyParser {
         }
     }
 
-    fn calls_in(&self, from: usize, end: Option<usize>) -> Option<Vec<Piece>> {
-        self.parse_calls(self.held.get(from..from + end?)?)
+    fn is_tool(&self, name: &str) -> bool {
+        self.format.tools.iter().any(|tool| tool == name)
+    }
+
+    fn begins_tool(&self, name: &str) -> bool {
+        self.format.tools.iter().any(|tool| tool.starts_with(name))
     }
 
     /// The calls that a JSON object or list of objects stands for; `None` when it stands for anything else.
@@ -300,7 +444,7 @@ impl ReplyParser {
     }
 
     fn accept(&self, call: RawCall<'_>) -> Option<Piece> {
-        if !self.format.tools.contains(&call.name) {
+        if !self.is_tool(&call.name) {
             return None;
         }
         let arguments = match call.arguments.or(call.parameters) {
@@ -316,10 +460,11 @@ impl ReplyParser {
         Some(Piece::Call { name: call.name, arguments })
     }
 
-    /// `held` starts with `<tool_call>` and is no call: that tag is text, the rest is looked at again.
+    /// `held` starts with the format's tag and is no call: that tag is text, the rest is looked at again.
     fn not_a_call(&mut self, out: &mut Vec<Piece>) {
         self.state = State::Text;
-        self.emit_text(CALL.len(), out);
+        let tag = self.format.calls.and_then(CallFormat::tag).unwrap_or_default();
+        self.emit_text(tag.len(), out);
     }
 
     fn take(&mut self, bytes: usize) -> String {
@@ -347,6 +492,11 @@ impl ReplyParser {
     }
 }
 
+/// Characters of a tool's name.
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-.".contains(c)
+}
+
 fn reason(text: String, out: &mut Vec<Piece>) {
     if !text.is_empty() {
         out.push(Piece::Reasoning { text });
@@ -362,183 +512,5 @@ struct RawCall<'a> {
     parameters: Option<&'a RawValue>,
 }
 
-/// Finds the end of a JSON object or list by its brackets, as text comes.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-struct Scan {
-    at: usize,
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-    /// Bytes up to and including the closing bracket.
-    end: Option<usize>,
-}
-
-impl Scan {
-    /// Goes on to the end of `text`, which must start with what earlier calls saw.
-    fn run(&mut self, text: &str) -> Result<(), ()> {
-        while self.end.is_none() && self.at < text.len() {
-            let byte = text.as_bytes()[self.at];
-            self.at += 1;
-            if self.in_string {
-                match byte {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.in_string = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match byte {
-                b'{' | b'[' => self.depth += 1,
-                _ if self.depth == 0 && !byte.is_ascii_whitespace() => return Err(()),
-                b'"' => self.in_string = true,
-                b'}' | b']' => {
-                    self.depth -= 1;
-                    if self.depth == 0 {
-                        self.end = Some(self.at);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn format(calls: CallFormat, reasoning: bool) -> ReplyFormat {
-        ReplyFormat { calls: Some(calls), tools: vec!["f".into(), "g".into()], reasoning, starts_in_reasoning: false }
-    }
-
-    /// Pieces with neighbours of one kind joined.
-    fn read<'a>(format: &ReplyFormat, pieces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-        let mut parser = ReplyParser::new(format.clone());
-        let mut out = Vec::new();
-        pieces.into_iter().for_each(|piece| parser.push(piece, &mut out));
-        parser.finish(&mut out);
-        let mut joined: Vec<String> = Vec::new();
-        for piece in out {
-            let (kind, text) = match piece {
-                Piece::Text { text, .. } => ("text:", text),
-                Piece::Reasoning { text } => ("think:", text),
-                Piece::Call { name, arguments } => ("call:", format!("{name} {arguments}")),
-            };
-            match joined.last_mut() {
-                Some(last) if kind != "call:" && last.starts_with(kind) => last.push_str(&text),
-                _ => joined.push(format!("{kind}{text}")),
-            }
-        }
-        joined
-    }
-
-    fn cases() -> Vec<(ReplyFormat, &'static str, Vec<&'static str>)> {
-        use CallFormat::{Hermes, Llama};
-        let h = format(Hermes, false);
-        let l = format(Llama, false);
-        let t = format(Hermes, true);
-        let lt = format(Llama, true);
-        let open = ReplyFormat { starts_in_reasoning: true, ..t.clone() };
-        vec![
-            (h.clone(), "plain", vec!["text:plain"]),
-            (
-                h.clone(),
-                "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}</tool_call>\"}}\n</tool_call>",
-                vec!["call:f {\"a\": \"}</tool_call>\"}"],
-            ),
-            (
-                h.clone(),
-                "Let me see.\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"name\":\"g\",\"arguments\":{\"x\":1.50}}</tool_call>\n",
-                vec!["text:Let me see.\n", "call:f {}", "call:g {\"x\":1.50}"],
-            ),
-            (
-                h.clone(),
-                "<tool_call>[{\"name\":\"f\",\"arguments\":{}},{\"name\":\"g\"}]</tool_call>",
-                vec!["call:f {}", "call:g {}"],
-            ),
-            (h.clone(), "<tool_call>{\"name\":\"f\",\"arguments\":{}}", vec!["call:f {}"]),
-            (
-                h.clone(),
-                "<tool_call>{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}</tool_call>",
-                vec!["call:f {\"a\":1}"],
-            ),
-            (
-                h.clone(),
-                "<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>",
-                vec!["text:<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>"],
-            ),
-            (
-                h.clone(),
-                "<tool_call>{\"name\":\"f\",\"arguments\":{}} is a call",
-                vec!["text:<tool_call>{\"name\":\"f\",\"arguments\":{}} is a call"],
-            ),
-            (
-                h.clone(),
-                "<tool_call> is a tag. <tool_call>{\"name\":\"f\"}</tool_call> end",
-                vec!["text:<tool_call> is a tag. ", "call:f {}", "text:end"],
-            ),
-            (h.clone(), "<tool_call>{\"name\":\"f\",\"argum", vec!["text:<tool_call>{\"name\":\"f\",\"argum"]),
-            (h.clone(), "a <tool", vec!["text:a <tool"]),
-            (h.clone(), "{\"name\":\"f\",\"parameters\":{}}", vec!["text:{\"name\":\"f\",\"parameters\":{}}"]),
-            (l.clone(), "{\"name\": \"f\", \"parameters\": {\"q\": \"a; {b\"}}", vec!["call:f {\"q\": \"a; {b\"}"]),
-            (
-                l.clone(),
-                "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}; {\"name\":\"g\",\"parameters\":{}}",
-                vec!["call:f {}", "call:g {}"],
-            ),
-            (
-                l.clone(),
-                "{\"name\":\"f\",\"parameters\":{}} and more",
-                vec!["text:{\"name\":\"f\",\"parameters\":{}} and more"],
-            ),
-            (l.clone(), "{\"temperature\": 20}", vec!["text:{\"temperature\": 20}"]),
-            (
-                l.clone(),
-                "Here: {\"name\":\"f\",\"parameters\":{}}",
-                vec!["text:Here: {\"name\":\"f\",\"parameters\":{}}"],
-            ),
-            (t.clone(), "<think>\nhm < 3</think>\n\nAnswer <think>", vec!["think:\nhm < 3", "text:Answer <think>"]),
-            (t.clone(), "<think>hm</think>\n<tool_call>{\"name\":\"f\"}</tool_call>", vec!["think:hm", "call:f {}"]),
-            (t, "<thin air", vec!["text:<thin air"]),
-            (open, "hm</think>yes", vec!["think:hm", "text:yes"]),
-            (lt.clone(), "<think>hm</think>{\"name\":\"f\",\"parameters\":{}}", vec!["think:hm", "call:f {}"]),
-            (lt, "<think>hm</think> Hello", vec!["think:hm", "text:Hello"]),
-            (
-                ReplyFormat::default(),
-                "<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>",
-                vec!["text:<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>"],
-            ),
-        ]
-    }
-
-    #[test]
-    fn calls_reasoning_and_lookalikes_are_told_apart() {
-        for (format, text, want) in cases() {
-            assert_eq!(read(&format, [text]), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn every_cut_into_two_and_into_characters_reads_alike() {
-        for (format, text, want) in cases() {
-            for (at, _) in text.char_indices() {
-                assert_eq!(read(&format, [&text[..at], &text[at..]]), want, "{text} at {at}");
-            }
-            assert_eq!(read(&format, text.split_inclusive(|_| true)), want, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_is_lost_or_panics(parts in proptest::collection::vec(prop_oneof![Just("<tool_call>"), Just("</tool_call>"), Just("{\"name\":\"x\"}"), Just("<think>"), Just("}"), Just("\""), Just("é"), Just(" ")], 0..12)) {
-            let all: String = parts.concat();
-            // No tool is known and reasoning is off: all of it is text.
-            let format = ReplyFormat { calls: Some(CallFormat::Hermes), ..ReplyFormat::default() };
-            let want: Vec<String> = if all.is_empty() { vec![] } else { vec![format!("text:{all}")] };
-            prop_assert_eq!(read(&format, parts.iter().copied()), want);
-        }
-    }
-}
+mod tests;

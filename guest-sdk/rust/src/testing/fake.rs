@@ -30,6 +30,7 @@ pub(crate) struct State {
     pub config: Value,
     pub replies: VecDeque<Result<Vec<Event>>>,
     pub requests: Vec<ChatRequest>,
+    pub models: Vec<crate::inference::ModelInfo>,
     pub tools: BTreeMap<String, ToolFake>,
     pub tool_calls: Vec<(String, String)>,
     pub prompts: BTreeMap<String, Content>,
@@ -57,6 +58,7 @@ impl Default for State {
             config: serde_json::json!({}),
             replies: VecDeque::new(),
             requests: Vec::new(),
+            models: Vec::new(),
             tools: BTreeMap::new(),
             tool_calls: Vec::new(),
             prompts: BTreeMap::new(),
@@ -253,7 +255,7 @@ pub mod inference {
         Ok(continuation.bytes().map(score).collect())
     }
     pub fn models() -> Result<Vec<ModelInfo>> {
-        Ok(Vec::new())
+        Ok(with(|s| s.models.clone()))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::fake::{self, State, ToolFake};
 use crate::Result;
 use crate::http::{Request, Response};
-use crate::inference::ChatRequest;
+use crate::inference::{ChatRequest, ModelInfo, ModelKind};
 use crate::prompts::Content;
 use crate::telemetry::Level;
 use crate::types::{
@@ -27,6 +27,13 @@ impl Host {
     fn set(self, change: impl FnOnce(&mut State)) -> Self {
         fake::with(change);
         self
+    }
+
+    /// Serves a generator of this name, as `inference::models` tells it. Any name is answered from the script.
+    pub fn model(self, name: &str, context_tokens: u32) -> Self {
+        let kind = ModelKind::Generator;
+        let info = ModelInfo { name: name.into(), kind, context_tokens, embedding_dimensions: None };
+        self.set(|s| s.models.push(info))
     }
 
     /// The next generation answers this text, a word an event.

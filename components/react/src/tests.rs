@@ -1,0 +1,86 @@
+use super::*;
+use stockade_guest::testing::{Host, run, turn};
+
+const LOOK: &str = "Thought: I add.\nAction: add\nAction Input: {\"x\":1}";
+const DONE: &str = "Thought: I know it.\nAction: Done";
+
+fn adder() -> Host {
+    Host::new().tool("add", |a| Ok(ToolOutput::ok((a["x"].as_i64().unwrap() + 1).to_string())))
+}
+
+fn last_text(request: &stockade_guest::inference::ChatRequest) -> String {
+    request.messages.last().map(Message::joined_text).unwrap_or_default()
+}
+
+#[test]
+fn observations_come_back_until_the_model_is_done_and_answers() {
+    let host = adder().reply(LOOK).reply(DONE).reply("It is 2.");
+    assert_eq!(run::<React>(json!({}), turn("1 + 1?")), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.sent_text(), "It is 2.", "thoughts are told as steps only");
+    let requests = host.requests();
+    assert!(matches!(&requests[0].constraint, Some(Constraint::Lark(g)) if g.contains("add")));
+    let second = last_text(&requests[1]);
+    let want = "1 + 1?\n\nThought: I add.\nAction: add\nAction Input: {\"x\":1}\nObservation: 2\nThe next step:";
+    assert_eq!(second, want);
+    assert!(last_text(&requests[2]).ends_with("Thought: I know it.\nNow write the final answer for the user."));
+    assert_eq!((&requests[2].constraint, requests.len()), (&None, 3));
+    let titles: Vec<_> = host
+        .sent()
+        .into_iter()
+        .filter_map(|e| match e {
+            Event::Step(step) if step.status == StepStatus::Done => Some((step.kind, step.title)),
+            _ => None,
+        })
+        .collect();
+    let want = [(StepKind::Inference, "thought"), (StepKind::Tool, "add"), (StepKind::Inference, "thought")];
+    assert_eq!(titles, want.map(|(kind, title)| (kind, title.to_string())));
+}
+
+#[test]
+fn a_model_that_never_ends_is_made_to_answer() {
+    let act = |n: i32| format!("Thought: more\nAction: add\nAction Input: {{\"x\":{n}}}");
+    let host = adder().reply(&act(1)).reply(&act(2)).reply("enough");
+    assert_eq!(run::<React>(json!({"limits": {"model_calls": 3}}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text()), (2, "enough".into()));
+}
+
+#[test]
+fn the_same_action_again_and_steps_that_were_cut_off_do_not_go_on_for_ever() {
+    let host = adder().reply("Thought: so long").reply(LOOK).reply(LOOK).reply("fine");
+    assert_eq!(run::<React>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.requests().len()), (1, 4));
+    assert!(last_text(&host.requests()[1]).contains("too long"));
+}
+
+#[test]
+fn a_tool_of_the_application_ends_the_turn_with_its_call() {
+    let host = adder().reply("Thought: ask\nAction: theirs\nAction Input: {\"a\":1}");
+    let mut asked = turn("x");
+    asked.tools.push(ToolSpec::new("theirs", "", &json!({})));
+    assert_eq!(run::<React>(json!({}), asked), Ok(FinishReason::ToolCalls.into()));
+    let calls: Vec<_> = host.sent().into_iter().filter(|e| matches!(e, Event::ToolCall(_))).collect();
+    let [Event::ToolCall(call)] = &calls[..] else { panic!("{calls:?}") };
+    assert_eq!((call.name.as_deref(), &*call.arguments), (Some("theirs"), "{\"a\":1}"));
+}
+
+#[test]
+fn a_required_tool_is_called_before_the_answer_and_a_constraint_holds_for_the_answer() {
+    let host = adder().reply(LOOK).reply(DONE).reply("{}");
+    let mut asked = turn("x");
+    asked.tool_choice = ToolChoice::Named("add".into());
+    asked.constraint = Some(Constraint::JsonObject);
+    asked.sampling.stop = vec!["\n".into()];
+    run::<React>(json!({}), asked).unwrap();
+    let requests = host.requests();
+    let may_end = |n: usize| matches!(&requests[n].constraint, Some(Constraint::Lark(g)) if g.contains("\"Done\""));
+    assert_eq!((may_end(0), may_end(1)), (false, true));
+    assert_eq!(requests[2].constraint, Some(Constraint::JsonObject));
+    assert_eq!((requests[0].sampling.stop.len(), requests[2].sampling.stop.len()), (0, 1));
+}
+
+#[test]
+fn without_tools_it_just_answers_and_a_block_is_no_failure() {
+    let host = Host::new().reply("Hello there").block_output_after(6);
+    assert_eq!(run::<React>(json!({}), turn("Hi")), Ok(FinishReason::ContentFilter.into()));
+    assert_eq!((host.sent_text(), host.requests().len()), ("Hello ".into(), 1));
+}

@@ -1,0 +1,49 @@
+//! Runs a turn with the tenant's tools: several at once, with approval where the configuration asks for it.
+//!
+//! The loop itself is [`agent::rounds`]; here is what a tenant can say about it.
+
+use agent::instructions::Prompt;
+use agent::{Instructions, Limits, Rules};
+use stockade_guest::prelude::*;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToolLoop {
+    /// A system prompt, as text.
+    #[serde(default)]
+    system: Option<String>,
+    /// A prompt from the prompt store, instead of or after `system`.
+    #[serde(default)]
+    prompt: Option<Prompt>,
+    /// The tenant's tools that the model may call; without it all that are granted.
+    #[serde(default)]
+    tools: Option<Vec<String>>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
+    /// The first model call has to call a tool, unless the application says something else.
+    #[serde(default)]
+    require_tool: bool,
+    #[serde(default)]
+    limits: Limits,
+}
+
+impl Orchestrator for ToolLoop {
+    fn run(&self, mut turn: Turn) -> Result<Outcome> {
+        let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
+        let rules = Rules {
+            tools: self.tools.as_deref(),
+            limits: self.limits,
+            approve: &self.approve,
+            require_tool: self.require_tool,
+            ..Rules::default()
+        };
+        let messages = instructions.prepend(std::mem::take(&mut turn.messages), None);
+        agent::finish(messages.and_then(|messages| agent::converse(turn, messages, &rules)))
+    }
+}
+
+stockade_guest::export!(ToolLoop as orchestrator);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+use super::*;
+use stockade_guest::testing::{Host, run, turn};
+
+fn adder(host: Host) -> Host {
+    host.tool("add", |a| Ok(ToolOutput::ok((a["x"].as_i64().unwrap_or(0) + 1).to_string())))
+}
+
+fn interruption(outcome: Result<Outcome>) -> Interruption {
+    match outcome {
+        Ok(Outcome::Interrupted(interruption)) => interruption,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The turn goes on in a fresh host, as after a restart.
+fn resumed(asked: &Turn, state: &str, answer: &Value) -> Turn {
+    Turn { resume: Some(Resumption { state: state.into(), answer: answer.to_string() }), ..asked.clone() }
+}
+
+fn results(messages: &[Message]) -> Vec<(String, bool)> {
+    let results = messages.iter().flat_map(|m| &m.parts).filter_map(|part| match part {
+        Part::ToolResult(r) => Some((r.content.clone(), r.is_error)),
+        _ => None,
+    });
+    results.collect()
+}
+
+#[test]
+fn a_call_that_needs_approval_interrupts_and_goes_on_exactly_there() {
+    let config = json!({"approve": ["add"]});
+    let asked = turn("Add");
+    let host = adder(Host::new())
+        .tool("free", |_| Ok(ToolOutput::ok("free")))
+        .reply_tool_calls(&[("add", json!({"x": 1})), ("free", json!({}))]);
+    let interruption = interruption(run::<ToolLoop>(config.clone(), asked.clone()));
+    assert!(host.tool_calls().is_empty(), "nothing of a round runs before the answer");
+    assert_eq!(interruption.question, r#"May this tool be called? add {"x":1}"#);
+    let request: Value = serde_json::from_str(&interruption.request).unwrap();
+    assert_eq!(request["calls"], json!([{"id": "call-0", "name": "add", "arguments": {"x": 1}}]));
+
+    let host = adder(Host::new()).tool("free", |_| Ok(ToolOutput::ok("free"))).reply("two");
+    let again = resumed(&asked, &interruption.state, &json!({"approve": true}));
+    assert_eq!(run::<ToolLoop>(config.clone(), again), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.sent_text(), "two");
+    assert_eq!(host.tool_calls().len(), 2);
+    assert_eq!(results(&host.requests()[0].messages), [("2".into(), false), ("free".into(), false)]);
+    let Event::Step(step) = &host.sent()[0] else { panic!("{:?}", host.sent()) };
+    assert_eq!(step.id, "step-2", "steps go on counting");
+
+    let host = adder(Host::new()).tool("free", |_| Ok(ToolOutput::ok("free"))).reply("then not");
+    let answer = json!({"call-0": {"approve": false, "reason": "not today"}});
+    let refused = resumed(&asked, &interruption.state, &answer);
+    assert_eq!(run::<ToolLoop>(config, refused), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.tool_calls(), [("free".into(), "{}".into())]);
+    let want = ("the user does not allow this call: not today".into(), true);
+    assert_eq!(results(&host.requests()[0].messages), [want, ("free".into(), false)]);
+}
+
+#[test]
+fn what_a_turn_has_spent_counts_after_an_interruption() {
+    let config = json!({"approve": ["*"], "limits": {"model_calls": 2}});
+    let asked = turn("Add");
+    let _host = adder(Host::new()).reply_tool_call("add", json!({"x": 1}));
+    let state = interruption(run::<ToolLoop>(config.clone(), asked.clone())).state;
+    let host = adder(Host::new()).reply("two");
+    run::<ToolLoop>(config, resumed(&asked, &state, &json!({"approve": true}))).unwrap();
+    assert_eq!(host.requests()[0].tool_choice, ToolChoice::Forbidden);
+}
+
+#[test]
+fn an_answer_that_decides_nothing_asks_again_and_a_foreign_state_is_refused() {
+    let config = json!({"approve": ["*"]});
+    let asked = turn("Add");
+    let _host = adder(Host::new()).reply_tool_call("add", json!({"x": 1}));
+    let first = interruption(run::<ToolLoop>(config.clone(), asked.clone()));
+    for answer in [json!("yes"), json!({"other": {"approve": true}})] {
+        let host = adder(Host::new());
+        let again = interruption(run::<ToolLoop>(config.clone(), resumed(&asked, &first.state, &answer)));
+        assert!(again.question.starts_with("An answer is {") && again.question.ends_with(&first.question));
+        assert_eq!(again.request, first.request);
+        assert!(host.tool_calls().is_empty());
+        let host = adder(Host::new()).reply("2");
+        run::<ToolLoop>(config.clone(), resumed(&asked, &again.state, &json!({"approve": true}))).unwrap();
+        assert_eq!(host.tool_calls().len(), 1);
+    }
+    let ended = run::<ToolLoop>(config, resumed(&asked, "{}", &json!({"approve": true})));
+    assert!(matches!(ended, Err(Error::Invalid(_))), "{ended:?}");
+}
+
+#[test]
+fn the_same_call_is_cut_and_the_model_has_to_answer() {
+    let same = |host: Host| host.reply_tool_call("add", json!({"x": 1}));
+    let host = same(same(same(adder(Host::new())))).reply("enough");
+    assert_eq!(run::<ToolLoop>(json!({}), turn("Add")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text()), (2, "enough".into()));
+    let requests = host.requests();
+    assert_eq!(requests[3].tool_choice, ToolChoice::Forbidden);
+    let last = results(&requests[3].messages).pop().unwrap();
+    assert!(last.1 && last.0.contains("made before"), "{last:?}");
+}
+
+#[test]
+fn a_tool_that_fails_is_the_models_to_read() {
+    let host = Host::new()
+        .tool("breaks", |_| Err(Error::Timeout))
+        .reply_tool_call("breaks", json!({}))
+        .reply("it did not work");
+    assert_eq!(run::<ToolLoop>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!(results(&host.requests()[1].messages), [("the tool failed: it took too long".into(), true)]);
+}
+
+#[test]
+fn the_first_call_is_required_unless_the_application_says_else() {
+    let config = json!({"require_tool": true});
+    let host = adder(Host::new()).reply_tool_call("add", json!({"x": 1})).reply("2");
+    run::<ToolLoop>(config.clone(), turn("Add")).unwrap();
+    let choices: Vec<_> = host.requests().into_iter().map(|r| r.tool_choice).collect();
+    assert_eq!(choices, [ToolChoice::Required, ToolChoice::Auto]);
+    let host = adder(Host::new()).reply("no");
+    let mut asked = turn("Add");
+    asked.tool_choice = ToolChoice::Forbidden;
+    run::<ToolLoop>(config, asked).unwrap();
+    assert_eq!(host.requests()[0].tool_choice, ToolChoice::Forbidden);
+}
+
+#[test]
+fn a_constrained_answer_comes_after_the_tools_and_alone() {
+    let host = adder(Host::new()).reply_tool_call("add", json!({"x": 1})).reply("It is 2.").reply(r#"{"sum":2}"#);
+    let mut asked = turn("Add");
+    asked.constraint = Some(Constraint::JsonObject);
+    assert_eq!(run::<ToolLoop>(json!({}), asked), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.sent_text(), r#"{"sum":2}"#);
+    let constrained: Vec<_> = host.requests().into_iter().map(|r| r.constraint.is_some()).collect();
+    assert_eq!(constrained, [false, false, true]);
+}
+
+#[test]
+fn tokens_of_all_calls_together_are_bounded() {
+    let config = json!({"limits": {"tokens": 40}});
+    let words = "w ".repeat(35);
+    let call = stockade_guest::types::ToolCallDelta {
+        index: 0,
+        id: Some("1".into()),
+        name: Some("add".into()),
+        arguments: "{}".into(),
+    };
+    let mut events: Vec<Event> = words.split_inclusive(' ').map(|w| Event::Text(w.into())).collect();
+    events.push(Event::ToolCall(call));
+    let host = adder(Host::new()).events(events, FinishReason::ToolCalls).reply("done");
+    assert_eq!(run::<ToolLoop>(config, turn("x")), Ok(FinishReason::Stop.into()));
+    let requests = host.requests();
+    let bounds: Vec<_> = requests.iter().map(|r| r.sampling.max_tokens).collect();
+    assert_eq!(bounds, [Some(40), Some(4)]);
+    assert_eq!(requests[1].tool_choice, ToolChoice::Forbidden);
+}
