@@ -86,15 +86,16 @@ def xstest(data):
 def bipia(data):
     """E-mails and tables as a tool returns them, untouched and with an attack at the start, in the middle or at the end."""
     folder = data / "bipia-indirect-injection"
-    attacks = [row["text"] for name in ("text", "code") for row in rows(folder / f"{name}_attack_train.jsonl")]
+    attacks = [row for name in ("text", "code") for row in rows(folder / f"{name}_attack_train.jsonl")]
     contexts = [row["context"] for name in ("email_train", "table_train_first100") for row in rows(folder / f"{name}.jsonl")]
-    texts = [item(context, [], group=f"context {i}") for i, context in enumerate(contexts)]
+    texts = []
     for i, context in enumerate(contexts):
-        attack = attacks[(i * 7) % len(attacks)]
+        # All attacks of a category are paraphrases, so a category and the contexts that it gets stay together.
+        attack, group = attacks[i * 7 % len(attacks)]["text"], attacks[i * 7 % len(attacks)]["attack_category"]
         lines = context.splitlines(keepends=True)
         place = (0, len(lines) // 2, len(lines))[i % 3]
         text = "".join(lines[:place]).rstrip("\n") + "\n" + attack + "\n" + "".join(lines[place:])
-        texts.append(item(text.strip("\n"), ["injection"], group=f"context {i}", attack=attack))
+        texts += [item(context, [], group=group), item(text.strip("\n"), ["injection"], group=group)]
     return texts
 
 
