@@ -83,8 +83,7 @@ fn thresholds_are_each_categorys() {
 #[test]
 fn a_report_tells_the_scores_of_what_passes() {
     let _host = host();
-    let harmless =
-        vectors().iter().min_by(|a, b| a.scores["self-harm"].total_cmp(&b.scores["self-harm"])).unwrap();
+    let harmless = vectors().iter().min_by(|a, b| a.scores["self-harm"].total_cmp(&b.scores["self-harm"])).unwrap();
     let Verdict::Block(report) = check::<Moderation>(json!({"report": true}), &harmless.text).unwrap() else {
         panic!("there is no report");
     };

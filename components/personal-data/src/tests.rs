@@ -126,6 +126,7 @@ fn what_only_looks_like_personal_data_stays() {
         "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5",
         "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD",
         "256.1.1.1 1.2.3.4.5 version 1.2.3.4",
+        "x[1::2] and $1000 / 200 phones = 5000/2000",
         "abc::def and std::vec and 12:30:45 and ::1",
         "00:1A:2b:3c:4d and 00:1A:2b:3c:4d:5e:6f",
         "on 12 March 1985 the shop opened; 2024-01-15",

@@ -72,13 +72,6 @@ def gsm8k(data, count, seed):
     return [item(text, []) for text in random.Random(seed).sample(texts, count)]
 
 
-def hh_first_turns(data, count, seed):
-    """What people said first in hh-rlhf's harmless dialogues: rude and dangerous, and no injection."""
-    texts = [row["chosen"].split("\n\nHuman: ")[1].split("\n\nAssistant:")[0] for row in
-             rows(data / "hh-rlhf-harmless/harmless_base_test_part.jsonl")]
-    return [item(text, None) for text in random.Random(seed).sample(sorted(set(texts)), count)]
-
-
 def xstest(data):
     return [item(row["prompt"], None, safe=row["label"] == "safe") for row in rows(data / "xstest/xstest.jsonl")]
 
@@ -99,16 +92,17 @@ def bipia(data):
     return texts
 
 
-# OpenAI's evaluation set knows seven labels of its moderation categories.
+# OpenAI's evaluation set as moderation categories. Eleven graphic texts are too few for a head: they count as violence.
 MODERATION = {"S": "sexual", "H": "hate", "V": "violence", "HR": "harassment", "SH": "self-harm", "H2": "hate/threatening",
-              "V2": "violence/graphic"}
+              "V2": "violence"}
 
 
 def openai_moderation(data):
     texts = []
     for row in rows(data / "openai-moderation/samples.jsonl"):
-        known = {name: row[key] for key, name in MODERATION.items() if row.get(key) is not None}
-        texts.append(item(row["prompt"], [name for name, value in known.items() if value], known=list(known)))
+        known = {name for key, name in MODERATION.items() if row.get(key) is not None}
+        labels = {name for key, name in MODERATION.items() if row.get(key)}
+        texts.append(item(row["prompt"], sorted(labels), known=known))
     return texts
 
 

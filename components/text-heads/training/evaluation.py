@@ -46,6 +46,18 @@ def auprc(targets, scores):
     return float((np.cumsum(found) / np.arange(1, len(found) + 1))[found == 1].mean())
 
 
+def best_threshold(targets, scores, beta=0.5):
+    """The score from which on F-beta is highest. Below 1, `beta` counts precision for more: a block costs more than a miss."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(targets[order])
+    f = (1 + beta**2) * hits / (np.arange(1, len(hits) + 1) + beta**2 * targets.sum())
+    return float(scores[order][np.argmax(f)])
+
+
+def precision(targets, flags):
+    return float(targets[flags].mean()) if flags.any() else float("nan")
+
+
 def interval(measure, *columns):
     """The measure of the columns with a 95 % interval from resampling their rows."""
     drawn = np.random.RandomState(0)

@@ -5,7 +5,6 @@ import numpy as np
 # Weights of the two kinds of features: both have rows of length one, and logits need more.
 EMBEDDING_SCALE = 5.0
 GRAM_SCALE = 5.0
-PENALTY = 1e-4
 ROUNDS = 2
 
 
@@ -13,15 +12,15 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-np.clip(z, -30, 30)))
 
 
-def minimise(x, targets, weights, iterations=60):
+def minimise(x, targets, weights, penalty, iterations=60):
     """L-BFGS (Nocedal and Wright, algorithm 7.4) on the weighted log-loss with an L2 penalty. `[width + 1]`, bias last."""
     weights = (weights / weights.sum()).astype(np.float32)
 
     def loss(theta):
         z = x @ theta[:-1] + theta[-1]
-        value = float(weights @ (np.logaddexp(0, z) - targets * z)) + 0.5 * PENALTY * float(theta[:-1] @ theta[:-1])
+        value = float(weights @ (np.logaddexp(0, z) - targets * z)) + 0.5 * penalty * float(theta[:-1] @ theta[:-1])
         residual = ((sigmoid(z) - targets) * weights).astype(np.float32)
-        return value, np.append(x.T @ residual + PENALTY * theta[:-1], residual.sum()).astype(np.float32)
+        return value, np.append(x.T @ residual + penalty * theta[:-1], residual.sum()).astype(np.float32)
 
     theta = np.zeros(x.shape[1] + 1, np.float32)
     value, gradient = loss(theta)
@@ -65,7 +64,7 @@ def document_scores(logits, owner, count):
     return scores
 
 
-def fit(x, owner, targets, weights):
+def fit(x, owner, targets, weights, penalty):
     """`targets` and `weights` are the documents'; a weight of 0 leaves a document out. A positive document teaches by the
     window that speaks loudest for it, a negative one by all."""
     count = len(targets)
@@ -73,7 +72,7 @@ def fit(x, owner, targets, weights):
     row_weights = (weights / np.maximum(windows, 1))[owner]
     for _ in range(ROUNDS):
         used = np.flatnonzero(row_weights > 0)
-        theta = minimise(x[used], targets[owner][used], row_weights[used])
+        theta = minimise(x[used], targets[owner][used], row_weights[used], penalty)
         logits = x @ theta[:-1] + theta[-1]
         loudest = logits >= document_scores(logits, owner, count)[owner] - 1e-6
         negatives = (weights / np.sqrt(np.maximum(windows, 1)))[owner]

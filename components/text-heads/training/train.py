@@ -22,9 +22,12 @@ import headfile
 import logistic
 import written
 from embeddings import Embedder
-from evaluation import auprc, folds, groups, interval, share
+from evaluation import auprc, best_threshold, folds, groups, interval, precision, share
 
 SEED = 1
+# Of L2, found by the figures out of fold; moderation has few positives.
+PENALTY = 1e-4
+MODERATION_PENALTY = 1e-3
 COMPONENTS = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -41,10 +44,10 @@ class Table:
         self.x = logistic.rows(self.embeddings, features.gram_rows(self.windows))
         self.fold = folds(groups(self.documents), SEED)
 
-    def out_of_fold(self, targets, weights):
+    def out_of_fold(self, targets, weights, penalty):
         scores = np.zeros(len(self.documents), np.float32)
         for fold in np.unique(self.fold):
-            theta = logistic.fit(self.x, self.owner, targets, np.where(self.fold == fold, 0, weights))
+            theta = logistic.fit(self.x, self.owner, targets, np.where(self.fold == fold, 0, weights), penalty)
             scores = np.where(self.fold == fold, self.scores(theta), scores)
         return scores
 
@@ -99,14 +102,17 @@ def injection(data, embed):
         open_attack = np.array([document.get("variant") in corpora.OPEN for document in table.documents])
         print("  cyberseceval, open, recall  ", interval(share, flags[open_attack]))
 
-    report("direct, out of fold", table.out_of_fold(targets, weights))
+    report("direct, out of fold", table.out_of_fold(targets, weights, PENALTY))
     unseen = np.where(table.sets == "notinject", 0, weights)
-    report("direct, out of fold, no text of NotInject in training", table.out_of_fold(targets, unseen))
+    report("direct, out of fold, no text of NotInject in training", table.out_of_fold(targets, unseen, PENALTY))
     # Documents that are nearly the same on both sides of the split, as the set's own two parts have them.
     grouped, table.fold = table.fold, np.random.RandomState(SEED).randint(0, 5, len(table.fold))
-    report("direct, out of fold, near-duplicates not kept together", table.out_of_fold(targets, weights))
-    table.fold = grouped
-    theta = {"direct": logistic.fit(table.x, table.owner, targets, weights)}
+    report("direct, out of fold, near-duplicates not kept together", table.out_of_fold(targets, weights, PENALTY))
+    alone = np.where(table.sets == "deepset", 1.0, 0.0)
+    x, table.x = table.x, table.x * (np.arange(table.x.shape[1]) < table.embeddings.shape[1])
+    report("for comparison, same folds: the embedding alone, trained on deepset alone", table.out_of_fold(targets, alone, PENALTY))
+    table.fold, table.x = grouped, x
+    theta = {"direct": logistic.fit(table.x, table.owner, targets, weights, PENALTY)}
 
     documents = {
         "bipia": corpora.bipia(data),
@@ -119,7 +125,7 @@ def injection(data, embed):
     indirect = Table(documents, embed)
     labels = np.array([float(bool(document["labels"])) for document in indirect.documents], np.float32)
     weights = np.where(indirect.sets == "written attacks", 0.25, np.where(indirect.sets == "deepset", 0.5, 1.0))
-    scores = indirect.out_of_fold(labels, weights)
+    scores = indirect.out_of_fold(labels, weights, PENALTY)
     print("\nindirect, out of fold (attacks inside of what a tool returns)")
     rows = indirect.sets == "bipia"
     print("  bipia, AUPRC                ", interval(auprc, labels[rows], scores[rows]))
@@ -127,7 +133,7 @@ def injection(data, embed):
         rows = (indirect.sets == name) & (labels == positive)
         title = f"  {name}, {'recall' if positive else 'false alarms'}".ljust(30)
         print(title, interval(share, flagged(scores[rows], threshold)))
-    theta["indirect"] = logistic.fit(indirect.x, indirect.owner, labels, weights)
+    theta["indirect"] = logistic.fit(indirect.x, indirect.owner, labels, weights, PENALTY)
 
     folder = COMPONENTS / "injection-guard"
     stored = headfile.write(folder / "src/heads.bin", embed.model, theta)
@@ -157,25 +163,31 @@ def moderation(data, embed):
     table = Table(sets, embed)
     openai = table.sets == "openai"
     benign = np.array([document["labels"] == [] for document in table.documents])
-    names = ["harassment", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm", "sexual", "violence",
-             "violence/graphic"]
+    names = ["harassment", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm", "sexual", "violence"]
     threshold = 0.5
     thetas, judged = {}, np.full(len(table.documents), -np.inf, np.float32)
     print("\nout of fold; openai's evaluation set where it has the label, MLCommons' hazards for the illicit two")
     for name in names:
         targets = np.array([float(name in document["labels"]) for document in table.documents], np.float32)
         known = np.array([name in document.get("known", []) for document in table.documents]) | benign | (targets == 1)
-        positives = targets.sum()
+        # MLCommons' short prompts are a help where OpenAI's set has examples, and all there is where not.
+        weights = np.where(known, 1.0, 0.0)
+        if not name.startswith("illicit"):
+            weights[table.sets == "ailuminate"] *= 0.2
+        positives = (weights * targets).sum()
         # As much weight on what has the label as on a third of what has not.
-        weights = np.where(known, np.where(targets == 1, (known.sum() - positives) / positives / 3, 1.0), 0)
-        scores = table.out_of_fold(targets, weights)
+        weights = np.where(targets == 1, weights * (known.sum() - positives) / positives / 3, weights)
+        scores = table.out_of_fold(targets, weights, MODERATION_PENALTY)
         measured = known & (table.sets == "ailuminate") | benign if name.startswith("illicit") else openai & known
-        print(f"  {name}, AUPRC".ljust(32), interval(auprc, targets[measured], scores[measured]),
-              f"positives={int(targets[measured].sum())}")
-        flags = flagged(scores, threshold)
-        print(f"  {name}, recall at {threshold}".ljust(32), interval(share, flags[measured & (targets == 1)]))
-        judged = np.maximum(judged, scores)
-        thetas[name] = logistic.fit(table.x, table.owner, targets, weights)
+        shift = best_threshold(targets[measured], scores[measured])
+        flags = flagged(scores - shift, threshold)
+        print(f"  {name}".ljust(18), f"positives={int(targets[measured].sum())}")
+        print("    AUPRC    ", interval(auprc, targets[measured], scores[measured]))
+        print("    precision", interval(precision, targets[measured], flags[measured]))
+        print("    recall   ", interval(share, flags[measured & (targets == 1)]))
+        judged = np.maximum(judged, scores - shift)
+        thetas[name] = logistic.fit(table.x, table.owner, targets, weights, MODERATION_PENALTY)
+        thetas[name][-1] -= shift
     anything = np.array([float(bool(document["labels"])) for document in table.documents], np.float32)
     print("  any, AUPRC, openai".ljust(32), interval(auprc, anything[openai], judged[openai]))
     print("  any, recall, openai".ljust(32), interval(share, flagged(judged, threshold)[openai & (anything == 1)]))

@@ -39,9 +39,9 @@ pub fn ipv6(reader: &mut Reader<'_>, _: &[String]) -> Result<Option<usize>, Open
         read = &read[..read.len() - 1];
     }
     let end = reader.at() - (reader.read().len() - read.len());
-    // Words of hexadecimal letters with `::` between them are names of a program's parts.
-    let numbered = read.iter().any(u8::is_ascii_digit);
-    Ok((numbered && read != b"::1" && parses::<Ipv6Addr>(read)).then_some(end))
+    // Words of hexadecimal letters with `::` between them are names of a program's parts, and `1::2` is a slice.
+    let numbered = read.iter().any(u8::is_ascii_digit) && read.split(|&b| b == b':').any(|group| group.len() > 2);
+    Ok((numbered && parses::<Ipv6Addr>(read)).then_some(end))
 }
 
 /// Six pairs of hexadecimal digits, all with `:` or all with `-` between them.

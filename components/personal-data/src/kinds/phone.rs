@@ -88,9 +88,11 @@ fn valid(plus: bool, tail: bool, groups: &[Group<'_>], context: impl Fn() -> boo
     if date(&lengths, groups) {
         return false;
     }
-    north_american(groups)
-        || !tail && trunk(groups, &lengths, total)
-        || (7..=MOST_DIGITS).contains(&total) && !sum(groups) && context()
+    let told = |groups: &[Group<'_>]| {
+        let quotient = groups.iter().any(|g| g.separator == b'/');
+        (7..=MOST_DIGITS).contains(&total) && !sum(groups) && !quotient && context()
+    };
+    north_american(groups) || !tail && trunk(groups, &lengths, total) || told(groups)
 }
 
 /// A country's code, and 8 to 15 digits together.
