@@ -12,18 +12,13 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-<<<<<<< HEAD
 
 /// Dimensions, metric and entries of an index.
 pub(crate) type IndexFake = (u32, crate::vectors::Metric, BTreeMap<String, crate::vectors::Entry>);
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
-=======
-
-type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 type Embed = Rc<dyn Fn(&str) -> Result<Vec<f32>>>;
->>>>>>> 9aafd82 (text-heads: injection-guard and moderation judge by heads over sentence embeddings)
 
 pub(crate) struct ToolFake {
     pub spec: ToolSpec,
