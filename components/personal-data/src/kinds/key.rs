@@ -98,7 +98,9 @@ pub fn api_key(reader: &mut Reader<'_>, context: &[String]) -> Result<Option<usi
     let Some(first) = reader.peek()? else { return Ok(None) };
     for provider in PROVIDERS.iter().filter(|p| p.prefix[0] == first) {
         let mut key = reader.clone();
-        if !key.literal(provider.prefix)? {
+        // The middle of something longer that was no key from its start on.
+        let inside = reader.before().last().is_some_and(|&b| b".-".contains(&b) && (provider.alphabet)(b));
+        if inside || !key.literal(provider.prefix)? {
             continue;
         }
         let body = key.run(provider.most, provider.alphabet)?;
@@ -123,7 +125,9 @@ fn assigned(reader: &mut Reader<'_>, context: &[String]) -> Result<Option<usize>
     if !assigns(reader.before()) {
         return Ok(None);
     }
-    let value = reader.run(512, |b| b.is_ascii_alphanumeric() || b"+/_-=".contains(&b))?;
+    let value = reader.run(512, |b| b.is_ascii_alphanumeric() || b"+/_-".contains(&b))?;
+    // What base64 pads with.
+    reader.run(2, |b| b == b'=')?;
     let mixed = value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic);
     let ends = reader.peek()?.is_none_or(|b| b.is_ascii_whitespace() || b"\"'`,;)]}<&\\.".contains(&b));
     Ok((value.len() >= 16 && mixed && ends && reader.follows_word(context)).then_some(reader.at()))
@@ -145,6 +149,9 @@ pub fn private_key(reader: &mut Reader<'_>, _: &[String]) -> Result<Option<usize
             reader.run(40, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ')?;
             reader.literal(b"-----")?;
             return Ok(Some(reader.at()));
+        }
+        if reader.literal(b"-----BEGIN ")? {
+            return Ok(Some(body_end));
         }
         let line = reader.run(PEM_WINDOW, |b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))?;
         if line.len() >= 16 {
