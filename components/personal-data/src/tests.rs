@@ -162,15 +162,17 @@ fn escaped_text_stays_valid_json() {
 #[test]
 fn what_is_made_to_take_long_does_not() {
     let began = std::time::Instant::now();
-    for piece in ["eyJ.", "-----BEGIN PRIVATE KEY-----", "a=", "a.", "1.", "sk-1", "://a:b", "12345678 ", "DE89 ", "passport 1"] {
+    for piece in
+        ["eyJ.", "-----BEGIN PRIVATE KEY-----", "a=", "a.", "1.", "sk-1", "://a:b", "12345678 ", "DE89 ", "passport 1"]
+    {
         let mut scanner = Scanner::new(Kind::ALL.map(Detector::new).into()).unwrap();
-        let text = piece.repeat(200_000 / piece.len());
+        let text = piece.repeat(100_000 / piece.len());
         let mut at = 0;
         while let (_, Some(found)) = scanner.next(&text, at, true) {
             at = found.end;
         }
     }
-    // A build without optimisation on a busy machine; something quadratic takes minutes.
+    // On a busy machine; something quadratic takes minutes.
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
