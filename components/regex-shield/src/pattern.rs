@@ -3,12 +3,13 @@
 //! Syntax is the regex crate's with Unicode classes; `\b` and its relatives look at ASCII letters, digits and `_` only,
 //! since a decision may look no further than one byte past its window.
 
+use personal_data::{At, Matcher, Treatment};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 use std::fmt;
-use stockade_guest::prelude::Deserialize;
+use stockade_guest::prelude::{Deserialize, Violation, json};
 
 /// Longest match that a configured pattern may declare, in bytes.
 pub const MAX_WINDOW: usize = 4096;
@@ -57,32 +58,17 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Accepts a match or shortens it: `(text, start, end)` to the end, `None` when it is none after all. May look at the
-/// byte before `start`, and not past `end`.
-pub type Accept = fn(&[u8], usize, usize) -> Option<usize>;
-
 pub struct Pattern {
-    pub name: String,
-    pub action: Action,
-    pub mask: String,
-    pub message: String,
+    name: String,
+    action: Action,
+    mask: String,
+    message: String,
     /// Most bytes of a match.
-    pub window: usize,
+    window: usize,
     /// Which bytes a match can begin with.
-    pub first: [bool; 256],
-    accept: Accept,
+    first: [bool; 256],
     dfa: DFA,
     cache: Cache,
-}
-
-/// What is known of a start position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
-    /// A match ends here.
-    Match(usize),
-    NoMatch,
-    /// More text decides.
-    Open,
 }
 
 impl Pattern {
@@ -111,21 +97,34 @@ impl Pattern {
             message: config.message.clone().unwrap_or_else(|| format!("The text matches `{}`.", config.name)),
             window: bound.map_or(config.window, |longest| longest.min(config.window)),
             first,
-            accept: |_, _, end| Some(end),
             cache: dfa.create_cache(),
             dfa,
             name: config.name.clone(),
         })
     }
 
-    pub fn accept(mut self, accept: Accept) -> Self {
-        self.accept = accept;
-        self
+    /// What becomes of a match. It never holds what was matched.
+    pub fn treatment(&self) -> Treatment {
+        match self.action {
+            Action::Mask => Treatment::Mask(self.mask.clone()),
+            Action::Block => Treatment::Block(
+                Violation::new(&*self.name, &*self.message).with_metadata(&json!({ "pattern": self.name })),
+            ),
+        }
     }
+}
 
+impl Matcher for Pattern {
+    fn begins(&self, byte: u8) -> bool {
+        self.first[usize::from(byte)]
+    }
+    fn window(&self) -> usize {
+        // One byte more tells whether the word ends.
+        self.window + 1
+    }
     /// Whether a match begins at `start`: leftmost-first, at most `window` bytes long. `complete`: no text follows.
-    pub fn at(&mut self, text: &[u8], start: usize, complete: bool) -> At {
-        let Self { dfa, cache, window, accept, .. } = self;
+    fn at(&mut self, text: &[u8], start: usize, complete: bool) -> At {
+        let Self { dfa, cache, window, .. } = self;
         let input = Input::new(text).range(start..).anchored(Anchored::Yes);
         let mut end = None;
         // The automaton fails only when its cache cannot hold a single step, or on bytes it was told to quit at:
@@ -153,10 +152,7 @@ impl Pattern {
                 break;
             }
         }
-        match end.and_then(|end| accept(text, start, end)) {
-            Some(end) => At::Match(end),
-            None => At::NoMatch,
-        }
+        end.map_or(At::NoMatch, At::Match)
     }
 }
 

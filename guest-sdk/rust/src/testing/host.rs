@@ -72,6 +72,11 @@ impl Host {
         self.set(|s| s.replies.push_back(Err(error)))
     }
 
+    /// Embeds texts with this.
+    pub fn embedder(self, embed: impl Fn(&str) -> Result<Vec<f32>> + 'static) -> Self {
+        self.set(|s| s.embedder = Some(std::rc::Rc::new(embed)))
+    }
+
     /// Binds a tool.
     pub fn tool(self, name: &str, run: impl Fn(Value) -> Result<ToolOutput> + 'static) -> Self {
         let spec = ToolSpec::new(name, "", &serde_json::json!({"type": "object"}));
