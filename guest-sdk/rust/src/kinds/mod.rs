@@ -13,6 +13,7 @@ pub mod prompt_store;
 pub mod reward_scorer;
 pub mod shield;
 pub mod tool;
+pub mod windows;
 
 /// Types that [`crate::export!`] exports: each turns the generated trait into the one of its kind.
 #[doc(hidden)]
