@@ -10,9 +10,10 @@ mod hidden;
 mod policy;
 
 use policy::{ALIGNMENT, Decision, HIDDEN_ASCII, Policy, Scanner, UseCase};
+use std::ops::Range;
 use std::rc::Rc;
 use stockade_guest::prelude::*;
-use stockade_guest::shield::{Judgement, Windowed};
+use stockade_guest::shield::{Judged, Window, Windows};
 use stockade_guest::{shields, warn};
 
 #[derive(Deserialize)]
@@ -109,37 +110,26 @@ impl Shield for Firewall {
         Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
     }
 
-    /// A reply is the assistant's: its row judges window after window. The alignment check needs a trace, which a stream
+    /// A reply is the assistant's: its row judges stretch after stretch. The alignment check needs a trace, which a stream
     /// has not; it belongs to the input side, where the next request brings the whole conversation.
     fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
-        let (bytes, overlap) = (self.window, self.window / 8);
-        Ok(Box::new(Windowed::new(bytes, overlap, move |window: &str, fresh| self.judge(window, fresh))))
+        let window = Window::new(self.window, self.window / 8);
+        Ok(Box::new(Windows::new(window, move |text: &str, _| self.judge(text))))
     }
 }
 
 impl Firewall {
-    fn judge(&self, window: &str, fresh: usize) -> Result<Judgement> {
-        let mut text = window.to_string();
+    fn judge(&self, stretch: &str) -> Result<Judged> {
+        let mut text = stretch.to_string();
         for scanner in self.policy.row(Role::Assistant).iter().filter(|s| s.name != ALIGNMENT) {
             let finding = scan(scanner, Direction::Output, vec![Message::assistant(text.as_str())]);
             match self.weigh(scanner, Role::Assistant, finding) {
                 Verdict::Pass => {}
-                Verdict::Block(violation) => return Ok(Judgement::Block(violation)),
-                Verdict::Edit(changed) => {
-                    let changed = changed.first().map(Message::joined_text).unwrap_or_default();
-                    // What has left cannot be masked any more: a change there is a finding that came too late.
-                    if !changed.starts_with(&window[..fresh]) {
-                        let late = failed(scanner, Role::Assistant, "would mask what has left");
-                        return Ok(Judgement::Block(late));
-                    }
-                    text = changed;
-                }
+                Verdict::Block(violation) => return Ok(Judged::Block(violation)),
+                Verdict::Edit(changed) => text = changed.first().map(Message::joined_text).unwrap_or_default(),
             }
         }
-        if text == window {
-            return Ok(Judgement::Clear);
-        }
-        Ok(Judgement::Replace(text.split_off(fresh)))
+        Ok(if text == stretch { Judged::Clear } else { Judged::Mask(vec![difference(stretch, &text)]) })
     }
 
     /// What a scanner's finding or failure amounts to in this table.
@@ -159,6 +149,16 @@ impl Firewall {
             Decision::Review | Decision::Block => Verdict::Block(violation),
         }
     }
+}
+
+/// The bytes of `before` that are not in `after`, between what both begin and end with, and what stands there instead.
+fn difference(before: &str, after: &str) -> (Range<usize>, String) {
+    let same = |a: &mut dyn Iterator<Item = char>, b: &mut dyn Iterator<Item = char>| -> usize {
+        a.zip(b).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum()
+    };
+    let start = same(&mut before.chars(), &mut after.chars());
+    let end = same(&mut before[start..].chars().rev(), &mut after[start..].chars().rev());
+    (start..before.len() - end, after[start..after.len() - end].into())
 }
 
 fn scan(scanner: &Scanner, direction: Direction, mut messages: Vec<Message>) -> Result<Verdict> {

@@ -14,7 +14,7 @@ pub mod reward_scorer;
 pub mod shield;
 pub mod tool;
 pub mod toolset;
-pub mod windowed;
+pub mod windows;
 
 /// Types that [`crate::export!`] exports: each turns the generated trait into the one of its kind.
 #[doc(hidden)]

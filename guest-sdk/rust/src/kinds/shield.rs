@@ -1,11 +1,11 @@
 //! Shields judge text on its way to a model or to the application.
 //!
 //! Most shields look for spans of bounded length in text: implement [`Finder`] and the rest follows. A shield that
-//! needs the whole conversation, a model or a stream logic of its own implements [`Shield`]; for one that asks a model about
-//! a stretch of text at a time, [`Windowed`] is the session.
+//! needs the whole conversation, a model or a stream logic of its own implements [`Shield`]; one that asks a model about
+//! a stretch of text at a time has its session in [`Windows`].
 
 pub use super::finder::{Action, Finder, Finding};
-pub use super::windowed::{Judge, Judgement, Windowed};
+pub use super::windows::{Judged, Window, Windows};
 pub use crate::bindings::shield::exports::stockade::plugin::shield::{Channel, Edit, Ruling};
 pub use crate::types::{Direction, Verdict};
 

@@ -5,7 +5,7 @@
 use crate::Result;
 use crate::filter::Filter;
 use crate::http::{Request, Response};
-use crate::inference::ChatRequest;
+use crate::inference::{ChatRequest, CompleteRequest, LabelScore, Prompt, TokenScore};
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
 use crate::types::{Direction, Error, Event, Message, ToolOutput, ToolSpec, Verdict};
@@ -21,6 +21,8 @@ type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
 type Answer = Box<dyn FnMut(&Request) -> Result<Response>>;
 type Embed = Rc<dyn Fn(&str) -> Result<Vec<f32>>>;
+pub(crate) type Classifier = Rc<dyn Fn(&str) -> Result<Vec<LabelScore>>>;
+pub(crate) type Scorer = Rc<dyn Fn(&Prompt, &str) -> Result<Vec<TokenScore>>>;
 
 pub(crate) struct ToolFake {
     pub spec: ToolSpec,
@@ -33,6 +35,9 @@ pub(crate) struct State {
     pub requests: Vec<ChatRequest>,
     pub models: Vec<crate::inference::ModelInfo>,
     pub embedder: Option<Embed>,
+    pub completions: Vec<CompleteRequest>,
+    pub classifier: Option<Classifier>,
+    pub scorer: Option<Scorer>,
     pub tools: BTreeMap<String, ToolFake>,
     pub tool_calls: Vec<(String, String)>,
     pub prompts: BTreeMap<String, Content>,
@@ -62,6 +67,9 @@ impl Default for State {
             requests: Vec::new(),
             models: Vec::new(),
             embedder: None,
+            completions: Vec::new(),
+            classifier: None,
+            scorer: None,
             tools: BTreeMap::new(),
             tool_calls: Vec::new(),
             prompts: BTreeMap::new(),
@@ -176,7 +184,7 @@ pub mod http {
 
 pub mod inference {
     use super::{ChatRequest, Error, Event, Result, with};
-    use crate::inference::{CompleteRequest, LabelScore, ModelInfo, TokenScore};
+    use crate::inference::{CompleteRequest, LabelScore, ModelInfo, Prompt, TokenScore};
     use crate::types::{Completion, FinishReason, ToolCall, Usage};
     use std::cell::RefCell;
     use std::collections::VecDeque;
@@ -230,7 +238,8 @@ pub mod inference {
     }
     /// Answers from the same script; the prompt is recorded as one user message.
     pub fn complete(request: &CompleteRequest) -> Result<Generation> {
-        chat(&crate::inference::Chat::new(&*request.model).user(&*request.prompt).0)
+        with(|s| s.completions.push(request.clone()));
+        chat(&crate::inference::Chat::new(&*request.model).user(request.prompt.spelled()).0)
     }
     /// The test's own vectors, else counts of bytes by their low five bits, normalised: texts that are alike are near.
     pub fn embed(_model: &str, texts: &[String]) -> Result<Vec<Vec<f32>>> {
@@ -245,8 +254,10 @@ pub mod inference {
         };
         Ok(texts.iter().map(vector).collect())
     }
-    pub fn classify(_model: &str, _texts: &[String]) -> Result<Vec<Vec<LabelScore>>> {
-        Err(Error::NotFound("a classifier".into()))
+    pub fn classify(_model: &str, texts: &[String]) -> Result<Vec<Vec<LabelScore>>> {
+        assert!(texts.len() <= 256, "{} texts in one call", texts.len());
+        let classifier = with(|s| s.classifier.clone()).ok_or_else(|| Error::NotFound("a classifier".into()))?;
+        texts.iter().map(|text| classifier(text)).collect()
     }
     /// A token a byte.
     pub fn tokenize(_model: &str, text: &str) -> Result<Vec<u32>> {
@@ -256,7 +267,15 @@ pub mod inference {
         let bytes = tokens.iter().map(|&t| u8::try_from(t).map_err(|_| Error::Invalid(format!("token {t}"))));
         String::from_utf8(bytes.collect::<Result<_>>()?).map_err(|e| Error::Invalid(e.to_string()))
     }
-    pub fn log_likelihood(_model: &str, _context: &str, continuation: &str) -> Result<Vec<TokenScore>> {
+    /// Each token as a character: a byte beyond ASCII is no whole one.
+    pub fn token_texts(_model: &str, tokens: &[u32]) -> Result<Vec<String>> {
+        let text = |&token: &u32| u8::try_from(token).ok().filter(u8::is_ascii).map_or('\u{fffd}', char::from).into();
+        Ok(tokens.iter().map(text).collect())
+    }
+    pub fn log_likelihood(_model: &str, context: &Prompt, continuation: &str) -> Result<Vec<TokenScore>> {
+        if let Some(scorer) = with(|s| s.scorer.clone()) {
+            return scorer(context, continuation);
+        }
         let score = |b: u8| TokenScore { token: b.into(), logprob: -1.0, is_greedy: false };
         Ok(continuation.bytes().map(score).collect())
     }
