@@ -70,7 +70,8 @@ async fn put_prompt(registry: &Registry, plugins: &impl Plugins, tenant: &Tenant
         "strict": true, "model-config": "{}", "description": "The default system prompt of this host", "tags": [],
         "metadata": "{}"});
     let change = json!({"author": "stockade", "message": "first start"});
-    let put = plugins.invoke(call.clone(), "put".into(), vec![json!(name), definition, change]).await.map_err(failed)?;
+    let put =
+        plugins.invoke(call.clone(), "put".into(), vec![json!(name), definition, change]).await.map_err(failed)?;
     let version = put.result.get("ok").unwrap_or(&put.result)["number"].clone();
     let label = json!({"shares": [{"version": version, "weight": 1}], "protected": false, "force": false,
         "author": "stockade", "message": "first start"});

@@ -19,12 +19,7 @@ const STORE: Role = Role::PromptStore;
 impl Host for Guest {}
 
 impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
-    async fn put(
-        a: &Accessor<T, Self>,
-        name: String,
-        definition: Definition,
-        change: Change,
-    ) -> Answer<Version> {
+    async fn put(a: &Accessor<T, Self>, name: String, definition: Definition, change: Change) -> Answer<Version> {
         pass(a, &STORE, exports::PROMPT_PUT, (name, definition, change)).await
     }
     async fn get(a: &Accessor<T, Self>, name: String, selector: Selector) -> Answer<Prompt> {
@@ -33,12 +28,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
     async fn versions(a: &Accessor<T, Self>, name: String, after: Option<u32>, limit: u32) -> Answer<Vec<Version>> {
         pass(a, &STORE, exports::PROMPT_VERSIONS, (name, after, limit)).await
     }
-    async fn find(
-        a: &Accessor<T, Self>,
-        filter: Filter,
-        after: Option<String>,
-        limit: u32,
-    ) -> Answer<Vec<Summary>> {
+    async fn find(a: &Accessor<T, Self>, filter: Filter, after: Option<String>, limit: u32) -> Answer<Vec<Summary>> {
         pass(a, &STORE, exports::PROMPT_FIND, (filter, after, limit)).await
     }
     async fn set_label(a: &Accessor<T, Self>, name: String, label: String, change: LabelChange) -> Answer<Label> {
