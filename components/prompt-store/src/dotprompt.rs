@@ -18,7 +18,8 @@ pub struct Document {
     pub template: String,
 }
 
-/// Where a definition keeps the front matter that is nothing to it.
+/// Where a definition keeps extension fields, and the rest of the front matter that is nothing to it.
+const EXTENSIONS: &str = "ext";
 const REST: &str = "dotprompt";
 
 pub fn parse(source: &str) -> Result<Document> {
@@ -90,6 +91,11 @@ pub fn read(source: &str) -> Result<(Definition, Option<String>)> {
         front.remove(known);
     }
     let mut metadata = Map::new();
+    let extensions = extensions(&front);
+    if !extensions.is_empty() {
+        metadata.insert(EXTENSIONS.into(), Value::Object(extensions));
+        front.retain(|key, _| !key.contains('.'));
+    }
     if !front.is_empty() {
         metadata.insert(REST.into(), Value::Object(front));
     }
@@ -169,6 +175,11 @@ pub fn write(name: &str, definition: &Definition) -> Result<String> {
     }
     if let Some(Value::Object(rest)) = definition.metadata.get(REST) {
         front.extend(rest.clone());
+    }
+    for (namespace, fields) in definition.metadata.get(EXTENSIONS).and_then(Value::as_object).into_iter().flatten() {
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            front.insert(format!("{namespace}.{name}"), value.clone());
+        }
     }
     // JSON is YAML.
     let lines: String =

@@ -558,6 +558,7 @@ output:
   format: json
   schema:
     text: string
+team.hall.owner: ann
 ---
 {{role "system"}}Greet {{who}} {{times}} times.
 "#;
@@ -570,6 +571,9 @@ fn prompt_files_become_versions_and_files_again() {
     let prompt = latest(&store, "greet");
     let model: Value = serde_json::from_str(&prompt.definition.model_config).unwrap();
     assert_eq!(model, json!({"model": "smollm2", "temperature": 0.2}));
+    let metadata: Value = serde_json::from_str(&prompt.definition.metadata).unwrap();
+    assert_eq!(metadata["ext"], json!({"team.hall": {"owner": "ann"}}));
+    assert_eq!(metadata["dotprompt"]["output"]["schema"]["required"], json!(["text"]));
     let rendered = store.render("greet".into(), Selector::Latest, r#"{"who": "Ann"}"#.into()).unwrap();
     assert_eq!(rendered.content, Content::Messages(vec![Message::system("Greet Ann 2 times.")]));
     for (values, why) in [
@@ -600,4 +604,34 @@ fn another_bucket_than_the_granted_one_is_denied() {
     Host::new().buckets(&["prompts"]);
     let store: Rc<Store> = plugin(json!({"bucket": "other"})).unwrap();
     assert!(matches!(put(&store, "a", text("x", &[])), Err(Error::Denied(_))));
+}
+
+/// Templates out of the languages' own words in any order: each is rendered or refused, and never breaks the store.
+#[test]
+fn noise_is_rendered_or_refused() {
+    const WORDS: [&str; 40] = [
+        "{{", "}}", "{{{", "}}}", "{{{{", "\\{{", "{{~", "~}}", "{{!", "{{!--", "--}}", "{{=", "=}}", "{{#", "{{^",
+        "{{/", "{{>", "{{&", "else", "if", "each", "with", "role", "json", "media", "history", "a", "b.c", "../",
+        "this", "@index", "\"", "'", "=", "é", " ", "\n", "\r\n", "\t", "7",
+    ];
+    Host::new().buckets(&["prompts"]);
+    let store: Rc<Store> = plugin(json!({})).unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n as u64) as usize
+    };
+    let values = json!({"a": [{"b": {"c": "é"}}, 1, null], "b": {"c": [true]}}).to_string();
+    let mut rendered = 0;
+    for _ in 0..4_000 {
+        let template: String = (0..next(14)).map(|_| WORDS[next(WORDS.len())]).collect();
+        for format in [Format::Simple, Format::Mustache, Format::Dotprompt] {
+            let definition = Api { strict: false, ..definition(format, Template::Text(template.clone()), Vec::new()) };
+            rendered += usize::from(store.render_inline(definition, values.clone()).is_ok());
+        }
+        let _ = store.load(Some("noise".into()), template, Form::Dotprompt, change());
+    }
+    assert!(rendered > 2_000, "{rendered}");
 }

@@ -60,7 +60,7 @@ impl PromptStore {
     /// Who changes something, and why.
     pub fn change(&self, f: &Fields<'_>) -> Result<Value, ApiError> {
         Ok(json!({
-            "author": f.str("author")?.unwrap_or(self.author()),
+            "author": self.author(),
             "message": f.str("message")?.unwrap_or_default(),
             "parent": f.integer("parent", 1..=MAX_VERSION)?,
             "expected-latest": f.integer("expected_latest", 0..=MAX_VERSION)?,
