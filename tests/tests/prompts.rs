@@ -77,6 +77,17 @@ fn a_trace_names_the_version_that_the_reply_was_made_with() -> Result<()> {
     let want = json!([{"name": "assistant", "version": 2, "digest": put["digest"], "label": "production",
         "label_revision": 2}]);
     ensure!(used == &want, "{used}");
+
+    // A prompt that a request names by its id.
+    let prompt = json!({"prompt": "Answer as {{who}}.", "variables": ["who"]});
+    let id = client.post("/v1/prompts", &prompt)?.expect(200)?["prompt_id"].clone();
+    let body = json!({"model": "smollm2", "input": "Hi", "temperature": 0, "max_output_tokens": 4,
+        "prompt": {"id": id, "variables": {"who": "Ann"}}});
+    let answer = client.post("/v1/responses", &body)?;
+    let trace_id = answer.header("stockade-trace").context("a trace id")?.to_string();
+    answer.expect(200)?;
+    let used = trace(&client, &trace_id)?["prompts"].clone();
+    ensure!(used[0]["name"] == id && used[0]["version"] == 1, "{used}");
     Ok(())
 }
 

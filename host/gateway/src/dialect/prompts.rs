@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const DEFAULT: &str = "default";
+/// What the default orchestrator takes a prompt by that is named without a version.
+const DEFAULT: &str = "production";
 const PREFIX: &str = "pmpt_";
 /// Hexadecimal digits after the prefix.
 const DIGITS: usize = 48;
