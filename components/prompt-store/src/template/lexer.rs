@@ -184,22 +184,31 @@ impl<'s> Lexer<'s> {
 
     /// The line of a tag that has it for itself: its start, and the start of the next one. Values never have.
     fn alone(&self, found: &Found<'_>) -> Option<(usize, usize)> {
-        let alone = match (self.format, found.kind) {
+        let may_be = match (self.format, found.kind) {
             (Format::Simple, _) | (_, Kind::Raw) => false,
             (Format::Dotprompt, Kind::Value) => is_else(found.content),
             (_, Kind::Value) => false,
             _ => true,
         };
-        // What is before `at` is another tag's, unless that ended its line.
-        let before = &self.source[self.at..found.start];
-        let line_start = before.rfind('\n').map(|n| self.at + n + 1);
-        let line_start = line_start
-            .or_else(|| matches!(self.source[..self.at].chars().next_back(), None | Some('\n')).then_some(self.at));
-        let line_start = line_start.filter(|_| alone)?;
-        let blank = |text: &str| text.trim_start_matches([' ', '\t']).len();
-        let rest = &self.source[self.source.len() - blank(&self.source[found.end..])..];
-        let next = rest.strip_prefix("\r\n").or(rest.strip_prefix('\n')).or(rest.is_empty().then_some(rest))?;
-        (blank(&self.source[line_start..found.start]) == 0).then_some((line_start, self.source.len() - next.len()))
+        if !may_be {
+            return None;
+        }
+        // What is before `at` is another tag's, unless that tag's line ended there.
+        let begun = self.at == 0 || self.source[..self.at].ends_with('\n');
+        let line_start = match self.source[self.at..found.start].rfind('\n') {
+            Some(newline) => self.at + newline + 1,
+            None if begun => self.at,
+            None => return None,
+        };
+        let blanks = [' ', '\t'];
+        let after = self.source[found.end..].trim_start_matches(blanks);
+        let next = match after.strip_prefix("\r\n").or(after.strip_prefix('\n')) {
+            Some(next) => next,
+            None if after.is_empty() => after,
+            None => return None,
+        };
+        let is_blank = self.source[line_start..found.start].trim_start_matches(blanks).is_empty();
+        is_blank.then_some((line_start, self.source.len() - next.len()))
     }
 
     /// `{{=<% %>=}}`
