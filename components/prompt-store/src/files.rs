@@ -30,7 +30,7 @@ enum Line {
         message: Option<String>,
         #[serde(default)]
         created: Option<u64>,
-        definition: Definition,
+        definition: Box<Definition>,
     },
     Label {
         prompt: String,
@@ -60,6 +60,7 @@ pub fn dump_lines(prompts: &Prompts, name: &str) -> Result<String> {
         after = *last;
         for (number, version) in page {
             let Version { digest, parent, author, message, created, definition } = version;
+            let definition = Box::new(definition);
             let (digest, created) = (Some(digest), Some(created));
             let (author, message) = (Some(author), Some(message));
             let version = number;
@@ -96,6 +97,7 @@ pub fn load_lines(prompts: &Prompts, rename: Option<&str>, text: &str, change: &
                         let parent = parent.and_then(|p| numbers.get(&(prompt.clone(), p)).copied());
                         let author = author.unwrap_or_else(|| change.author.clone());
                         let message = message.unwrap_or_else(|| change.message.clone());
+                        let definition = *definition;
                         let new = NewVersion { definition, author, message, parent, expected_latest: None, created };
                         prompts.add(name, new)?
                     }
