@@ -5,6 +5,7 @@ pub mod conversations;
 pub mod files;
 pub mod mcp;
 pub mod openai;
+pub mod prompts;
 pub mod responses;
 pub mod safety;
 pub mod tokenizer;
