@@ -47,6 +47,12 @@ pub struct Issue {
     pub language: &'static str,
 }
 
+impl Issue {
+    fn same_as(&self, other: &Issue) -> bool {
+        (self.analyzer, self.pattern_id, self.char) == (other.analyzer, other.pattern_id, other.char)
+    }
+}
+
 impl Scanner {
     /// All findings in code of a language, or of any of the usual ones.
     ///
@@ -61,12 +67,10 @@ impl Scanner {
         let present = Present::of(code);
         let mut issues: Vec<Issue> = Vec::new();
         for language in languages.into_iter().filter(wanted) {
-            for issue in self.scan_as(code, language, &present)? {
-                let known = |i: &Issue| i.pattern_id == issue.pattern_id && i.char == issue.char;
-                if !issues.iter().any(known) {
-                    issues.push(issue);
-                }
-            }
+            // What several languages have in common counts once.
+            let mut more = self.scan_as(code, language, &present)?;
+            more.retain(|issue| !issues.iter().any(|known| issue.same_as(known)));
+            issues.extend(more);
         }
         Ok(issues)
     }
@@ -136,6 +140,8 @@ impl Scanner {
         let subject =
             Subject { tree: &tree, facts: &facts, present, language, compiled: &self.compiled, budget: &budget };
         let mut issues: Vec<Issue> = Vec::new();
+        // Two rules of one id that agree count once.
+        let mut seen = HashSet::new();
         for rule in rules {
             let hits = match &rule.body {
                 Body::Search(formula) => subject.search(formula),
@@ -144,13 +150,12 @@ impl Scanner {
             if budget.is_spent() {
                 return Err(Error::TooLarge("the code is too entangled to be judged".into()));
             }
-            for Hit { span, .. } in distinct(hits) {
-                issues.push(issue(&rule.about, rule.about.id, "semgrep", language.name(), code, span.start));
+            for Hit { span, .. } in hits {
+                if seen.insert((rule.about.id, span.start, span.end)) {
+                    issues.push(issue(&rule.about, rule.about.id, "semgrep", language.name(), code, span.start));
+                }
             }
         }
-        // Two rules of one id that agree count once.
-        let mut seen = HashSet::new();
-        issues.retain(|issue| seen.insert((issue.pattern_id, issue.char)));
         Ok(issues)
     }
 }
@@ -163,13 +168,6 @@ fn may_match(rule: &SyntaxRule, present: &Present) -> bool {
         Some(Body::Taint { sources, sinks, .. }) => can(sources) && can(sinks),
         None => false,
     }
-}
-
-/// One hit for each place.
-fn distinct(mut hits: Vec<Hit<'_>>) -> Vec<Hit<'_>> {
-    hits.sort_by_key(|hit| (hit.span.start, hit.span.end));
-    hits.dedup_by(|a, b| a.span == b.span);
-    hits
 }
 
 /// Whether the line, up to a place in it, is a comment.

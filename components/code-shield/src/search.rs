@@ -36,11 +36,27 @@ pub struct Place<'s> {
 pub fn possible(formula: &'static Formula, present: &Present) -> bool {
     match formula {
         Formula::Pattern { words, .. } => words.iter().all(|word| present.has(word)),
-        Formula::Regex(expression) | Formula::MetaRegex(_, expression) => expression.possible(present),
-        Formula::All(parts) => parts.iter().all(|part| possible(part, present)),
+        Formula::Regex(expression) => expression.possible(present),
+        Formula::All(parts) => parts.iter().all(|part| match part {
+            Formula::MetaRegex(name, expression) => {
+                expression.possible(present) || !parts.iter().any(|part| always_binds(part, name))
+            }
+            part => possible(part, present),
+        }),
         Formula::Any(parts) => parts.is_empty() || parts.iter().any(|part| possible(part, present)),
         Formula::Inside(part) => possible(part, present),
         _ => true,
+    }
+}
+
+/// Whether each of a formula's places gives the metavariable a value.
+fn always_binds(formula: &Formula, name: &str) -> bool {
+    match formula {
+        Formula::Pattern { source, .. } => source.contains(name),
+        Formula::All(parts) => parts.iter().any(|part| always_binds(part, name)),
+        Formula::Any(parts) => parts.iter().all(|part| always_binds(part, name)),
+        Formula::Inside(part) => always_binds(part, name),
+        _ => false,
     }
 }
 
@@ -147,17 +163,19 @@ impl<'s> Subject<'_, 's> {
         both
     }
 
+    /// A condition on a metavariable that this alternative does not have leaves it alone; the reference drops it then,
+    /// and with it what two of its rules are there to find.
     fn condition(&self, condition: &'static Formula, bindings: &Bindings<'s>) -> bool {
         let of = |name: &str| value(bindings, name);
         match condition {
             Formula::MetaRegex(name, expression) => {
-                of(name).is_some_and(|value| self.compiled.begins(expression, value.text))
+                of(name).is_none_or(|value| self.compiled.begins(expression, value.text))
             }
-            Formula::MetaPattern(name, formula) => of(name).is_some_and(|value| self.value_is(value, formula)),
+            Formula::MetaPattern(name, formula) => of(name).is_none_or(|value| self.value_is(value, formula)),
             Formula::LessThan(name, limit) => {
-                of(name).and_then(|value| value.text.parse::<f64>().ok()).is_some_and(|number| number < *limit)
+                of(name).is_none_or(|value| value.text.parse::<f64>().is_ok_and(|number| number < *limit))
             }
-            Formula::OneOf(name, texts) => of(name).is_some_and(|value| {
+            Formula::OneOf(name, texts) => of(name).is_none_or(|value| {
                 let text = value.node.map_or(value.text, |id| self.tree.node(id).atom);
                 texts.contains(&text)
             }),

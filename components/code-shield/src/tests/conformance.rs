@@ -1,11 +1,10 @@
 //! The reference's own cases: every snippet of its unit tests and every annotated line of its fixtures.
 
-use crate::expression::Compiled;
+use super::scanner;
 use crate::language::Language;
 use crate::rules::{REGEX, SYNTAX, UseCase};
-use crate::scan::{Issue, Scanner};
+use crate::scan::Issue;
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// A file of the reference data, or nothing where it is not there; `STOCKADE_REQUIRE_REFERENCE=1` makes that a failure.
@@ -23,16 +22,6 @@ fn rows<T: serde::de::DeserializeOwned>(file: &str) -> Vec<T> {
     let Some(path) = reference(file) else { return Vec::new() };
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn scanner(use_case: UseCase, enable: &[&str]) -> Scanner {
-    Scanner {
-        use_case,
-        languages: None,
-        enable: enable.iter().map(|id| id.to_string()).collect(),
-        disable: HashSet::new(),
-        compiled: Compiled::default(),
-    }
 }
 
 fn shown(issues: &[Issue]) -> Vec<(&str, &str, usize)> {
