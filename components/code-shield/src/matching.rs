@@ -225,7 +225,12 @@ impl<'s> Matcher<'_, 's> {
             },
             Kind::Name if c.kind == Kind::Name && p.atom == c.atom => yes(true),
             Kind::Text => self.string(p.atom, code, bindings),
-            Kind::Template => yes(c.kind == Kind::Template && !c.kids.is_empty()),
+            Kind::Template => {
+                // A shell command of PHP is no string.
+                let shell = |text: &str| text.starts_with('`');
+                let alike = shell(self.pattern.text(pattern)) == shell(self.code.text(code));
+                yes(alike && c.kind == Kind::Template && !c.kids.is_empty())
+            }
             Kind::Regex => yes(c.kind == Kind::Regex),
             Kind::Deep => {
                 let mut ways = Vec::new();
