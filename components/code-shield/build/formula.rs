@@ -10,8 +10,7 @@ pub fn rule(rule: &Value) -> String {
             Some(list) => format!("Formula::Any(&[{}])", joined(list)),
             None => "Formula::Any(&[])".into(),
         };
-        let (sources, sinks, sanitizers) =
-            (any("pattern-sources"), any("pattern-sinks"), any("pattern-sanitizers"));
+        let (sources, sinks, sanitizers) = (any("pattern-sources"), any("pattern-sinks"), any("pattern-sanitizers"));
         format!("Body::Taint {{ sources: {sources}, sinks: {sinks}, sanitizers: {sanitizers} }}")
     } else {
         let keys = ["pattern", "patterns", "pattern-either", "pattern-regex"];

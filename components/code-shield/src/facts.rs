@@ -126,13 +126,17 @@ impl<'s> Facts<'s> {
 
     /// Whether a value is a string that stands in the text: a literal, a name that only holds such, or a sum of them.
     pub fn is_literal(&self, tree: &Tree<'s>, id: Id) -> bool {
-        let node = tree.node(id);
-        match node.kind {
-            Kind::Text => true,
-            Kind::Name => self.literal.get(node.atom).copied().unwrap_or(false),
-            Kind::Binary if matches!(node.atom, "+" | ".") => node.kids.iter().all(|&kid| self.is_literal(tree, kid)),
-            _ => false,
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            let node = tree.node(id);
+            match node.kind {
+                Kind::Text => {}
+                Kind::Name if self.literal.get(node.atom) == Some(&true) => {}
+                Kind::Binary if matches!(node.atom, "+" | ".") => open.extend(&node.kids),
+                _ => return false,
+            }
         }
+        true
     }
 
     /// The types that a value may have, as they are written.
@@ -170,18 +174,18 @@ impl<'s> Facts<'s> {
         let joins = |prefix: &[&'s str], rest: &[&'s str]| {
             prefix.len() + rest.len() == wanted.len() && wanted.starts_with(prefix) && wanted.ends_with(rest)
         };
-        self.aliases.get(head).is_some_and(|full| joins(full, rest)) || self.open.iter().any(|package| joins(package, written))
+        self.aliases.get(head).is_some_and(|full| joins(full, rest))
+            || self.open.iter().any(|package| joins(package, written))
     }
 }
 
 /// The name that a target gives a value to.
 pub fn variable<'s>(tree: &Tree<'s>, target: Id) -> Option<&'s str> {
-    let node = tree.node(target);
-    match node.kind {
-        Kind::Name => Some(node.atom),
-        Kind::Index => variable(tree, node.kids[0]),
-        _ => None,
+    let mut node = tree.node(target);
+    while node.kind == Kind::Index {
+        node = tree.node(node.kids[0]);
     }
+    (node.kind == Kind::Name).then_some(node.atom)
 }
 
 /// A type without what surrounds its name.

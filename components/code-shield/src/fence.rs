@@ -27,8 +27,33 @@ impl Label {
     fn of(info: &str) -> Label {
         /// Languages that we know to have no rules for, and data.
         const FOREIGN: [&str; 28] = [
-            "bash", "sh", "shell", "zsh", "console", "powershell", "json", "yaml", "yml", "toml", "ini", "sql", "go", "golang",
-            "css", "scss", "markdown", "md", "diff", "dockerfile", "makefile", "kotlin", "scala", "haskell", "lua", "r", "csv",
+            "bash",
+            "sh",
+            "shell",
+            "zsh",
+            "console",
+            "powershell",
+            "json",
+            "yaml",
+            "yml",
+            "toml",
+            "ini",
+            "sql",
+            "go",
+            "golang",
+            "css",
+            "scss",
+            "markdown",
+            "md",
+            "diff",
+            "dockerfile",
+            "makefile",
+            "kotlin",
+            "scala",
+            "haskell",
+            "lua",
+            "r",
+            "csv",
             "latex",
         ];
         let word = info.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
@@ -61,7 +86,10 @@ pub struct Fences {
 
 enum State {
     /// `at`: a line's start, or the end of what flows.
-    Outside { at: usize, line_start: bool },
+    Outside {
+        at: usize,
+        line_start: bool,
+    },
     Inside(Block),
 }
 

@@ -5,6 +5,7 @@
 //!   `taint`), each only when `prefilter` has seen the words that a match needs;
 //! - this file decides what a finding means.
 
+mod bindings;
 mod expression;
 mod facts;
 mod fence;
@@ -97,7 +98,7 @@ enum Unfenced {
 
 #[derive(Deserialize)]
 #[serde(try_from = "Config")]
-struct CodeShield {
+pub struct CodeShield {
     scanner: Scanner,
     treatment: Treatments,
     language: Option<Language>,

@@ -2,31 +2,14 @@
 //!
 //! Invariant: the work of one block is bounded by [`Budget`], whatever the code looks like.
 
+use crate::bindings::{Bindings, Hit, Value, bind, same_text};
 use crate::facts::{Facts, plain};
 use crate::lexer::is_metavariable;
 use crate::tree::{Id, Kind, Tree};
 use std::cell::Cell;
-use std::ops::Range;
 
 /// Most ways in which a pattern may lie over one place.
 const MAX_WAYS: usize = 32;
-
-/// What a metavariable stands for.
-#[derive(Debug, Clone, Copy)]
-pub struct Value<'s> {
-    pub text: &'s str,
-    pub node: Option<Id>,
-}
-
-/// Metavariables and their values.
-pub type Bindings<'s> = Vec<(&'static str, Value<'s>)>;
-
-/// A place that a pattern lies over.
-#[derive(Debug, Clone)]
-pub struct Hit<'s> {
-    pub span: Range<usize>,
-    pub bindings: Bindings<'s>,
-}
 
 /// Steps that may still be taken.
 pub struct Budget(Cell<u32>);
@@ -44,26 +27,6 @@ impl Budget {
         self.0.set(left.saturating_sub(1));
         left > 0
     }
-}
-
-/// Adds a value; `None` when the metavariable stands for something else already.
-pub fn bind<'s>(bindings: &Bindings<'s>, name: &'static str, value: Value<'s>) -> Option<Bindings<'s>> {
-    if let Some((_, bound)) = bindings.iter().find(|(n, _)| *n == name) {
-        return same_text(bound.text, value.text).then(|| bindings.clone());
-    }
-    let mut more = bindings.clone();
-    more.push((name, value));
-    Some(more)
-}
-
-/// Both, unless they contradict each other.
-pub fn join<'s>(a: &Bindings<'s>, b: &Bindings<'s>) -> Option<Bindings<'s>> {
-    b.iter().try_fold(a.clone(), |all, (name, value)| bind(&all, name, *value))
-}
-
-fn same_text(a: &str, b: &str) -> bool {
-    let solid = |text: &'_ str| text.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>();
-    a == b || solid(a) == solid(b)
 }
 
 #[derive(Clone, Copy)]
@@ -244,11 +207,16 @@ impl<'s> Matcher<'_, 's> {
             }
             Kind::Typed => self.typed(p.kids[0], p.kids[1], code, bindings),
             Kind::Member if p.atom == "..." => {
-                let mut ways = self.unify(p.kids[0], code, bindings);
-                if ways.is_empty() && matches!(c.kind, Kind::Call | Kind::Member | Kind::Index) {
-                    ways = self.unify(pattern, c.kids[0], bindings);
+                // Any calls and members in between.
+                let mut here = code;
+                loop {
+                    let ways = self.unify(p.kids[0], here, bindings);
+                    let node = self.code.node(here);
+                    if !ways.is_empty() || !matches!(node.kind, Kind::Call | Kind::Member | Kind::Index) {
+                        return ways;
+                    }
+                    here = node.kids[0];
                 }
-                ways
             }
             Kind::Name | Kind::Member if self.path(pattern, code) => yes(true),
             Kind::Assign if c.kind == Kind::Let && p.atom == "=" && self.code.kind(c.kids[2]) != Kind::Missing => {
@@ -315,13 +283,17 @@ impl<'s> Matcher<'_, 's> {
                 _ => Vec::new(),
             },
             Kind::Binary if p.atom == c.atom => {
-                let mut ways = self.all(&[(p.kids[0], c.kids[0]), (p.kids[1], c.kids[1])], bindings);
                 // `"..." + ...` also is the begin of a longer sum.
                 let open = self.pattern.kind(p.kids[0]) == Kind::Text && self.pattern.kind(p.kids[1]) == Kind::Ellipsis;
-                if ways.is_empty() && open {
-                    ways = self.unify(pattern, c.kids[0], bindings);
+                let mut sum = c;
+                loop {
+                    let ways = self.all(&[(p.kids[0], sum.kids[0]), (p.kids[1], sum.kids[1])], bindings);
+                    let left = self.code.node(sum.kids[0]);
+                    if !ways.is_empty() || !open || left.kind != Kind::Binary || left.atom != p.atom {
+                        return ways;
+                    }
+                    sum = left;
                 }
-                ways
             }
             _ if p.atom == c.atom && p.kids.len() == c.kids.len() => {
                 let pairs: Vec<(Id, Id)> = p.kids.iter().copied().zip(c.kids.iter().copied()).collect();
@@ -395,9 +367,12 @@ impl<'s> Matcher<'_, 's> {
     }
 
     fn all(&self, pairs: &[(Id, Id)], bindings: &Bindings<'s>) -> Ways<'s> {
-        pairs.iter().fold(vec![bindings.clone()], |ways, &(pattern, code)| {
-            if ways.is_empty() { ways } else { self.then(ways, pattern, code) }
-        })
+        pairs.iter().fold(
+            vec![bindings.clone()],
+            |ways, &(pattern, code)| {
+                if ways.is_empty() { ways } else { self.then(ways, pattern, code) }
+            },
+        )
     }
 
     /// Each of the pattern's, in any order, among the code's.
@@ -457,7 +432,13 @@ impl<'s> Matcher<'_, 's> {
             return Vec::new();
         }
         match pattern {
-            [] => if code.is_empty() { vec![bindings.clone()] } else { Vec::new() },
+            [] => {
+                if code.is_empty() {
+                    vec![bindings.clone()]
+                } else {
+                    Vec::new()
+                }
+            }
             [any] if self.pattern.kind(*any) == Kind::Ellipsis => vec![bindings.clone()],
             // `{ <... x ...> }`: somewhere in it.
             [deep] if self.pattern.kind(*deep) == Kind::Deep => {

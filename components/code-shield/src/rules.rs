@@ -61,14 +61,21 @@ pub struct SyntaxRule {
 pub enum Body {
     Search(Formula),
     /// A value flows from a source into a sink, and no sanitizer stands between.
-    Taint { sources: Formula, sinks: Formula, sanitizers: Formula },
+    Taint {
+        sources: Formula,
+        sinks: Formula,
+        sanitizers: Formula,
+    },
 }
 
 /// Semgrep's operators.
 #[derive(Debug)]
 pub enum Formula {
     /// `words`: names that stand in every match.
-    Pattern { source: &'static str, words: &'static [&'static str] },
+    Pattern {
+        source: &'static str,
+        words: &'static [&'static str],
+    },
     Regex(Expression),
     /// Where one inside of the other is: all places of the positive ones that the negative and the conditions leave.
     All(&'static [Formula]),

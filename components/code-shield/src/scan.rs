@@ -1,17 +1,18 @@
 //! Scans one piece of code by the rules of its language.
 
+use crate::bindings::Hit;
 use crate::expression::Compiled;
 use crate::facts::Facts;
 use crate::language::Language::{self, *};
-use crate::matching::{Budget, Hit};
+use crate::matching::Budget;
 use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::{About, Body, Formula, REGEX, SYNTAX, Severity, SyntaxRule, UseCase};
 use crate::search::{Subject, possible};
 use crate::taint::flows;
 use serde::Serialize;
-use stockade_guest::{Error, Result};
 use std::collections::HashSet;
+use stockade_guest::{Error, Result};
 
 /// Steps of the matcher for one piece of code in one language; ordinary code takes a thousandth.
 const STEPS: u32 = 20_000_000;

@@ -3,10 +3,11 @@
 //! As in Semgrep: the positive operators' places are intersected, the inner place counts; a negative one removes the
 //! places that lie within its own; conditions come last.
 
+use crate::bindings::{Bindings, Hit, Value, join};
 use crate::expression::Compiled;
 use crate::facts::Facts;
 use crate::language::Language;
-use crate::matching::{Bindings, Budget, Hit, Matcher, Value, join};
+use crate::matching::{Budget, Matcher};
 use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::Formula;

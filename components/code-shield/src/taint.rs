@@ -4,8 +4,8 @@
 //! around the use, it is given another one. Calls of the code's own functions, fields and aliases are not followed; a
 //! lambda belongs to the function around it.
 
+use crate::bindings::Hit;
 use crate::facts::variable;
-use crate::matching::Hit;
 use crate::rules::Formula;
 use crate::search::Subject;
 use crate::tree::{Id, Kind};
@@ -97,7 +97,11 @@ impl<'s> Flow<'_, '_, 's> {
         };
         let span = node.start..node.end;
         let is = |hits: &[Hit<'s>]| hits.iter().any(|hit| hit.span == span);
-        let block = tree.ids().filter(|&b| tree.kind(b) == Kind::Block).map(|b| tree.node(b)).filter(|b| b.start <= span.start && span.end <= b.end);
+        let block = tree
+            .ids()
+            .filter(|&b| tree.kind(b) == Kind::Block)
+            .map(|b| tree.node(b))
+            .filter(|b| b.start <= span.start && span.end <= b.end);
         let block = block.min_by_key(|b| b.end - b.start).map_or(0..tree.source.len(), |b| b.start..b.end);
         // `settings.DtdProcessing = ..` makes `settings` safe.
         if is(&self.sanitizers) {
@@ -122,9 +126,7 @@ impl<'s> Flow<'_, '_, 's> {
     /// Whether anything in a place is tainted and not sanitized there. `nodes` has all nodes of the place.
     fn tainted(&self, span: &Range<usize>, nodes: &[Id]) -> bool {
         let lies = |inner: &Range<usize>, outer: &Range<usize>| outer.start <= inner.start && inner.end <= outer.end;
-        let clean = |inner: &Range<usize>| {
-            self.sanitizers.iter().any(|s| lies(inner, &s.span) && lies(&s.span, span))
-        };
+        let clean = |inner: &Range<usize>| self.sanitizers.iter().any(|s| lies(inner, &s.span) && lies(&s.span, span));
         let source = self.sources.iter().any(|hit| lies(&hit.span, span) && !clean(&hit.span));
         let tree = self.subject.tree;
         source

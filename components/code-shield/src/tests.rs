@@ -1,6 +1,6 @@
 mod conformance;
+mod prefilter;
 mod rules;
-mod debug;
 mod stream;
 
 use crate::expression::Compiled;

@@ -118,15 +118,14 @@ impl<'s> Tree<'s> {
     }
     /// `a.b.c` as its names; `None` for anything else.
     pub fn path(&self, id: Id) -> Option<Vec<&'s str>> {
-        let node = self.node(id);
-        match node.kind {
-            Kind::Name => Some(vec![node.atom]),
-            Kind::Member => {
-                let mut path = self.path(node.kids[0])?;
-                path.push(node.atom);
-                Some(path)
-            }
-            _ => None,
+        let mut path = Vec::new();
+        let mut node = self.node(id);
+        while node.kind == Kind::Member {
+            path.push(node.atom);
+            node = self.node(node.kids[0]);
         }
+        path.push(node.atom);
+        path.reverse();
+        (node.kind == Kind::Name).then_some(path)
     }
 }

@@ -7,9 +7,39 @@ use crate::tree::Id;
 
 /// Words before a declaration.
 pub(super) const MODIFIERS: [&str; 33] = [
-    "public", "private", "protected", "internal", "static", "final", "abstract", "const", "readonly", "override", "virtual",
-    "sealed", "async", "extern", "inline", "volatile", "synchronized", "native", "transient", "unsafe", "partial", "export",
-    "default", "explicit", "constexpr", "mutable", "register", "typename", "friend", "required", "declare", "get", "set",
+    "public",
+    "private",
+    "protected",
+    "internal",
+    "static",
+    "final",
+    "abstract",
+    "const",
+    "readonly",
+    "override",
+    "virtual",
+    "sealed",
+    "async",
+    "extern",
+    "inline",
+    "volatile",
+    "synchronized",
+    "native",
+    "transient",
+    "unsafe",
+    "partial",
+    "export",
+    "default",
+    "explicit",
+    "constexpr",
+    "mutable",
+    "register",
+    "typename",
+    "friend",
+    "required",
+    "declare",
+    "get",
+    "set",
 ];
 
 /// Words of a type's name in several parts.
@@ -17,9 +47,32 @@ const TYPE_WORDS: [&str; 9] = ["unsigned", "signed", "long", "short", "struct", 
 
 /// Words that look like a type before a name and are none.
 const NO_TYPES: [&str; 26] = [
-    "return", "else", "new", "delete", "throw", "case", "goto", "await", "yield", "typeof", "instanceof", "in", "of", "is", "as",
-    "do", "import", "using", "package", "echo", "print", "extends", "implements",
-    "function", "delegate", "fn",
+    "return",
+    "else",
+    "new",
+    "delete",
+    "throw",
+    "case",
+    "goto",
+    "await",
+    "yield",
+    "typeof",
+    "instanceof",
+    "in",
+    "of",
+    "is",
+    "as",
+    "do",
+    "import",
+    "using",
+    "package",
+    "echo",
+    "print",
+    "extends",
+    "implements",
+    "function",
+    "delegate",
+    "fn",
 ];
 
 impl<'s> Parser<'s> {
@@ -71,11 +124,12 @@ impl<'s> Parser<'s> {
             let array = self.sign("[") && (self.sign_at(self.at + 1, "]") || self.sign_at(self.at + 1, ","));
             if array {
                 self.at = self.mate(self.at).map_or(self.at, |m| m) + 1;
-            } else if self.sign("?") && self.language() != C && self.word_at(self.at + 1).is_some() {
-                self.at += 1;
-            } else if (self.sign("*") || self.sign("&") || self.sign("&&")) && self.is_any(&[C, Cpp, CSharp]) {
-                self.at += 1;
-            } else if self.is_any(&[C, Cpp]) && (self.is_word("const") || self.is_word("restrict")) {
+                continue;
+            }
+            let optional = self.sign("?") && self.language() != C && self.word_at(self.at + 1).is_some();
+            let pointer = ["*", "&", "&&"].into_iter().any(|s| self.sign(s)) && self.is_any(&[C, Cpp, CSharp]);
+            let constant = ["const", "restrict"].into_iter().any(|w| self.is_word(w)) && self.is_any(&[C, Cpp]);
+            if optional || pointer || constant {
                 self.at += 1;
             } else {
                 return true;
@@ -149,7 +203,9 @@ impl<'s> Parser<'s> {
     pub(super) fn declaration(&mut self, modifiers: Id, out: &mut Vec<Id>) -> bool {
         let (start, before) = (self.node_start(modifiers), self.at);
         // `$FUNC(..) {..}`, constructors, and methods of JavaScript.
-        if self.word().is_some_and(|w| !NO_TYPES.contains(&w)) && self.sign_at(self.at + 1, "(") && self.body_follows(self.at + 1)
+        if self.word().is_some_and(|w| !NO_TYPES.contains(&w))
+            && self.sign_at(self.at + 1, "(")
+            && self.body_follows(self.at + 1)
         {
             let name = self.text();
             self.at += 1;
@@ -216,8 +272,9 @@ impl<'s> Parser<'s> {
             return self.language() == CSharp;
         }
         // `throws A`, `const`, `: base(..)`, `where T : U`, a result type.
-        let begins = self.word_at(at).is_some_and(|w| ["throws", "const", "noexcept", "override", "where"].contains(&w))
-            || (self.sign_at(at, ":") && self.is_any(&[Cpp, CSharp, JavaScript, Php]));
+        let begins =
+            self.word_at(at).is_some_and(|w| ["throws", "const", "noexcept", "override", "where"].contains(&w))
+                || (self.sign_at(at, ":") && self.is_any(&[Cpp, CSharp, JavaScript, Php]));
         let end = at + LONGEST;
         while begins && at < end.min(self.tokens.len()) {
             match self.text_at(at) {
@@ -290,7 +347,8 @@ impl<'s> Parser<'s> {
                 kids.push(parameter);
             }
             while self.at < close && !self.take_sign(",") {
-                self.at = if self.sign("{") || self.sign("(") { self.mate(self.at).unwrap_or(self.at) } else { self.at } + 1;
+                self.at =
+                    if self.sign("{") || self.sign("(") { self.mate(self.at).unwrap_or(self.at) } else { self.at } + 1;
             }
             if self.at == before {
                 self.at += 1;
@@ -414,7 +472,10 @@ impl<'s> Parser<'s> {
                 continue;
             }
             match self.word() {
-                Some("extends" | "implements" | "where" | "public" | "private" | "protected" | "virtual" | "permits") | None => {
+                Some(
+                    "extends" | "implements" | "where" | "public" | "private" | "protected" | "virtual" | "permits",
+                )
+                | None => {
                     self.at = if self.sign("(") { self.mate(self.at).unwrap_or(self.at) } else { self.at } + 1;
                 }
                 Some(_) => {

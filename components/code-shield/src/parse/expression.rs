@@ -7,8 +7,8 @@ use crate::tree::Id;
 
 /// Words that begin no operand and continue none.
 const STATEMENT_WORDS: [&str; 20] = [
-    "if", "else", "elif", "for", "foreach", "while", "do", "switch", "case", "try", "catch", "except", "finally", "return",
-    "break", "continue", "throw", "goto", "class", "def",
+    "if", "else", "elif", "for", "foreach", "while", "do", "switch", "case", "try", "catch", "except", "finally",
+    "return", "break", "continue", "throw", "goto", "class", "def",
 ];
 
 /// Words that begin a statement where another word follows, and are names elsewhere.
@@ -43,7 +43,8 @@ impl<'s> Parser<'s> {
     fn assignment(&mut self) -> Id {
         let start = self.start();
         let target = self.conditional();
-        let assigns = ["=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", ".=", "<<=", "**=", "??=", "&&=", "||=", ":="];
+        let assigns =
+            ["=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", ".=", "<<=", "**=", "??=", "&&=", "||=", ":="];
         if let Some(operator) = assigns.into_iter().find(|&s| self.sign(s)) {
             self.at += 1;
             let value = self.expression();
@@ -75,7 +76,8 @@ impl<'s> Parser<'s> {
         match self.token()? {
             Token::Sign if text == ">" && self.adjacent(1, ">") => {
                 let (operator, length) = if self.adjacent(2, ">") { (">>>", 3) } else { (">>", 2) };
-                (BINARY[level].contains(&operator) && !self.sign_at(self.at + length, "=")).then_some((operator, length))
+                (BINARY[level].contains(&operator) && !self.sign_at(self.at + length, "="))
+                    .then_some((operator, length))
             }
             Token::Sign if text == "." && self.language() != Php => None,
             Token::Sign => BINARY[level].iter().find(|&&o| o == text).map(|&o| (o, 1)),
@@ -120,7 +122,7 @@ impl<'s> Parser<'s> {
         left
     }
 
-    fn unary(&mut self) -> Id {
+    pub(super) fn unary(&mut self) -> Id {
         let (start, text) = (self.start(), self.text());
         let prefix = match self.token() {
             Some(Token::Sign) => {
@@ -171,9 +173,7 @@ impl<'s> Parser<'s> {
         match text {
             "elif" | "except" | "def" => python,
             "foreach" | "do" | "switch" | "case" | "catch" | "throw" | "goto" if python => false,
-            _ => {
-                STATEMENT_WORDS.contains(&text) || (DECLARING_WORDS.contains(&text) && self.word_at(at + 1).is_some())
-            }
+            _ => STATEMENT_WORDS.contains(&text) || (DECLARING_WORDS.contains(&text) && self.word_at(at + 1).is_some()),
         }
     }
 
@@ -207,7 +207,11 @@ impl<'s> Parser<'s> {
                     self.take_sign("...>");
                     self.add(Kind::Deep, "", start, vec![inner])
                 }
-                "<" if self.language() == JavaScript && (self.word_at(self.at + 1).is_some() || self.sign_at(self.at + 1, ">")) => self.nested(Self::element),
+                "<" if self.language() == JavaScript
+                    && (self.word_at(self.at + 1).is_some() || self.sign_at(self.at + 1, ">")) =>
+                {
+                    self.nested(Self::element)
+                }
                 ")" | "]" | "}" | ";" | "," | ":" | "=>" => self.missing(),
                 _ => {
                     self.at += 1;
@@ -275,11 +279,11 @@ impl<'s> Parser<'s> {
             }
             "async" if self.language() != Python && self.operand_at(self.at + 1) => {
                 self.at += 1;
-                self.unary()
+                self.nested(Self::unary)
             }
             "static" if self.language() == Php && self.word_at(self.at + 1).is_some() => {
                 self.at += 1;
-                self.unary()
+                self.nested(Self::unary)
             }
             "class" if self.language() == JavaScript => {
                 let modifiers = self.add(Kind::Modifiers, "", start, Vec::new());
@@ -287,11 +291,7 @@ impl<'s> Parser<'s> {
             }
             _ if self.begins_statement(self.at) && !self.dialect.pattern => {
                 // This one has no end yet.
-                if self.first_on_line(self.at) || self.is_any(&[Python]) {
-                    self.missing()
-                } else {
-                    self.name()
-                }
+                if self.first_on_line(self.at) || self.is_any(&[Python]) { self.missing() } else { self.name() }
             }
             _ => self.name(),
         }
@@ -430,7 +430,7 @@ impl<'s> Parser<'s> {
     }
 
     /// `value for x in y if z`
-    fn comprehension(&mut self, start: usize, value: Id) -> Id {
+    pub(super) fn comprehension(&mut self, start: usize, value: Id) -> Id {
         let mut kids = vec![value];
         while let Some(word) = self.word().filter(|w| ["for", "in", "if", "async"].contains(w)) {
             self.at += 1;
@@ -454,247 +454,5 @@ impl<'s> Parser<'s> {
         };
         let kids = self.arguments(close);
         self.add(kind, "", start, kids)
-    }
-
-    fn capture_or_list(&mut self) -> Id {
-        let start = self.start();
-        match self.mate(self.at).filter(|&close| self.sign_at(close + 1, "(") || self.sign_at(close + 1, "{")) {
-            Some(close) => {
-                self.at = close + 1;
-                let parameters = self.parameters_or_none();
-                while !self.done() && !self.sign("{") && !self.sign(";") && !self.sign(")") {
-                    self.at += 1;
-                }
-                self.lambda(start, parameters)
-            }
-            None => self.sequence(Kind::List),
-        }
-    }
-
-    /// A lambda, a cast, a typed metavariable, or an expression in brackets.
-    fn parenthesis(&mut self) -> Id {
-        let (start, open) = (self.start(), self.at);
-        let Some(close) = self.mate(open) else {
-            self.at += 1;
-            return self.add(Kind::Other, "", start, Vec::new());
-        };
-        let arrow = match self.language() {
-            JavaScript | CSharp => self.sign_at(close + 1, "=>"),
-            Java => self.sign_at(close + 1, "->"),
-            _ => false,
-        };
-        if arrow {
-            let parameters = self.parameters();
-            self.at += 1;
-            return self.lambda(start, parameters);
-        }
-        if self.language() == JavaScript && self.sign_at(close + 1, ":") {
-            // TypeScript's `(a): T => b`.
-            let arrow = (close + 2..close + 12).find(|&at| self.sign_at(at, "=>"));
-            let plain = |at: usize| self.word_at(at).is_some() || [".", "<", ">", "[", "]", "|"].contains(&self.text_at(at));
-            if let Some(arrow) = arrow.filter(|&a| (close + 2..a).all(plain)) {
-                let parameters = self.parameters();
-                self.at = arrow + 1;
-                return self.lambda(start, parameters);
-            }
-        }
-        if self.is_any(&[C, Cpp, CSharp, Java, Php]) || self.dialect.pattern {
-            self.at += 1;
-            let type_start = self.start();
-            if self.skip_type(self.dialect.pattern) {
-                let text = &self.source[type_start..self.end()];
-                if self.dialect.pattern && self.metavariable() && self.at + 1 == close {
-                    let kind = self.add(Kind::Type, text, type_start, Vec::new());
-                    let name = self.name();
-                    self.at = close + 1;
-                    return self.add(Kind::Typed, "", start, vec![kind, name]);
-                }
-                if self.at == close && self.cast(text, close) {
-                    self.at = close + 1;
-                    return self.nested(Self::unary);
-                }
-            }
-            self.at = open;
-        }
-        let kids = self.arguments(close);
-        match kids.as_slice() {
-            // Brackets only group.
-            [one] if !(self.language() == Python && self.sign_at(close - 1, ",")) => *one,
-            _ => self.add(Kind::Tuple, "", start, kids),
-        }
-    }
-
-    /// Whether `(text)` before the token after `close` turns a value into a type.
-    fn cast(&self, text: &str, close: usize) -> bool {
-        let certain = text.ends_with(['*', ']', '>', '&'])
-            || ["int", "char", "float", "double", "long", "short", "byte", "string", "bool", "boolean", "array", "object"]
-                .iter()
-                .any(|t| text.split_whitespace().any(|word| word == *t));
-        let next = close + 1;
-        let value = match self.tokens.get(next).map(|t| &t.token) {
-            Some(Token::Sign) => self.sign_at(next, "!") || self.sign_at(next, "~") || (certain && self.operand_at(next)),
-            Some(Token::Word) => self.operator_word(next).is_none() && self.operand_at(next),
-            Some(Token::Newline | Token::Indent | Token::Dedent) | None => false,
-            Some(_) => true,
-        };
-        value && !text.starts_with('$')
-    }
-
-    fn operator_word(&self, at: usize) -> Option<&'s str> {
-        self.word_at(at).filter(|w| ["instanceof", "is", "as", "in", "and", "or"].contains(w))
-    }
-
-    /// What follows a lambda's arrow, or its parameters.
-    pub(super) fn lambda(&mut self, start: usize, parameters: Id) -> Id {
-        let modifiers = self.add(Kind::Modifiers, "", start, Vec::new());
-        let none = self.missing();
-        let body = if self.sign("{") {
-            self.block()
-        } else {
-            let at = self.start();
-            let value = self.expression();
-            let result = self.add(Kind::Return, "", at, vec![value]);
-            self.add(Kind::Block, "", at, vec![result])
-        };
-        self.add(Kind::Function, "", start, vec![modifiers, none, parameters, body])
-    }
-
-    /// `function name(..) { .. }` and C#'s `delegate (..) { .. }`
-    fn function_expression(&mut self) -> Id {
-        let start = self.start();
-        self.at += 1;
-        self.take_sign("*");
-        self.take_sign("&");
-        let name = match self.word() {
-            Some(word) => {
-                self.at += 1;
-                word
-            }
-            None => "",
-        };
-        let parameters = self.parameters_or_none();
-        if self.language() == Php && self.take_word("use") && self.sign("(") {
-            self.at = self.mate(self.at).map_or(self.at, |m| m) + 1;
-        }
-        self.skip_result_type();
-        let function = match self.take_sign("=>") {
-            true => self.lambda(start, parameters),
-            false if self.sign("{") => self.lambda(start, parameters),
-            false => {
-                let modifiers = self.add(Kind::Modifiers, "", start, Vec::new());
-                let kids = vec![modifiers, self.missing(), parameters, self.missing()];
-                self.add(Kind::Function, "", start, kids)
-            }
-        };
-        self.nodes[function as usize].atom = name;
-        function
-    }
-
-    /// `: Type` or `-> Type` before a body.
-    pub(super) fn skip_result_type(&mut self) {
-        let before = self.at;
-        if (self.take_sign(":") || self.take_sign("->")) && !(self.take_sign("?"), self.skip_type(true)).1 {
-            self.at = before;
-        }
-    }
-
-    fn new_object(&mut self) -> Id {
-        let start = self.start();
-        self.at += 1;
-        let type_start = self.start();
-        // An array's brackets belong to its size, an anonymous object has no type.
-        let named = self.word().is_some();
-        let kind = if named {
-            self.at += 1;
-            while (self.sign(".") || self.sign("::")) && self.word_at(self.at + 1).is_some() {
-                self.at += 2;
-            }
-            if self.sign("<") {
-                self.skip_generics(self.at);
-            }
-            let text = &self.source[type_start..self.end()];
-            self.add(Kind::Type, text, type_start, Vec::new())
-        } else {
-            self.missing()
-        };
-        let arguments = match self.mate(self.at).filter(|_| self.sign("(") || self.sign("[")) {
-            Some(close) => {
-                let at = self.start();
-                let kids = self.arguments(close);
-                self.add(Kind::Arguments, "", at, kids)
-            }
-            None => self.missing(),
-        };
-        let body = match self.language() {
-            _ if !self.sign("{") => self.missing(),
-            CSharp => self.object(),
-            Java => self.class_body_or_object(),
-            Cpp => self.object(),
-            _ => self.missing(),
-        };
-        self.add(Kind::New, "", start, vec![kind, arguments, body])
-    }
-
-    fn class_body_or_object(&mut self) -> Id {
-        // `new T[] {..}` holds values, `new T() {..}` members.
-        if self.at > 0 && self.sign_at(self.at - 1, "]") { self.object() } else { self.block() }
-    }
-
-    /// `{key: value, ..}` and C#'s `{Key = value, ..}`
-    fn object(&mut self) -> Id {
-        let start = self.start();
-        let Some(close) = self.mate(self.at) else {
-            self.at += 1;
-            return self.add(Kind::Other, "", start, Vec::new());
-        };
-        self.at += 1;
-        let mut kids = Vec::new();
-        while self.at < close {
-            let before = self.at;
-            let pair = self.pair();
-            if self.kind(pair) != Kind::Missing {
-                kids.push(pair);
-            }
-            self.take_sign(",");
-            if self.at == before {
-                self.at += 1;
-            }
-        }
-        self.at = close + 1;
-        self.add(Kind::Object, "", start, kids)
-    }
-
-    fn pair(&mut self) -> Id {
-        let start = self.start();
-        let key = match self.token() {
-            Some(Token::Text(content)) => Some(&self.source[content.clone()]),
-            Some(Token::Word) => Some(self.text()),
-            _ => None,
-        };
-        if let Some(key) = key {
-            let equals = self.sign_at(self.at + 1, "=") && self.language() == CSharp;
-            if equals || self.sign_at(self.at + 1, ":") {
-                self.at += 2;
-                let value = self.expression();
-                return self.add(Kind::Pair, key, start, vec![value]);
-            }
-            // A method.
-            let method = self.language() == JavaScript && self.sign_at(self.at + 1, "(");
-            if method && self.mate(self.at + 1).is_some_and(|close| self.sign_at(close + 1, "{")) {
-                self.at += 1;
-                let parameters = self.parameters();
-                let function = self.lambda(start, parameters);
-                return self.add(Kind::Pair, key, start, vec![function]);
-            }
-        }
-        let value = self.expression();
-        if self.take_sign(":") {
-            let right = self.expression();
-            return self.add(Kind::Pair, "", start, vec![value, right]);
-        }
-        if self.language() == Python && self.is_word("for") {
-            return self.comprehension(start, value);
-        }
-        value
     }
 }

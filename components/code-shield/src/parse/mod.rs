@@ -5,9 +5,11 @@
 //!
 //! Invariant: every loop consumes a token or ends, and recursion stops at [`MAX_DEPTH`].
 
+mod closure;
 mod declaration;
 mod expression;
 mod markup;
+mod object;
 mod python;
 mod statement;
 
@@ -16,12 +18,13 @@ use crate::lexer::{Dialect, Lexeme, Token, is_metavariable, lex};
 use crate::tree::{Id, Kind, Node, Tree};
 
 /// Deepest nesting that is read; below it the text is skipped.
-const MAX_DEPTH: usize = 96;
+const MAX_DEPTH: usize = 128;
 
 pub fn parse(source: &str, language: Language, pattern: bool) -> Tree<'_> {
     let dialect = Dialect { language, pattern };
     let tokens = lex(source, 0..source.len(), dialect);
-    let mut parser = Parser { source, dialect, mates: mates(source, &tokens), tokens, at: 0, nodes: Vec::new(), depth: 0 };
+    let mut parser =
+        Parser { source, dialect, mates: mates(source, &tokens), tokens, at: 0, nodes: Vec::new(), depth: 0 };
     let mut statements = Vec::new();
     while !parser.done() {
         parser.statement_into(&mut statements);

@@ -32,12 +32,11 @@ impl<'s> Parser<'s> {
             }
             _ => {}
         }
+        while self.is_word("async") && self.word_at(self.at + 1).is_some() {
+            self.at += 1;
+        }
         let word = self.word().filter(|_| !["=", ".", ":", ","].contains(&self.text_at(self.at + 1)));
         match word {
-            Some("async") if self.word_at(self.at + 1).is_some() => {
-                self.at += 1;
-                return self.python_statement(out);
-            }
             Some("def") if self.word_at(self.at + 1).is_some() => {
                 self.at += 1;
                 let name = self.text();
@@ -58,11 +57,8 @@ impl<'s> Parser<'s> {
                 self.at += 1;
                 let class = self.nested(|p| {
                     let at = p.start();
-                    let bases = if p.sign("(") {
-                        p.sequence(Kind::Bases)
-                    } else {
-                        p.add(Kind::Bases, "", at, Vec::new())
-                    };
+                    let bases =
+                        if p.sign("(") { p.sequence(Kind::Bases) } else { p.add(Kind::Bases, "", at, Vec::new()) };
                     p.skip_to_colon();
                     let body = p.suite();
                     let modifiers = p.add(Kind::Modifiers, "", start, Vec::new());
@@ -189,7 +185,8 @@ impl<'s> Parser<'s> {
 
     fn skip_to_colon(&mut self) {
         while !self.done() && !self.sign(":") && !matches!(self.token(), Some(Token::Newline)) {
-            self.at = if self.sign("(") || self.sign("[") { self.mate(self.at).unwrap_or(self.at) } else { self.at } + 1;
+            self.at =
+                if self.sign("(") || self.sign("[") { self.mate(self.at).unwrap_or(self.at) } else { self.at } + 1;
         }
     }
 

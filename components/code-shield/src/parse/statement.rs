@@ -9,11 +9,17 @@ impl<'s> Parser<'s> {
     /// Reads one statement; a declaration of several names counts as several. At least one token is taken.
     pub(super) fn statement_into(&mut self, out: &mut Vec<Id>) {
         let before = self.at;
+        if self.depth >= super::MAX_DEPTH {
+            self.at = self.mate(self.at).unwrap_or(self.at) + 1;
+            return;
+        }
+        self.depth += 1;
         if self.language() == Python {
             self.python_statement(out);
         } else {
             self.braces_statement(out);
         }
+        self.depth -= 1;
         if self.at == before {
             self.at += 1;
         }
@@ -62,7 +68,9 @@ impl<'s> Parser<'s> {
             out.push(any);
             return;
         }
-        if self.sign("{") && !(self.dialect.pattern && self.word_at(self.at + 1).is_some() && self.sign_at(self.at + 2, ":")) {
+        if self.sign("{")
+            && !(self.dialect.pattern && self.word_at(self.at + 1).is_some() && self.sign_at(self.at + 2, ":"))
+        {
             let block = self.block();
             out.push(block);
             return;
@@ -75,7 +83,7 @@ impl<'s> Parser<'s> {
             return;
         }
         let modifiers = self.modifiers();
-        let declares = self.word().filter(|_| !self.sign_at(self.at + 1, "=") && !self.sign_at(self.at + 1, ".")); 
+        let declares = self.word().filter(|_| !self.sign_at(self.at + 1, "=") && !self.sign_at(self.at + 1, "."));
         if let Some(word) = declares {
             match word {
                 "class" | "interface" | "enum" | "struct" | "record" | "trait" | "union" | "namespace"
@@ -125,8 +133,7 @@ impl<'s> Parser<'s> {
 
     /// C's `struct name variable`.
     fn struct_variable(&self) -> bool {
-        self.language() == C
-            && (self.word_at(self.at + 2).is_some() || self.sign_at(self.at + 2, "*"))
+        self.language() == C && (self.word_at(self.at + 2).is_some() || self.sign_at(self.at + 2, "*"))
     }
 
     /// `a, b`
@@ -178,17 +185,16 @@ impl<'s> Parser<'s> {
                 self.at += 1;
                 let condition = self.condition();
                 let then = self.body();
-                let otherwise = if self.take_word("else") {
-                    self.body()
-                } else if self.is_word("elseif") {
-                    self.body()
-                } else {
-                    self.missing()
+                let otherwise = match self.take_word("else") || self.is_word("elseif") {
+                    true => self.body(),
+                    false => self.missing(),
                 };
                 let node = self.add(Kind::If, "", start, vec![condition, then, otherwise]);
                 out.push(node);
             }
-            "while" | "for" | "foreach" | "switch" | "using" | "lock" | "synchronized" | "with" | "fixed" if bracket => {
+            "while" | "for" | "foreach" | "switch" | "using" | "lock" | "synchronized" | "with" | "fixed"
+                if bracket =>
+            {
                 self.at += 1;
                 let mut kids = Vec::new();
                 self.header(&mut kids);
@@ -276,11 +282,9 @@ impl<'s> Parser<'s> {
                     // What is in it counts as if it stood outside.
                     let close = self.mate(self.at).unwrap_or(self.tokens.len());
                     self.at += 1;
-                    self.depth += 1;
-                    while self.at < close && self.depth < super::MAX_DEPTH {
+                    while self.at < close {
                         self.statement_into(out);
                     }
-                    self.depth -= 1;
                     self.at = (close + 1).min(self.tokens.len());
                 }
                 self.take_sign(";");
@@ -305,10 +309,11 @@ impl<'s> Parser<'s> {
     fn directive(&self) -> bool {
         let static_import = self.word_at(self.at + 1) == Some("static");
         let mut at = self.at + 1 + usize::from(static_import);
-        while self.word_at(at).is_some() && ["." , "\\", "::"].contains(&self.text_at(at + 1)) {
+        while self.word_at(at).is_some() && [".", "\\", "::"].contains(&self.text_at(at + 1)) {
             at += 2;
         }
-        self.word_at(at).is_some() && (self.sign_at(at + 1, ";") || self.first_on_line(at + 1) || self.text_at(at + 1).is_empty())
+        self.word_at(at).is_some()
+            && (self.sign_at(at + 1, ";") || self.first_on_line(at + 1) || self.text_at(at + 1).is_empty())
     }
 
     /// `import a.b.*;`, `using A.B;`, `import x from "y"`, `import {a} from "y"`, `import "y"`
@@ -319,8 +324,13 @@ impl<'s> Parser<'s> {
             let names_start = self.start();
             let mut names_end = names_start;
             let from = self.at;
-            while !self.done() && !self.sign(";") && !matches!(self.token(), Some(Token::Text(_))) && self.at < from + 64 {
-                let more = self.at == from || !self.first_on_line(self.at) || self.sign("}") || self.sign_at(self.at - 1, ",");
+            while !self.done()
+                && !self.sign(";")
+                && !matches!(self.token(), Some(Token::Text(_)))
+                && self.at < from + 64
+            {
+                let more =
+                    self.at == from || !self.first_on_line(self.at) || self.sign("}") || self.sign_at(self.at - 1, ",");
                 let inside = self.tokens[from..self.at].iter().any(|t| &self.source[t.start..t.end] == "{");
                 if !more && !inside {
                     break;

@@ -42,7 +42,13 @@ fn every_case_of_the_reference_has_as_many_issues() {
     for case in rows::<Case>("cases.jsonl") {
         let issues = scanner(case.usecase, &[]).scan(&case.code, Some(case.language)).unwrap();
         if issues.len() != case.expected_issue_count {
-            wrong.push(format!("{:?} {:?}: {} expected, {:?}", case.language, case.code, case.expected_issue_count, shown(&issues)));
+            wrong.push(format!(
+                "{:?} {:?}: {} expected, {:?}",
+                case.language,
+                case.code,
+                case.expected_issue_count,
+                shown(&issues)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
@@ -70,9 +76,12 @@ fn every_annotated_line_of_the_fixtures_is_found_or_not() {
         let rules: Vec<&str> = fixture.expect_match.iter().flat_map(|e| e.rules.iter().map(String::as_str)).collect();
         let issues = scanner(UseCase::CyberSecEval, &rules).scan(&fixture.code, Some(fixture.language)).unwrap();
         let found = |e: &Expected| {
-            issues.iter().any(|i| i.analyzer == "semgrep" && i.line == e.line && e.rules.iter().any(|r| r == i.pattern_id))
+            issues
+                .iter()
+                .any(|i| i.analyzer == "semgrep" && i.line == e.line && e.rules.iter().any(|r| r == i.pattern_id))
         };
-        let all = fixture.expect_match.iter().map(|e| (e, true)).chain(fixture.expect_no_match.iter().map(|e| (e, false)));
+        let all =
+            fixture.expect_match.iter().map(|e| (e, true)).chain(fixture.expect_no_match.iter().map(|e| (e, false)));
         for (expected, want) in all {
             if found(expected) != want {
                 wrong.push(format!("{} line {}: {want} expected", fixture.fixture, expected.line));

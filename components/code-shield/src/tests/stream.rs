@@ -76,10 +76,13 @@ fn a_long_block_is_judged_in_parts_that_overlap() {
     let filler = |bytes: usize| "value = compute(value)  # ä\n".repeat(bytes / 28 + 1);
     for before in [0, 30_000, 32_700, 33_000, 70_000] {
         let text = format!("x\n```python\n{}os.system(cmd)\n{}```\n", filler(before), filler(40_000));
-        let pieces: Vec<&str> = (0..text.len()).step_by(999).map(|at| {
-            let end = text.floor_char_boundary((at + 999).min(text.len()));
-            &text[text.floor_char_boundary(at)..end]
-        }).collect();
+        let pieces: Vec<&str> = (0..text.len())
+            .step_by(999)
+            .map(|at| {
+                let end = text.floor_char_boundary((at + 999).min(text.len()));
+                &text[text.floor_char_boundary(at)..end]
+            })
+            .collect();
         let whole = stream::<CodeShield>(json!({}), &[&text]).unwrap();
         assert_eq!(stream::<CodeShield>(json!({}), &pieces).unwrap(), whole);
         assert_eq!(ids(&whole), "insecure-os-system-use");
@@ -143,33 +146,133 @@ fn severities_are_treated_as_configured() {
 
 #[test]
 fn a_violation_tells_what_was_found_and_where() {
-    let Verdict::Block(violation) = check::<CodeShield>(json!({}), "```c\n\nx = 1;\n  gets(line);\n```").unwrap() else {
+    let Verdict::Block(violation) = check::<CodeShield>(json!({}), "```c\n\nx = 1;\n  gets(line);\n```").unwrap()
+    else {
         panic!("passes");
     };
     let metadata: Value = serde_json::from_str(&violation.metadata).unwrap();
     assert_eq!(metadata["recommended_treatment"], "block");
     let issue = &metadata["issues"][0];
     let want = json!(["error", 3, 10, "regex", "bugprone-gets", "c", "CWE-242"]);
-    let got: Vec<&Value> =
-        ["severity", "line", "char", "analyzer", "pattern_id", "language", "cwe_id"].iter().map(|f| &issue[f]).collect();
+    let got: Vec<&Value> = ["severity", "line", "char", "analyzer", "pattern_id", "language", "cwe_id"]
+        .iter()
+        .map(|f| &issue[f])
+        .collect();
     assert_eq!(json!(got), want);
 }
 
 #[test]
 fn rules_go_on_and_off_by_id() {
-    let blocked = |config: Value| matches!(check::<CodeShield>(config, "x = MD5_Init(&c);").unwrap(), Verdict::Block(_));
+    let blocked =
+        |config: Value| matches!(check::<CodeShield>(config, "x = MD5_Init(&c);").unwrap(), Verdict::Block(_));
     assert!(blocked(json!({"language": "c"})));
     assert!(!blocked(json!({"language": "c", "disable": ["md5-usage"]})));
     assert!(check::<CodeShield>(json!({"enable": ["md5-usag"]}), "x").is_err());
     assert!(check::<CodeShield>(json!({"use_cases": 1}), "x").is_err());
 }
 
+#[test]
+fn hostile_code_is_read_within_bounds() {
+    for unit in [
+        "(",
+        "[",
+        "{",
+        "a.",
+        "a(",
+        "1+",
+        "\"a\" + ",
+        "if x:\n ",
+        "if(a){",
+        "else if(a)",
+        "!",
+        "x=>",
+        "<a ",
+        "f\"{",
+        "class a:\n\t",
+        "new ",
+        "a ? ",
+        "lambda:",
+        "a[",
+        "`${",
+        "do ",
+        "= ",
+        "if(",
+        "for(",
+        "async ",
+        "typedef ",
+        "template<a> ",
+        "static ",
+        "await ",
+        "namespace a {",
+        "(a)",
+        "a<",
+        "@a(",
+        "[a(",
+    ] {
+        for language in ["python", "javascript", "c", "csharp", "java", "php", "cpp"] {
+            let code =
+                format!("eval(x); system(x); os.system(x); Redirect(x); new URL(x).connect(); {}", unit.repeat(1500));
+            let config = json!({"language": language, "use_case": "cyberseceval", "enable": ["unsafe-exec", "insecure-eval-use"]});
+            // A verdict, or an error that says why there is none: never a panic, and never long.
+            let began = std::time::Instant::now();
+            let _: Result<Verdict> = check::<CodeShield>(config, &code);
+            assert!(began.elapsed().as_secs() < 30, "{unit:?} as {language} took {:?}", began.elapsed());
+        }
+    }
+}
+
 /// Fragments of fences and code, so that texts are full of near misses.
 fn text() -> impl Strategy<Value = String> {
     let fragment = prop::sample::select(vec![
-        "```", "``", "`", "~~~", "````", "\n", "\n", "python\n", "c\n", " ", "> ", "os.system(cmd)", "system(cmd);", "x = 1",
-        "(", ")", "{", "}", "\"", "'", "'''", "f\"{", "<", "/*", "*/", "#", "//", "é", "😀", "$X", "...", "\t", "def f(a):", "if x:",
-        "function(", "=>", "class A", "import ", "new ", ";", ",", "<?php", "?>", "\\", "@", "[", "]", "%", "eval(",
+        "```",
+        "``",
+        "`",
+        "~~~",
+        "````",
+        "\n",
+        "\n",
+        "python\n",
+        "c\n",
+        " ",
+        "> ",
+        "os.system(cmd)",
+        "system(cmd);",
+        "x = 1",
+        "(",
+        ")",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "'''",
+        "f\"{",
+        "<",
+        "/*",
+        "*/",
+        "#",
+        "//",
+        "é",
+        "😀",
+        "$X",
+        "...",
+        "\t",
+        "def f(a):",
+        "if x:",
+        "function(",
+        "=>",
+        "class A",
+        "import ",
+        "new ",
+        ";",
+        ",",
+        "<?php",
+        "?>",
+        "\\",
+        "@",
+        "[",
+        "]",
+        "%",
+        "eval(",
     ]);
     prop::collection::vec(fragment, 0..24).prop_map(|f| f.concat())
 }
