@@ -1,10 +1,11 @@
 //! What a component call costs, and what spinning neighbours cost their victim.
 //!
 //! ```text
-//! cargo run --release -p stockade-runtime --example bench_runtime [-- SHIELD.wasm...]
+//! cargo run --release -p stockade-runtime --example bench_runtime [-- SHIELD.wasm...] [--code FILE.jsonl...]
 //! ```
 //!
-//! Every shield that is given, built from any language, is called; without arguments `noop_shield` is. The figures:
+//! Every shield that is given, built from any language, is called; without arguments `noop_shield` is. With `--code`,
+//! the messages are the `code` fields of the files' lines, each in a fence, one after the other. The figures:
 //!
 //! - `call`: the seam's `check`: a fresh instance with limits, the way to the guest threads and back, the trace
 //! - `raw`: the same component instantiated and dropped by wasmtime alone: no WASI context, no limits, no threads
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|a| a == "compile") {
         return stockade_runtime::compile::child_main(args.drain(1..));
     }
+    let files = args.iter().position(|a| a == "--code").map_or(Vec::new(), |at| args.split_off(at));
+    let texts = if files.is_empty() { vec!["hello".into()] } else { files[1..].iter().flat_map(blocks).collect() };
     let built = |name: &str| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components");
         root.join(format!("{name}.wasm")).display().to_string()
@@ -45,7 +48,10 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder for artifacts");
     let runtime = start(folder.path());
     for path in &args {
-        tokio.block_on(calls(&runtime, path));
+        tokio.block_on(calls(&runtime, path, &texts));
+    }
+    if !files.is_empty() {
+        return ExitCode::SUCCESS;
     }
     let victim = tokio.block_on(admit(&runtime, &args[0]));
     let spins = tokio.block_on(admit(&runtime, &built("spins")));
@@ -53,6 +59,17 @@ fn main() -> ExitCode {
         tokio.block_on(beside(&runtime, &victim, &spins, neighbours));
     }
     ExitCode::SUCCESS
+}
+
+/// The code of a file's lines, each as a reply would have it.
+fn blocks(file: &String) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON object"));
+    let block = |row: serde_json::Value| {
+        let field = |name: &str| row[name].as_str().unwrap_or_default().to_string();
+        format!("Here it is:\n\n```{}\n{}\n```\n", field("language"), field("code"))
+    };
+    rows.map(block).collect()
 }
 
 fn start(folder: &Path) -> Runtime {
@@ -103,9 +120,9 @@ fn fresh(call: &Call) -> Call {
     Call { trace: Arc::default(), ..call.clone() }
 }
 
-async fn check(runtime: &Runtime, call: &Call) -> (Duration, ComponentCall) {
+async fn check(runtime: &Runtime, call: &Call, text: &str) -> (Duration, ComponentCall) {
     let call = fresh(call);
-    let messages = vec![Message::text(Speaker::User, "hello")];
+    let messages = vec![Message::text(Speaker::User, text)];
     let began = Instant::now();
     let verdict = runtime.check(call.clone(), Direction::Input, messages).await;
     let took = began.elapsed();
@@ -119,11 +136,11 @@ async fn check(runtime: &Runtime, call: &Call) -> (Duration, ComponentCall) {
     }
 }
 
-async fn calls(runtime: &Runtime, path: &str) {
+async fn calls(runtime: &Runtime, path: &str, texts: &[String]) {
     let call = admit(runtime, path).await;
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (took, line) = check(runtime, &call).await;
+    for text in texts.iter().cycle().take(ROUNDS) {
+        let (took, line) = check(runtime, &call, text).await;
         wall.push(took);
         cpu.push(Duration::from_micros(line.usage.cpu_us));
     }
@@ -186,7 +203,7 @@ async fn beside(runtime: &Runtime, victim: &Call, spins: &Call, neighbours: usiz
     let mut tick = tokio::time::interval(Duration::from_millis(4));
     for _ in 0..1_000 {
         tick.tick().await;
-        times.push(check(runtime, victim).await.0);
+        times.push(check(runtime, victim, "hello").await.0);
     }
     println!("victim beside {neighbours}: {}", spread(&mut times));
     for joined in join_all(hostile).await {
