@@ -180,7 +180,8 @@ fn python_runs_and_its_limits_hold() -> Result<()> {
     ensure!(files["files"] == json!({"out/c.txt": "2", "d": "base64:AP/+"}), "{files}");
     // Every call is a fresh interpreter, with randomness of its own.
     ensure!(code("open('out/c.txt').read()")?["error"].as_str().is_some_and(|e| e.contains("FileNotFoundError")));
-    let year = code("import datetime, time\ndatetime.datetime.now().year == time.gmtime().tm_year and time.time() > 1.7e9")?;
+    let year =
+        code("import datetime, time\ndatetime.datetime.now().year == time.gmtime().tm_year and time.time() > 1.7e9")?;
     ensure!(year["value"] == "True", "{year}");
     let random = "import random; random.random()";
     ensure!(code(random)? != code(random)?);

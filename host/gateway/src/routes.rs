@@ -4,9 +4,7 @@ use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::safety::{moderations, run_shield, shields};
 use crate::dialect::tools::{groups, runtime};
-use crate::dialect::{
-    agents, conversations, files, mcp, prompts as llama, responses, tokenizer, vector_stores,
-};
+use crate::dialect::{agents, conversations, files, mcp, prompts as llama, responses, tokenizer, vector_stores};
 use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
