@@ -268,6 +268,11 @@ impl Composer {
         }
         if let Some(text) = &end.refusal {
             self.turn.output = plain(text);
+            if input_blocked {
+                // What no model may see would block every later turn of the session.
+                self.turn.messages.clear();
+                return self.turn.completed_at = Some(now());
+            }
             self.turn.messages.push(Message::text(Speaker::Assistant, text));
         }
         self.turn.awaiting = match (end.reason, end.interruption) {
