@@ -2,6 +2,8 @@
 
 pub mod tiny_guard;
 
+pub mod python;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};

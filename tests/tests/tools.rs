@@ -6,53 +6,11 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use stockade_tests::python::{environment, llama_stack, passes, passes_with};
 use stockade_tests::{ADMIN_KEY, Client, Options, Server, root, scratch};
 
-/// A virtual environment with these packages, kept below `target`. The Llama Stack clients ask for Python 3.12 and run
-/// on 3.11; what they need is named here, since pip then must not look.
-fn python(name: &str, alone: &str, packages: &[&str]) -> Result<PathBuf> {
-    let folder = root().join("target").join(format!("python-{name}"));
-    let (python, stamp) = (folder.join("bin/python"), folder.join("ready"));
-    let wanted = format!("{alone} {}", packages.join(" "));
-    if !std::fs::read_to_string(&stamp).is_ok_and(|s| s == wanted) {
-        let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status()?;
-        ensure!(made.success(), "python3 -m venv failed");
-        let pip = |args: &[&str]| Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(args).status();
-        if !alone.is_empty() {
-            ensure!(
-                pip(&["--no-deps", "--ignore-requires-python", alone])?.success(),
-                "{alone} could not be installed"
-            );
-        }
-        ensure!(pip(packages)?.success(), "{packages:?} could not be installed");
-        std::fs::write(stamp, wanted)?;
-    }
-    Ok(python)
-}
-
-fn llama_stack(version: &str) -> Result<PathBuf> {
-    let needs = [
-        "anyio",
-        "click",
-        "distro",
-        "fire",
-        "httpx",
-        "pandas",
-        "prompt-toolkit",
-        "pyaml",
-        "pydantic",
-        "requests",
-        "rich",
-        "sniffio",
-        "termcolor",
-        "tqdm",
-        "typing-extensions",
-    ];
-    python(&format!("llama-stack-{version}"), &format!("llama-stack-client=={version}"), &needs)
-}
-
 fn mcp() -> Result<PathBuf> {
-    python("mcp", "", &["mcp==2.3.0", "uvicorn"])
+    environment("mcp", &[&["mcp==2.3.0", "uvicorn"]])
 }
 
 /// A server of the official SDK; ends with the value.
@@ -78,18 +36,6 @@ impl Drop for Peer {
     }
 }
 
-fn run(python: &Path, script: &str, args: &[&str], server: &Server) -> Result<()> {
-    let output = Command::new(python)
-        .arg(root().join("tests/clients").join(script))
-        .args(args)
-        .env("STOCKADE_URL", &server.url)
-        .env("STOCKADE_API_KEY", ADMIN_KEY)
-        .output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && out.contains("all checks passed"), "{script}: {out}\n{err}");
-    Ok(())
-}
-
 /// A host with what the scripts use.
 fn prepared(data: &Path) -> Result<Server> {
     let server = Server::start(data, &Options::default())?;
@@ -107,7 +53,7 @@ fn the_llama_stack_clients_register_list_and_invoke_tools() -> Result<()> {
     let server = prepared(data.path())?;
     for (version, replies) in [("0.2.23", "stream"), ("0.6.1", "json")] {
         let peer = Peer::start(replies)?;
-        run(&llama_stack(version)?, "llama_stack_tools.py", &[&peer.url], &server)?;
+        passes_with(&llama_stack(version)?, "llama_stack_tools.py", &[&peer.url], &server)?;
         for role in ["calculator", "code-interpreter-python"] {
             server.admin().delete(&format!("/stockade/v1/bindings/tool/{role}"))?;
         }
@@ -126,7 +72,7 @@ fn the_mcp_client_uses_the_hosts_tools_and_those_of_a_server_behind_it() -> Resu
     client.post("/v1/toolgroups", &group)?.expect(200)?;
     let calculator = json!({"toolgroup_id": "calculator", "provider_id": "calculator"});
     client.post("/v1/toolgroups", &calculator)?.expect(200)?;
-    run(&mcp()?, "mcp_client.py", &[], &server)?;
+    passes(&mcp()?, "mcp_client.py", &server)?;
 
     // Without its token the peer's tools are gone, and the others are not.
     client.delete("/stockade/v1/secrets/peer")?;

@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::json;
+use std::sync::Arc;
 use stockade_core::chat::{Message, Role as Speaker};
 use stockade_core::event::{Event, FinishReason};
 use stockade_core::infer::{InferError, Prompt};
@@ -134,6 +135,39 @@ async fn a_model_error_that_the_component_passes_on_arrives_as_itself() {
     let orchestrator = granted(orchestrator, grants_all());
     let (_, last) = drain(bench.runtime.run_turn(call(&orchestrator), turn("unknown"))).await;
     assert!(matches!(&last, Some(Err(CallError::Infer(InferError::UnknownModel(m)))) if m == "unknown"), "{last:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_turn_goes_on_in_a_fresh_instance_with_state_and_answer() {
+    let bench = bench();
+    let orchestrator = bench.pin("orchestrator", "asks_first").await;
+    let (_, last) = drain(bench.runtime.run_turn(call(&orchestrator), turn(MODEL))).await;
+    let Some(Ok(Event::End(end))) = last else {
+        panic!("{last:?}");
+    };
+    let told = end.interruption.expect("it asks");
+    assert_eq!((end.reason, told.question.as_str()), (FinishReason::Interrupted, "May I pay?"));
+    let resume = Some(Resumption { state: told.state, answer: json!({"approve": true}) });
+    let resumed = Turn { resume, ..turn(MODEL) };
+    let (said, _) = drain(bench.runtime.run_turn(call(&orchestrator), resumed)).await;
+    assert_eq!(said, r#"state {"messages":1} answer {"approve":true}"#);
+}
+
+#[tokio::test]
+async fn a_request_touches_only_the_memory_banks_that_its_pins_name() {
+    let bench = bench();
+    let orchestrator = bench.pin("orchestrator", "forgets_memory").await;
+    let orchestrator = granted(orchestrator, grants_all());
+    let orchestrator = configured(orchestrator, json!({"banks": ["read", "written", "other"]}));
+    let bank = |write| Bank { scoped: "user.1.x".into(), write };
+    let banks = Banks([("read".into(), bank(false)), ("written".into(), bank(true))].into());
+    let mut asked = call(&orchestrator);
+    asked.pins = Arc::new(Pins { banks: Some(banks), ..Pins::clone(&asked.pins) });
+    // No memory is bound, which is told only of a bank that may be touched.
+    let (said, _) = drain(bench.runtime.run_turn(asked, turn(MODEL))).await;
+    assert_eq!(said, "read denied\nwritten unavailable\nother denied\n");
+    let (said, _) = drain(bench.runtime.run_turn(call(&orchestrator), turn(MODEL))).await;
+    assert_eq!(said, "read unavailable\nwritten unavailable\nother unavailable\n");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const MAX_DEFINITION_BYTES: usize = 256 << 10;
 const MAX_TOOLS: usize = 128;
 const MAX_SHIELDS: usize = 16;
 const MAX_BANKS: usize = 32;
-const MAX_BANK_NAME_BYTES: usize = 64;
+const MAX_BANK_NAME_BYTES: usize = 48;
 
 /// What an assistant is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub struct Memory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BankRef {
-    /// 1 to 64 of `a-z 0-9 - _`.
+    /// 1 to 48 of `a-z 0-9 - _`.
     pub name: String,
     #[serde(default)]
     pub scope: BankScope,
@@ -368,7 +368,7 @@ fn check(a: &Assistant) -> Result<(), RegistryError> {
         let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
         let name = &bank.name;
         if name.is_empty() || name.len() > MAX_BANK_NAME_BYTES || !name.bytes().all(sound) {
-            return Err(RegistryError::invalid("memory.banks", "a name is 1 to 64 of a-z, 0-9, `-`, `_`"));
+            return Err(RegistryError::invalid("memory.banks", "a name is 1 to 48 of a-z, 0-9, `-`, `_`"));
         }
         if !names.insert(name) {
             return Err(RegistryError::invalid("memory.banks", format!("`{name}` is named twice")));

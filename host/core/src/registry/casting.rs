@@ -175,11 +175,12 @@ fn banks(assistant: &AssistantVersion, party: &Party) -> Banks {
     banks
 }
 
-/// No two owners meet in a name, and none meets a tenant's bank of a record: those hold no point.
+/// No two owners meet in a name, and none meets a tenant's bank of a record: those hold no point. At most 48 bytes, the
+/// longest name that a bank may have.
 fn scoped(scope: &str, owner: &str, bank: &str) -> String {
-    let digest = Sha256::digest(owner.as_bytes());
-    let short: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
-    format!("{scope}.{short}.{bank}")
+    let digest = Sha256::new().chain_update(owner).chain_update([0]).chain_update(bank).finalize();
+    let short: String = digest.iter().take(20).map(|b| format!("{b:02x}")).collect();
+    format!("{scope}.{short}")
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn banks_of_two_owners_never_meet() {
     assert_eq!(read(&ann, "b-tenant"), Some("b-tenant".into()));
     assert_eq!(read(&ann, "b-agent"), read(&bob, "b-agent"));
     assert_ne!(read(&ann, "b-user"), read(&bob, "b-user"));
-    assert!(read(&ann, "b-session").is_some());
+    assert!(read(&ann, "b-session").is_some_and(|name| name.len() == 48));
     assert_eq!(read(&bob, "b-session"), None, "a turn that stands alone has no session");
     assert_eq!(read(&ann, "other"), None);
     assert_eq!(ann.bank("b-user".into(), true), read(&ann, "b-user"));

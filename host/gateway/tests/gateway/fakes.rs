@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stockade_core::chat::{Role as Speaker, ToolOutput, ToolSpec};
-use stockade_core::event::{End, Event, FinishReason, TextDelta, TokenLogprob, Usage};
+use stockade_core::event::{
+    End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, TokenLogprob, Usage,
+};
 use stockade_core::infer::*;
 use stockade_core::limits::{CallUsage, LimitKind};
 use stockade_core::plugin::*;
@@ -61,6 +63,22 @@ pub fn text_with_logprobs(text: &str) -> Event {
 pub fn end(reason: FinishReason) -> Event {
     let usage = Usage { prompt_tokens: 7, cached_tokens: 2, completion_tokens: 3 };
     Event::End(End { reason, usage, refusal: None, interruption: None })
+}
+
+/// The end of a turn that asks for leave.
+pub fn asks() -> Event {
+    let Event::End(end) = end(FinishReason::Interrupted) else { unreachable!() };
+    let interruption = Interruption {
+        id: None,
+        question: "May I pay?".into(),
+        request: json!({"tool": "pay", "arguments": {"amount": 3}}),
+        state: json!({"secret": 7}),
+    };
+    Event::End(End { interruption: Some(Box::new(interruption)), ..end })
+}
+
+pub fn step(id: &str, kind: StepKind, status: StepStatus, title: &str, detail: Value) -> Event {
+    Event::Step(Step { id: id.into(), kind, status, title: title.into(), detail })
 }
 
 fn spoken(prompt: &Prompt) -> String {
@@ -194,10 +212,13 @@ impl Inference for FakeInference {
 
 /// Components by name: `word` (a shield over `config.word`, `config.action` block or mask), `broken` (fails with
 /// `config.limit`), `liar` (clears what it was not fed), `says` (an orchestrator of `config.events`, or one that hands
-/// the turn's last text to nobody and says it).
+/// the turn's last text to nobody and says it), `hangs`, `asks` (an orchestrator that asks for leave to pay, and says state and
+/// answer when it goes on).
 #[derive(Default)]
 pub struct FakePlugins {
     pub admitted: AtomicUsize,
+    /// What orchestrators were asked, with the call.
+    pub turns: Mutex<Vec<(Call, Turn)>>,
 }
 
 fn record(call: &Call, function: &str, decision: &str) {
@@ -321,8 +342,19 @@ impl Plugins for FakePlugins {
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream {
         let (tx, rx) = mpsc::channel(8);
         record(&call, "run", "ok");
+        self.turns.lock().unwrap().push((call.clone(), turn.clone()));
         tokio::spawn(async move {
-            let events = call.target.config.get("events").cloned();
+            let mut events = call.target.config.get("events").cloned();
+            if call.target.component.name.as_str() == "hangs" {
+                return tx.closed().await;
+            }
+            if call.target.component.name.as_str() == "asks" {
+                let said = match &turn.resume {
+                    None => vec![text("one moment"), asks()],
+                    Some(r) => vec![text(&format!("state {} answer {}", r.state, r.answer)), end(FinishReason::Stop)],
+                };
+                events = Some(json!(said));
+            }
             let events: Vec<Event> = match events {
                 Some(events) => serde_json::from_value(events).unwrap(),
                 None => vec![text(&format!("turn of {}", turn.messages.len())), end(FinishReason::Stop)],
@@ -526,6 +558,19 @@ impl Reply {
             return Value::Null;
         }
         self.json()
+    }
+    /// The named events of an event stream, in order, each checked to carry its own name.
+    pub fn named_events(&self) -> Vec<(String, Value)> {
+        let text = String::from_utf8(self.bytes.to_vec()).unwrap();
+        assert!(self.header("content-type").starts_with("text/event-stream"));
+        let events = text.split("\n\n").filter(|e| e.starts_with("event: "));
+        let one = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            (name.to_owned(), data)
+        };
+        events.map(one).collect()
     }
     /// The `data:` lines of an event stream.
     pub fn events(&self) -> Vec<String> {

@@ -1,12 +1,17 @@
 //! The gateway over scripted models and components.
 
+mod agents;
+mod assistants;
 mod chain;
 mod chat;
 mod completions;
 mod connections;
+mod conversations;
 mod embeddings;
 mod fakes;
 mod host_routes;
+mod interruptions;
 mod lean;
+mod responses;
 mod surface;
 mod tools;

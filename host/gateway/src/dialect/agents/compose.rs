@@ -14,6 +14,7 @@ use std::sync::Arc;
 use stockade_core::BoxFuture;
 use stockade_core::chat::{Message, Part, Role as Speaker, ToolCall, ToolResult};
 use stockade_core::event::{End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, ToolCallDelta};
+use stockade_core::id::ComponentName;
 use stockade_core::plugin::{Mode, Role};
 use stockade_core::registry::new_document_id;
 
@@ -141,7 +142,7 @@ impl Composer {
     /// The shield of this side that has blocked the turn.
     fn blocker(&self, role: &Role) -> Option<String> {
         let calls = self.run.log.snapshot();
-        let enforced = |name: &stockade_core::id::ComponentName| {
+        let enforced = |name: &ComponentName| {
             self.run.pins().all(role).iter().any(|p| p.component.name == *name && p.mode == Mode::Enforce)
         };
         let mut blocks = calls.iter().filter(|c| c.role == *role && c.decision == "block");
@@ -267,6 +268,11 @@ impl Composer {
         }
         if let Some(text) = &end.refusal {
             self.turn.output = plain(text);
+            if input_blocked {
+                // What no model may see would block every later turn of the session.
+                self.turn.messages.clear();
+                return self.turn.completed_at = Some(now());
+            }
             self.turn.messages.push(Message::text(Speaker::Assistant, text));
         }
         self.turn.awaiting = match (end.reason, end.interruption) {

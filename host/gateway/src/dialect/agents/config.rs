@@ -101,6 +101,13 @@ pub fn client_tools(config: &Fields) -> Result<Vec<ToolSpec>, ApiError> {
     }
     let one = |(i, value): (usize, &Value)| {
         let tool = Fields::of(value, config.at(&format!("client_tools[{i}]")))?;
+        if let Some(schema) = tool.object("input_schema")? {
+            return Ok(ToolSpec {
+                name: function_name(&tool)?,
+                description: tool.str("description")?.unwrap_or_default().into(),
+                parameters: schema.map().clone().into(),
+            });
+        }
         let (mut properties, mut required) = (Map::new(), Vec::new());
         for (j, parameter) in tool.array("parameters")?.map_or(&[][..], Vec::as_slice).iter().enumerate() {
             let p = Fields::of(parameter, tool.at(&format!("parameters[{j}]")))?;

@@ -53,6 +53,11 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found("response", &id.chars().take(64).collect::<String>())
 }
 
+/// Whether a shield has kept the input from the model: it is no part of what is said later, which it would block again.
+fn unsaid(response: &Value) -> bool {
+    response["incomplete_details"]["reason"] == "content_filter" && response["usage"]["total_tokens"] == 0
+}
+
 /// What came before a request.
 #[derive(Debug, Default)]
 pub struct Earlier {
@@ -72,9 +77,12 @@ pub fn earlier(app: &App, tenant: &TenantId, request: &Request) -> Result<Earlie
     while let Some(id) = next {
         let stored =
             find(app, tenant, &id).map_err(|e| ApiError { param: Some("previous_response_id".into()), ..e })?;
-        let mut turn: Vec<Value> =
-            input_items(app, tenant, &id).list::<Value>(None, MAX_MESSAGES)?.into_iter().map(|d| d.value).collect();
-        turn.extend(stored.response["output"].as_array().into_iter().flatten().cloned());
+        let mut turn: Vec<Value> = Vec::new();
+        if !unsaid(&stored.response) {
+            let input = input_items(app, tenant, &id).list::<Value>(None, MAX_MESSAGES)?;
+            turn.extend(input.into_iter().map(|d| d.value));
+            turn.extend(stored.response["output"].as_array().into_iter().flatten().cloned());
+        }
         items += turn.len();
         next = stored.response["previous_response_id"].as_str().map(String::from);
         session.get_or_insert(stored.session);
@@ -112,7 +120,7 @@ impl Keeper {
     }
 
     pub async fn keep(self, response: Value) -> Result<(), ApiError> {
-        if let Some(conversation) = &self.conversation {
+        if let Some(conversation) = self.conversation.as_ref().filter(|_| !unsaid(&response)) {
             let output = response["output"].as_array().cloned().unwrap_or_default();
             let items = self.input.iter().chain(&output).cloned();
             conversations::append(&self.app, &self.tenant, conversation, items.collect()).await?;

@@ -1,0 +1,344 @@
+//! `/v1/responses` in OpenAI's shape.
+
+use crate::fakes::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use stockade_core::chat::{Role, ToolChoice};
+use stockade_core::event::{Event, FinishReason, StepKind, StepStatus, ToolCallDelta};
+use stockade_core::infer::{ChatPrompt, Constraint, Prompt};
+
+fn asked(host: &Host, i: usize) -> (ChatPrompt, stockade_core::infer::GenerateRequest) {
+    let request = host.inference.requests.lock().unwrap()[i].clone();
+    match &request.prompt {
+        Prompt::Chat(chat) => (chat.clone(), request),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn respond(host: &Host, body: Value) -> Value {
+    let mut whole = json!({"model": "m"});
+    for (k, v) in body.as_object().unwrap() {
+        whole[k] = v.clone();
+    }
+    host.post("/v1/responses", whole).await.expect(200)
+}
+
+#[tokio::test]
+async fn a_whole_response_has_every_field_of_the_schema() {
+    let host = Host::new().await;
+    let body = json!({"input": "hello there", "instructions": "Be kind.", "metadata": {"a": "b"}, "temperature": 0.5});
+    let r = respond(&host, body).await;
+    assert!(r["id"].as_str().unwrap().starts_with("resp_"));
+    for (field, want) in [
+        ("object", json!("response")),
+        ("status", json!("completed")),
+        ("error", Value::Null),
+        ("incomplete_details", Value::Null),
+        ("model", json!("m")),
+        ("parallel_tool_calls", json!(true)),
+        ("tools", json!([])),
+        ("tool_choice", json!("auto")),
+        ("instructions", json!("Be kind.")),
+        ("metadata", json!({"a": "b"})),
+        ("temperature", json!(0.5)),
+        ("top_p", json!(1.0)),
+        ("text", json!({"format": {"type": "text"}})),
+        ("store", json!(true)),
+        ("truncation", json!("disabled")),
+        ("previous_response_id", Value::Null),
+    ] {
+        assert_eq!(r[field], want, "{field}");
+    }
+    assert_eq!(r["usage"]["total_tokens"], 10);
+    assert_eq!(r["usage"]["input_tokens_details"]["cached_tokens"], 2);
+    let [item] = &r["output"].as_array().unwrap()[..] else { panic!("{r}") };
+    assert_eq!(
+        (&item["type"], &item["role"], &item["status"]),
+        (&json!("message"), &json!("assistant"), &json!("completed"))
+    );
+    assert_eq!(
+        item["content"],
+        json!([{"type": "output_text", "text": "hello there", "annotations": [], "logprobs": []}])
+    );
+    let (chat, _) = asked(&host, 0);
+    assert_eq!(chat.messages.iter().map(|m| m.role).collect::<Vec<_>>(), [Role::System, Role::User]);
+}
+
+#[tokio::test]
+async fn a_stream_tells_every_change_in_order_without_a_gap() {
+    let host = Host::new().await;
+    let said = script(&[
+        Event::Reasoning { text: "hm".into() },
+        text("one "),
+        text("two"),
+        Event::ToolCall(ToolCallDelta {
+            index: 0,
+            id: Some("c1".into()),
+            name: Some("f".into()),
+            arguments: "{".into(),
+        }),
+        Event::ToolCall(ToolCallDelta { index: 0, arguments: "}".into(), ..ToolCallDelta::default() }),
+        end(FinishReason::ToolCalls),
+    ]);
+    let tool = json!({"type": "function", "name": "f", "parameters": {"type": "object"}});
+    let body = json!({"model": "m", "input": said, "stream": true, "tools": [tool]});
+    let events = host.post("/v1/responses", body).await.named_events();
+    let names: Vec<&str> = events.iter().map(|(n, _)| n.strip_prefix("response.").unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "content_part.added",
+            "reasoning_text.delta",
+            "reasoning_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+            "completed",
+        ]
+    );
+    for (i, (_, event)) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], i);
+    }
+    let last = &events.last().unwrap().1["response"];
+    let kinds: Vec<&str> = last["output"].as_array().unwrap().iter().map(|i| i["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["reasoning", "message", "function_call"]);
+    assert_eq!(last["output"][2]["arguments"], "{}");
+    assert_eq!(last["output"][2]["call_id"], "c1");
+    // Every item is in the response exactly as its `done` told it.
+    let done: Vec<&Value> = events.iter().filter(|(n, _)| n.ends_with("item.done")).map(|(_, e)| &e["item"]).collect();
+    assert_eq!(json!(done), last["output"]);
+    let stored = host.get(&format!("/v1/responses/{}", last["id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(&stored, last);
+}
+
+#[tokio::test]
+async fn responses_go_on_from_each_other_and_are_kept_until_deleted() {
+    let host = Host::new().await;
+    let first = respond(&host, json!({"input": "one"})).await;
+    let call = json!([
+        {"role": "user", "content": [{"type": "input_text", "text": "two"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "3"},
+    ]);
+    let second =
+        respond(&host, json!({"input": call, "previous_response_id": first["id"], "instructions": "New."})).await;
+    assert_eq!(second["previous_response_id"], first["id"]);
+    respond(&host, json!({"input": "four", "previous_response_id": second["id"]})).await;
+    let roles = |i: usize| asked(&host, i).0.messages.iter().map(|m| m.role).collect::<Vec<_>>();
+    use Role::{Assistant as A, System as S, Tool as T, User as U};
+    assert_eq!(roles(1), [S, U, A, U, A, T]);
+    // Instructions are of one response; what was said stays.
+    assert_eq!(roles(2), [U, A, U, A, T, A, U]);
+    let id = second["id"].as_str().unwrap();
+    let items = host.get(&format!("/v1/responses/{id}/input_items?order=asc")).await.expect(200);
+    let kinds: Vec<&str> = items["data"].as_array().unwrap().iter().map(|i| i["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["message", "function_call", "function_call_output"]);
+    let ids: BTreeSet<&str> = items["data"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 3);
+    let listed = host.get("/v1/responses?limit=2").await.expect(200);
+    assert_eq!((listed["data"].as_array().unwrap().len(), &listed["has_more"]), (2, &json!(true)));
+    assert_eq!(host.delete(&format!("/v1/responses/{id}")).await.expect(200)["deleted"], true);
+    host.get(&format!("/v1/responses/{id}")).await.expect(404);
+    host.get(&format!("/v1/responses/{id}/input_items")).await.expect(404);
+    let lost = json!({"model": "m", "input": "x", "previous_response_id": id});
+    let lost = host.post("/v1/responses", lost).await.expect(404);
+    assert_eq!(lost["error"]["param"], "previous_response_id");
+    let unkept = respond(&host, json!({"input": "x", "store": false})).await;
+    host.get(&format!("/v1/responses/{}", unkept["id"].as_str().unwrap())).await.expect(404);
+}
+
+#[tokio::test]
+async fn stored_responses_belong_to_their_tenant() {
+    let host = Host::new().await;
+    let first = respond(&host, json!({"input": "one"})).await;
+    let other = host.tenant("other", &["inference"]).await;
+    let path = format!("/v1/responses/{}", first["id"].as_str().unwrap());
+    host.call(&other, "GET", &path, &Value::Null).await.expect(404);
+    host.call(&other, "GET", &format!("{path}/input_items"), &Value::Null).await.expect(404);
+    host.call(&other, "DELETE", &path, &Value::Null).await.expect(404);
+    let body = json!({"model": "m", "input": "x", "previous_response_id": first["id"]});
+    host.call(&other, "POST", "/v1/responses", &body).await.expect(404);
+    assert_eq!(host.call(&other, "GET", "/v1/responses", &Value::Null).await.expect(200)["data"], json!([]));
+    host.get(&path).await.expect(200);
+}
+
+#[tokio::test]
+async fn schema_tokens_and_choice_reach_the_model() {
+    let host = Host::new().await;
+    let schema = json!({"type": "object"});
+    let body = json!({
+        "input": "x", "max_output_tokens": 7, "tool_choice": {"type": "function", "name": "f"},
+        "tools": [{"type": "function", "name": "f", "description": "d", "parameters": schema}],
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": true}},
+        "top_logprobs": 2,
+    });
+    let cut = script(&[text("x"), end(FinishReason::Length)]);
+    respond(&host, body).await;
+    let (chat, request) = asked(&host, 0);
+    assert_eq!(request.constraint, Some(Constraint::JsonSchema(schema)));
+    assert_eq!((request.sampling.max_tokens, request.sampling.logprobs), (Some(7), Some(2)));
+    assert_eq!((chat.tool_choice, chat.tools[0].name.as_str()), (ToolChoice::Named("f".into()), "f"));
+    let short = respond(&host, json!({"input": cut})).await;
+    assert_eq!(
+        (&short["status"], &short["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
+    assert_eq!(short["output"][0]["status"], "incomplete");
+}
+
+#[tokio::test]
+async fn blocks_and_failures_have_their_shapes() {
+    let host = Host::new().await;
+    host.bind("shield.input", "word", "shield", json!({"config": {"word": "evil"}, "refusal": "No."})).await;
+    let blocked = respond(&host, json!({"input": "evil"})).await;
+    assert_eq!(
+        (&blocked["status"], &blocked["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("content_filter"))
+    );
+    assert_eq!(blocked["output"][0]["content"], json!([{"type": "refusal", "refusal": "No."}]));
+    assert!(host.inference.requests.lock().unwrap().is_empty(), "no model was asked");
+    // What was blocked is no part of what is said later.
+    let next = respond(&host, json!({"input": "good", "previous_response_id": blocked["id"]})).await;
+    assert_eq!(next["status"], "completed");
+    host.bind("shield.output", "word", "shield", json!({"config": {"word": "secret"}})).await;
+    let body = json!({"model": "m", "input": "the secret is", "stream": true});
+    let events = host.post("/v1/responses", body).await.named_events();
+    let names: Vec<&str> = events.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!(names.last(), Some(&"response.incomplete"));
+    assert!(names.contains(&"response.refusal.done") && names.contains(&"response.output_text.done"));
+    assert!(!json!(events.iter().map(|e| &e.1["delta"]).collect::<Vec<_>>()).to_string().contains("secret"));
+    let content = &events.last().unwrap().1["response"]["output"][0]["content"];
+    assert_eq!((&content[0]["text"], &content[1]["type"]), (&json!("the "), &json!("refusal")));
+
+    let late = json!({"model": "m", "input": "fail late", "stream": true});
+    let events = host.post("/v1/responses", late).await.named_events();
+    let (name, last) = events.last().unwrap();
+    assert_eq!((name.as_str(), &last["response"]["status"]), ("response.failed", &json!("failed")));
+    assert_eq!(last["response"]["error"]["code"], "server_error");
+    host.bind("shield.input", "broken", "shield", json!({})).await;
+    let failed = host.post("/v1/responses", json!({"model": "m", "input": "x"})).await.expect(503);
+    assert_eq!(failed["error"]["code"], "component_failed");
+}
+
+#[tokio::test]
+async fn requests_that_are_wrong_are_refused_by_their_field() {
+    let host = Host::new().await;
+    for (body, param) in [
+        (json!({"input": 3}), "input"),
+        (json!({}), "input"),
+        (json!({"input": "x", "background": true}), "background"),
+        (json!({"input": "x", "truncation": "auto"}), "truncation"),
+        (json!({"input": "x", "previous_response_id": "a", "conversation": "b"}), "previous_response_id"),
+        (json!({"input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (
+            json!({"input": "x", "tools": [{"type": "mcp", "server_label": "x", "server_url": "http://x"}]}),
+            "tools[0].server_label",
+        ),
+        (json!({"input": "x", "tool_choice": "required"}), "tool_choice"),
+        (
+            json!({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}]}),
+            "input",
+        ),
+        (json!({"input": "y".repeat(1_000_001)}), "input"),
+    ] {
+        let mut whole = json!({"model": "m"});
+        for (k, v) in body.as_object().unwrap() {
+            whole[k] = v.clone();
+        }
+        let reply = host.post("/v1/responses", whole).await.expect(400);
+        assert_eq!(reply["error"]["param"], param);
+    }
+    host.post("/v1/responses", json!({"input": "x", "model": "none"})).await.expect(404);
+}
+
+#[tokio::test]
+async fn the_tenants_tools_and_look_ups_are_items_and_a_request_may_narrow_the_tools() {
+    let host = Host::new().await;
+    let started = |id, kind, title, detail| step(id, kind, StepStatus::Started, title, detail);
+    let events = json!([
+        text("I look."),
+        started("s1", StepKind::Tool, "add", json!({"arguments": {"x": 1}})),
+        step("s1", StepKind::Tool, StepStatus::Done, "add", json!({"arguments": {"x": 1}, "result": "2"})),
+        started("s2", StepKind::Retrieval, "search", json!({"query": "q"})),
+        step(
+            "s2",
+            StepKind::Retrieval,
+            StepStatus::Done,
+            "search",
+            json!({"query": "q", "banks": ["b"], "hits": [{"id": "d1", "text": "t", "score": 0.5}]})
+        ),
+        step("s3", StepKind::Plan, StepStatus::Done, "plan", json!({})),
+        text("2"),
+        end(FinishReason::Stop),
+    ]);
+    host.bind("orchestrator", "says", "orchestrator", json!({"config": {"events": events, "tools": ["add", "sub"]}}))
+        .await;
+    for tool in ["add", "sub"] {
+        host.bind(&format!("tool/{tool}"), "adder", "tool", json!({})).await;
+    }
+    let narrow = json!([{"type": "mcp", "server_label": "stockade", "allowed_tools": ["add"]}]);
+    let r = respond(&host, json!({"input": "x", "tools": narrow, "prompt": {"id": "greet", "version": "3"}})).await;
+    let output = r["output"].as_array().unwrap();
+    let kinds: Vec<&str> = output.iter().map(|i| i["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["message", "mcp_call", "file_search_call", "message"]);
+    assert_eq!(
+        (&output[1]["name"], &output[1]["output"], &output[1]["arguments"]),
+        (&json!("add"), &json!("2"), &json!(r#"{"x":1}"#))
+    );
+    assert_eq!((&output[2]["queries"], &output[2]["results"][0]["file_id"]), (&json!(["q"]), &json!("d1")));
+    {
+        let turns = host.plugins.turns.lock().unwrap();
+        let call = &turns[0].0;
+        assert_eq!(call.pins.tools().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["add"]);
+        assert_eq!(call.target.config["tools"], json!(["add"]));
+        assert_eq!(call.target.config["prompt"], json!({"name": "greet", "version": 3}));
+    }
+    // The call and its result are there for the model in the next response.
+    respond(&host, json!({"input": "y", "previous_response_id": r["id"]})).await;
+    let turns = host.plugins.turns.lock().unwrap();
+    let roles: Vec<Role> = turns[1].1.messages.iter().map(|m| m.role).collect();
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool, Role::Assistant, Role::User]);
+}
+
+#[tokio::test]
+async fn an_interrupted_response_asks_for_an_approval_and_goes_on_with_it() {
+    let host = Host::new().await;
+    host.bind("orchestrator", "asks", "orchestrator", json!({})).await;
+    let first = respond(&host, json!({"input": "Pay it"})).await;
+    let request = &first["output"][1];
+    assert_eq!((&request["type"], &request["name"]), (&json!("mcp_approval_request"), &json!("pay")));
+    assert_eq!(request["arguments"], r#"{"amount":3}"#);
+    let approval = json!({"type": "mcp_approval_response", "approval_request_id": request["id"], "approve": true});
+    let beside = json!([approval, {"role": "user", "content": "and?"}]);
+    let beside = json!({"model": "m", "previous_response_id": first["id"], "input": beside});
+    host.post("/v1/responses", beside).await.expect(400);
+    let next = json!({"previous_response_id": first["id"], "input": [approval]});
+    let second = respond(&host, next.clone()).await;
+    assert_eq!(second["output"][0]["content"][0]["text"], r#"state {"secret":7} answer {"approve":true}"#);
+    let mut again = next;
+    again["model"] = "m".into();
+    host.post("/v1/responses", again).await.expect(404);
+    // The same through the interruption's own route, in this dialect, as a stream.
+    let third = respond(&host, json!({"input": "Pay it"})).await;
+    let id = third["stockade"]["interruption"]["id"].as_str().unwrap();
+    let path = format!("/stockade/v1/interruptions/{id}/resume");
+    let events = host.post(&path, json!({"answer": {"approve": false}, "stream": true})).await.named_events();
+    let last = &events.last().unwrap().1["response"];
+    assert_eq!((&last["status"], &last["previous_response_id"]), (&json!("completed"), &third["id"]));
+    let path = format!("/v1/responses/{}/input_items", last["id"].as_str().unwrap());
+    assert_eq!(host.get(&path).await.expect(200)["data"][0]["approve"], false);
+}
