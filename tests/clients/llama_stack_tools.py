@@ -6,7 +6,8 @@ import llama_stack_client
 from llama_stack_client import LlamaStackClient
 
 url = sys.argv[1]
-client = LlamaStackClient(base_url=os.environ["STOCKADE_URL"], api_key=os.environ["STOCKADE_API_KEY"], max_retries=0)
+client = LlamaStackClient(base_url=os.environ["STOCKADE_URL"], api_key=os.environ["STOCKADE_API_KEY"],
+                          max_retries=0, timeout=120)
 old = llama_stack_client.__version__.startswith("0.2")
 runtime = client.tool_runtime
 

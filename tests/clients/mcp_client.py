@@ -10,7 +10,7 @@ URL, KEY = os.environ["STOCKADE_URL"], os.environ["STOCKADE_API_KEY"]
 
 
 async def main():
-    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"})
+    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=120)
     async with streamable_http_client(f"{URL}/mcp", http_client=http) as streams, ClientSession(*streams[:2]) as session:
         begun = await session.initialize()
         assert begun.server_info.name == "stockade", begun

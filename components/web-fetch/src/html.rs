@@ -82,7 +82,7 @@ impl Page<'_> {
             b"pre" => self.preformatted += 1,
             b"img" => {
                 if let Some(alt) = tag.attributes.get(&b"alt"[..]) {
-                    self.write(&String::from_utf8_lossy(alt).into_owned());
+                    self.write(&String::from_utf8_lossy(alt));
                 }
             }
             b"a" => {
