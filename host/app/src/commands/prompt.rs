@@ -54,7 +54,7 @@ pub fn run(command: Prompt, client: &Client, output: Output) -> Result<(), Failu
             let path = format!("{}/diff?before={}{after}&unit={unit}", path(&name), segment(&before));
             output.document(&client.get(&path)?, |v| difference(v, word));
         }
-        Prompt::Render { prompt, variables, key } => {
+        Prompt::Render { prompt, variables, caller } => {
             let (name, _) = which(&prompt);
             let mut body = json!({"name": name, "variables": json_argument("the variables", &variables)?});
             match prompt.split_once('@').map(|(_, at)| (at, at.parse::<u32>())) {
@@ -62,7 +62,7 @@ pub fn run(command: Prompt, client: &Client, output: Output) -> Result<(), Failu
                 Some((label, Err(_))) => body["label"] = json!(label),
                 None => {}
             }
-            body["key"] = json!(key);
+            body["key"] = json!(caller);
             let rendered = client.call("POST", &format!("{ROOT}/render"), Body::Json(&body))?;
             output.document(&rendered, |v| match v["text"].as_str() {
                 Some(text) => text.into(),
