@@ -5,6 +5,7 @@
 //! there are.
 
 use crate::chat::{self, PreparedChat};
+use crate::classifier::probabilities;
 use crate::constrain::{Grammars, Prepared};
 use crate::engine::{Message, Worker};
 use crate::pages::PageKey;
@@ -25,8 +26,8 @@ use std::time::Instant;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::TenantId;
 use stockade_core::infer::{
-    Constraint, EmbedInput, EventStream, GenerateRequest, InferError, Load, ModelInfo, Prompt, Rendered, Sampling,
-    ScoreRequest, TokenizeOptions,
+    ClassScores, Constraint, EmbedInput, EventStream, GenerateRequest, InferError, Load, ModelInfo, Prompt, Rendered,
+    Sampling, ScoreRequest, TokenizeOptions,
 };
 use stockade_model::decoder::{Decoder, PAGE_TOKENS};
 use tokio::sync::oneshot;
@@ -231,16 +232,8 @@ impl Generator {
         Ok(result)
     }
 
-    /// A classifier's scores as probabilities: softmax over labels, the logistic function of a lone one.
-    pub fn probabilities(&self, scores: &[f32]) -> Vec<(String, f32)> {
-        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let masses = || scores.iter().map(|score| (score - max).exp());
-        let total: f32 = masses().sum();
-        let probabilities: Vec<f32> = match scores {
-            [score] => vec![1.0 / (1.0 + (-score).exp())],
-            _ => masses().map(|mass| mass / total).collect(),
-        };
-        self.labels.iter().cloned().zip(probabilities).collect()
+    pub fn probabilities(&self, scores: &[f32]) -> ClassScores {
+        probabilities(&self.labels, scores)
     }
 
     pub fn render(&self, prompt: &stockade_core::infer::ChatPrompt) -> Result<Rendered, InferError> {

@@ -4,7 +4,9 @@
 //! [`Engine`] is what the host holds. Behind it each model has one thread ([`engine`]) that owns the weights, and the
 //! parts it is made of, one idea a file.
 
+mod batcher;
 mod chat;
+mod classifier;
 mod constrain;
 mod detokenizer;
 mod embedder;
@@ -28,7 +30,9 @@ mod text;
 mod tool_calls;
 mod vocabulary;
 
-pub use embedder::{EmbedderParts, TextEmbedder};
+pub use batcher::TextNetwork;
+pub use classifier::ClassifierParts;
+pub use embedder::EmbedderParts;
 pub use generator::GeneratorParts;
 pub use load::{LoadError, ModelOptions};
 pub use memory::DoesNotFit;

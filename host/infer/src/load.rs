@@ -3,6 +3,7 @@
 //! Invariant: all models together stay within one memory limit; what does not fit is refused with the sum before its
 //! weights are read.
 
+use crate::classifier::ClassifierParts;
 use crate::embedder::EmbedderParts;
 use crate::generator::GeneratorParts;
 use crate::memory::{DoesNotFit, plan};
@@ -17,8 +18,8 @@ use stockade_core::Fault;
 use stockade_core::id::ModelId;
 use stockade_core::infer::{InferError, ModelInfo, ModelKind};
 use stockade_kernels::{KvType, MatmulPrecision};
-use stockade_model::config::{Architecture, Head};
-use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer, bert, llama};
+use stockade_model::config::Head;
+use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer, bert, deberta, llama};
 
 /// Fewest tokens of keys and values that make serving worth while.
 const LEAST_KV_TOKENS: usize = 1024;
@@ -74,17 +75,9 @@ impl Engine {
         let checkpoint = Checkpoint::open(path)?;
         let config = checkpoint.config()?;
         let text = Arc::new(LoadedText::open(&checkpoint)?);
-        let mut info = describe(id, &checkpoint, &config)?;
-        if config.architecture == Architecture::Bert {
-            let network = bert::load(&checkpoint, &config, self.pool().workers())?;
-            info.context_tokens = network.max_tokens() as u32;
-            info.embedding_dimensions = Some(network.dimensions() as u32);
-            let bytes = network.weight_bytes() as u64;
-            self.reserve(&info.id, bytes).map_err(|available| {
-                let sum = DoesNotFit { available, total: bytes, weights: bytes, ..DoesNotFit::default() };
-                LoadError::Memory { path: path.to_owned(), sum }
-            })?;
-            return Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?);
+        let info = describe(id, &checkpoint, &config)?;
+        if config.encoder.is_some() {
+            return self.load_encoder(path, &checkpoint, &config, text, info);
         }
         let spec = llama::spec(&checkpoint, &config, options.kv_type)?;
         let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
@@ -118,6 +111,40 @@ impl Engine {
         }
         served
     }
+
+    fn load_encoder(
+        &self,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        text: Arc<LoadedText>,
+        mut info: ModelInfo,
+    ) -> Result<ModelInfo, LoadError> {
+        let bytes = info.parameters.saturating_mul(4); // computed in f32, whatever the file holds
+        let id = info.id.clone();
+        let before = self.reserve(&id, bytes).map_err(|available| {
+            let sum = DoesNotFit { available, total: bytes, weights: bytes, ..DoesNotFit::default() };
+            LoadError::Memory { path: path.to_owned(), sum }
+        })?;
+        let workers = self.pool().workers();
+        let load = || -> Result<ModelInfo, LoadError> {
+            if let Head::Classifier { labels } = &config.head {
+                let network = deberta::load(checkpoint, config, workers)?;
+                info.context_tokens = network.max_tokens() as u32;
+                let parts = ClassifierParts { network: Box::new(network), text, info, labels: labels.clone() };
+                return Ok(self.add_classifier(parts)?);
+            }
+            let network = bert::load(checkpoint, config, workers)?;
+            info.context_tokens = network.max_tokens() as u32;
+            info.embedding_dimensions = Some(network.dimensions() as u32);
+            Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?)
+        };
+        let served = load();
+        if served.is_err() {
+            self.restore(&id, before);
+        }
+        served
+    }
 }
 
 fn kv_name(kv_type: KvType) -> &'static str {
@@ -148,16 +175,16 @@ fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Resul
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
     Ok(ModelInfo {
         id,
-        kind: match (&config.head, config.architecture) {
-            (_, Architecture::Bert) => ModelKind::Embedder,
-            (Head::Classifier { .. }, _) => ModelKind::Classifier,
+        kind: match &config.head {
+            Head::Classifier { .. } => ModelKind::Classifier,
+            _ if config.encoder.is_some() => ModelKind::Embedder,
             _ => ModelKind::Generator,
         },
         digest: checkpoint.digest()?,
         context_tokens: u32::try_from(config.context_tokens).unwrap_or(u32::MAX),
         parameters,
         embedding_dimensions: None,
-        architecture: format!("{:?}", config.architecture).to_lowercase(),
+        architecture: config.architecture.model_type().into(),
         quantization: largest.map_or_else(String::new, |(ty, _)| ty),
         created,
     })

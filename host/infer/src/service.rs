@@ -1,5 +1,6 @@
 //! The host's inference: all served models behind `stockade_core`'s seam.
 
+use crate::classifier::{Classifier, ClassifierParts};
 use crate::embedder::{Embedder, EmbedderParts};
 use crate::generator::{Generator, GeneratorParts};
 use crate::memory::machine_limit;
@@ -12,8 +13,8 @@ use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
 use stockade_core::id::ModelId;
 use stockade_core::infer::{
-    ChatPrompt, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError,
-    Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
+    ChatPrompt, ClassScores, ClassifyRequest, EmbedInput, EmbedRequest, Embeddings, EventStream, GenerateRequest,
+    InferError, Inference, Load, ModelInfo, ModelKind, Rendered, ScoreRequest, TokenizeOptions,
 };
 use stockade_kernels::Pool;
 
@@ -31,6 +32,7 @@ pub struct Engine {
 enum Served {
     Generator(Box<Generator>),
     Embedder(Embedder),
+    Classifier(Classifier),
 }
 
 impl Engine {
@@ -44,7 +46,7 @@ impl Engine {
         &self.settings
     }
 
-    /// Serves a language model, or a classifier where [`ModelInfo::kind`] says so, from now on. A model of the same name ends when its last caller lets go of it.
+    /// Serves a language model, or a decoder that classifies where [`ModelInfo::kind`] says so, from now on. A model of the same name ends when its last caller lets go of it.
     pub fn add_generator(&self, parts: GeneratorParts) -> Result<ModelInfo, InferError> {
         let generator = Generator::start(parts, self.settings.clone())?;
         let info = generator.info().clone();
@@ -57,6 +59,14 @@ impl Engine {
         let embedder = Embedder::start(parts, &self.settings)?;
         let info = embedder.info().clone();
         self.add(Served::Embedder(embedder));
+        Ok(info)
+    }
+
+    /// Serves an encoder that classifies from now on.
+    pub fn add_classifier(&self, parts: ClassifierParts) -> Result<ModelInfo, InferError> {
+        let classifier = Classifier::start(parts, &self.settings)?;
+        let info = classifier.info().clone();
+        self.add(Served::Classifier(classifier));
         Ok(info)
     }
 
@@ -126,6 +136,7 @@ impl Served {
         match self {
             Self::Generator(generator) => generator.info(),
             Self::Embedder(embedder) => embedder.info(),
+            Self::Classifier(classifier) => classifier.info(),
         }
     }
 
@@ -133,6 +144,7 @@ impl Served {
         match self {
             Self::Generator(generator) => generator.text(),
             Self::Embedder(embedder) => embedder.text(),
+            Self::Classifier(classifier) => classifier.text(),
         }
     }
 
@@ -151,7 +163,7 @@ impl Served {
     fn embedder(&self) -> Result<&Embedder, InferError> {
         match self {
             Self::Embedder(embedder) => Ok(embedder),
-            Self::Generator(_) => Err(self.wrong_kind(ModelKind::Embedder)),
+            Self::Generator(_) | Self::Classifier(_) => Err(self.wrong_kind(ModelKind::Embedder)),
         }
     }
 
@@ -202,24 +214,17 @@ impl Inference for Engine {
         })
     }
 
-    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<Vec<(String, f32)>>, InferError>> {
+    fn classify(&self, request: ClassifyRequest) -> BoxFuture<'_, Result<Vec<ClassScores>, InferError>> {
         Box::pin(async move {
             let served = self.find(&request.model)?;
-            let classifier = served.of_kind(ModelKind::Classifier)?;
-            let most = self.settings.max_waiting_per_tenant;
-            if request.inputs.len() > most {
-                return Err(invalid("input", format!("more than {most} inputs")));
+            let bytes = self.settings.max_text_bytes;
+            if let Some(long) = request.inputs.iter().find(|input| input.len() > bytes) {
+                return Err(invalid("input", format!("{} bytes in one input, more than {bytes}", long.len())));
             }
-            let mut results = Vec::with_capacity(request.inputs.len());
-            for input in &request.inputs {
-                results.push(classifier.scores(&request.tenant, input)?);
+            match &*served {
+                Served::Classifier(classifier) => classify_texts(classifier, &request, &self.settings).await,
+                _ => classify_in_engine(served.of_kind(ModelKind::Classifier)?, &request, &self.settings).await,
             }
-            let mut classes = Vec::with_capacity(results.len());
-            for result in results {
-                let scores = result.await.unwrap_or(Err(InferError::Cancelled))?;
-                classes.push(classifier.probabilities(&scores));
-            }
-            Ok(classes)
         })
     }
 
@@ -252,7 +257,7 @@ impl Inference for Engine {
             .iter()
             .filter_map(|model| match &**model {
                 Served::Generator(generator) => Some(generator),
-                Served::Embedder(_) => None,
+                Served::Embedder(_) | Served::Classifier(_) => None,
             })
             .fold(Load::default(), |sum, generator| {
                 let load = generator.load();
@@ -264,6 +269,42 @@ impl Inference for Engine {
                 }
             })
     }
+}
+
+/// All inputs as one request to an encoder.
+async fn classify_texts(
+    classifier: &Classifier,
+    request: &ClassifyRequest,
+    settings: &Settings,
+) -> Result<Vec<ClassScores>, InferError> {
+    if request.inputs.len() > settings.max_embed_inputs {
+        return Err(invalid("input", format!("more than {} inputs", settings.max_embed_inputs)));
+    }
+    let result = classifier.scores(&request.tenant, &request.inputs)?;
+    let rows = result.await.unwrap_or(Err(InferError::Cancelled))?;
+    Ok(rows.iter().map(|scores| classifier.probabilities(scores)).collect())
+}
+
+/// A sequence of the engine for each input.
+async fn classify_in_engine(
+    classifier: &Generator,
+    request: &ClassifyRequest,
+    settings: &Settings,
+) -> Result<Vec<ClassScores>, InferError> {
+    let most = settings.max_waiting_per_tenant;
+    if request.inputs.len() > most {
+        return Err(invalid("input", format!("more than {most} inputs")));
+    }
+    let mut results = Vec::with_capacity(request.inputs.len());
+    for input in &request.inputs {
+        results.push(classifier.scores(&request.tenant, input)?);
+    }
+    let mut classes = Vec::with_capacity(results.len());
+    for result in results {
+        let scores = result.await.unwrap_or(Err(InferError::Cancelled))?;
+        classes.push(classifier.probabilities(&scores));
+    }
+    Ok(classes)
 }
 
 /// Keeps the leading dimensions and makes the length 1 again.

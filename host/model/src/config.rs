@@ -5,6 +5,7 @@
 //! and what a network here would compute wrongly (an unknown rope type, another activation, partial rotation) is
 //! refused by name rather than ignored.
 
+mod deberta;
 mod gguf;
 mod json;
 
@@ -34,6 +35,22 @@ pub enum Architecture {
     Qwen3,
     /// An encoder with absolute positions: sentence embedders.
     Bert,
+    /// An encoder with relative positions: sequence classifiers.
+    DebertaV2,
+}
+
+impl Architecture {
+    /// Its name in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Bert => "bert",
+            Self::DebertaV2 => "deberta-v2",
+        }
+    }
 }
 
 /// What the network's output is.
@@ -100,6 +117,17 @@ pub struct Encoder {
     pub pooling: Pooling,
     /// Embeddings are scaled to length 1.
     pub normalize: bool,
+    /// Set where attention sees distances instead of positions.
+    pub relative: Option<RelativePositions>,
+}
+
+/// Distances between tokens as DeBERTa has them: exact up to half of the buckets, logarithmic from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelativePositions {
+    /// Buckets to each side, at least 4.
+    pub buckets: usize,
+    /// Longest distance told apart, in tokens, at least `buckets`.
+    pub max_distance: usize,
 }
 
 /// How token states become one embedding.

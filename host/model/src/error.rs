@@ -45,8 +45,8 @@ pub enum ModelError {
     /// The caller gave the step up.
     #[error("the step was cancelled")]
     Cancelled,
-    /// A tensor operation of the embedder failed.
-    #[error("the embedder failed in {stage}")]
+    /// A tensor operation of an encoder failed.
+    #[error("the encoder failed in {stage}")]
     Tensors {
         stage: &'static str,
         #[source]

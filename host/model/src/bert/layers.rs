@@ -1,38 +1,10 @@
 //! The parts of the encoder and how they are read.
 
-use std::cell::Cell;
-
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Tensor};
 
 use crate::ModelError;
-use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
-
-/// Reads tensors as f32, under the names with or without the prefix `bert.`.
-pub(super) struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
-    prefix: &'static str,
-    bytes: Cell<usize>,
-}
-
-impl<'a> Loader<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint) -> Self {
-        let prefixed = checkpoint.find("bert.embeddings.word_embeddings.weight").is_some();
-        Self { checkpoint, prefix: if prefixed { "bert." } else { "" }, bytes: Cell::new(0) }
-    }
-
-    /// Bytes of all tensors read so far.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes.get()
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let tensor = self.checkpoint.tensor_of(&format!("{}{name}", self.prefix), shape)?;
-        let values = self.checkpoint.read_f32(tensor)?;
-        self.bytes.set(self.bytes.get() + 4 * values.len());
-        Tensor::from_vec(values, shape, &Device::Cpu).map_err(|source| ModelError::Tensors { stage: "loading", source })
-    }
-}
+use crate::encoder::{LayerNorm, Linear, Loader, loading};
 
 pub(super) struct Embeddings {
     /// `[V, C]`
@@ -52,7 +24,7 @@ impl Embeddings {
         let sum = types.narrow(0, 0, 1).and_then(|first| positions.broadcast_add(&first));
         Ok(Self {
             words: table("word", config.vocab_size)?,
-            positions: sum.map_err(|source| ModelError::Tensors { stage: "loading", source })?,
+            positions: sum.map_err(loading)?,
             norm: LayerNorm::load(loader, config, "embeddings.LayerNorm")?,
         })
     }
@@ -115,51 +87,5 @@ impl Layer {
         let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
         weights.matmul(&v)?.transpose(1, 2)?.reshape((b, t, c)) // [B, H, T, D] -> [B, T, C]
-    }
-}
-
-struct Linear {
-    /// `[inputs, outputs]`
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn load(loader: &Loader<'_>, name: &str, outputs: usize, inputs: usize) -> Result<Self, ModelError> {
-        let weight = loader.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        Ok(Self {
-            weight: weight.t().map_err(|source| ModelError::Tensors { stage: "loading", source })?,
-            bias: loader.tensor(&format!("{name}.bias"), &[outputs])?,
-        })
-    }
-
-    /// `[B, T, inputs]` to `[B, T, outputs]`.
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (b, t, inputs) = x.dims3()?;
-        let product = x.reshape((b * t, inputs))?.matmul(&self.weight)?; // one product, not one for each text
-        product.broadcast_add(&self.bias)?.reshape((b, t, ()))
-    }
-}
-
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
-}
-
-impl LayerNorm {
-    fn load(loader: &Loader<'_>, config: &ModelConfig, name: &str) -> Result<Self, ModelError> {
-        Ok(Self {
-            weight: loader.tensor(&format!("{name}.weight"), &[config.hidden_size])?,
-            bias: loader.tensor(&format!("{name}.bias"), &[config.hidden_size])?,
-            eps: f64::from(config.norm_eps),
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let scaled = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        scaled.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }

@@ -10,7 +10,8 @@ use candle_core::{D, DType, Device, Tensor};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Architecture, ModelConfig, Pooling};
-use layers::{Embeddings, Layer, Loader};
+use crate::encoder::{self, Loader, Threads};
+use layers::{Embeddings, Layer};
 
 /// Most tokens, padding included, that go through the network at once. It bounds the memory of a call: 16 texts of
 /// 256 tokens take about 200 MiB of all-MiniLM's scores and states.
@@ -26,7 +27,7 @@ pub struct BertEmbedder {
     hidden: usize,
     max_tokens: usize,
     weight_bytes: usize,
-    threads: rayon::ThreadPool,
+    threads: Threads,
 }
 
 /// Loads an embedder whose products run on `threads` threads of their own (the calling thread waits), at least 1.
@@ -38,18 +39,13 @@ pub fn load(checkpoint: &Checkpoint, config: &ModelConfig, threads: usize) -> Re
     let Some(encoder) = config.encoder.as_ref().filter(|_| config.architecture == Architecture::Bert) else {
         return Err(unsupported("as an embedder, architecture", format!("{:?}", config.architecture)));
     };
-    if config.hidden_size != config.heads * config.head_dim {
-        let found = format!("{} heads of {} for {} channels", config.heads, config.head_dim, config.hidden_size);
+    if let Some(found) = encoder::uneven_heads(config) {
         return Err(unsupported("attention", found));
     }
-    let loader = Loader::new(checkpoint);
+    let loader = Loader::new(checkpoint, encoder::prefix_of(checkpoint, "bert."));
     let embeddings = Embeddings::load(&loader, config, encoder.token_types)?;
     let layers = (0..config.layers).map(|i| Layer::load(&loader, config, i)).collect::<Result<_, _>>()?;
-    let threads = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
-        .thread_name(|i| format!("embed-{i}"))
-        .build()
-        .map_err(|e| ModelError::Tensors { stage: "starting its threads", source: candle_core::Error::wrap(e) })?;
+    let threads = Threads::start(threads, "embed")?;
     Ok(BertEmbedder {
         embeddings,
         layers,
@@ -84,31 +80,9 @@ impl BertEmbedder {
     /// # Errors
     /// [`ModelError::Input`] if a text is empty, longer than [`Self::max_tokens`], or holds an unknown id.
     pub fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        for text in texts {
-            if text.is_empty() || text.len() > self.max_tokens {
-                let reason = format!("a text of {} tokens is not in 1..={}", text.len(), self.max_tokens);
-                return Err(ModelError::Input(reason));
-            }
-            if let Some(id) = text.iter().find(|&&id| id as usize >= self.vocab) {
-                return Err(ModelError::Input(format!("token {id} is not below the vocabulary of {}", self.vocab)));
-            }
-        }
-        // By length, so that little is padded.
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&i| texts[i].len());
-        let mut embeddings = vec![Vec::new(); texts.len()];
-        let mut rest = &order[..];
-        while let [first, ..] = rest {
-            let fits = |n: usize| n * texts[rest[n - 1]].len() <= MAX_BATCH_TOKENS;
-            let n = (1..=rest.len()).take_while(|&n| fits(n)).last().unwrap_or(1);
-            debug_assert!(texts[*first].len() <= texts[rest[n - 1]].len());
-            let batch: Vec<&[u32]> = rest[..n].iter().map(|&i| &texts[i][..]).collect();
-            let run = self.threads.install(|| self.run(&batch));
-            let rows = run.map_err(|source| ModelError::Tensors { stage: "its forward pass", source })?;
-            rest[..n].iter().zip(rows).for_each(|(&i, row)| embeddings[i] = row);
-            rest = &rest[n..];
-        }
-        Ok(embeddings)
+        encoder::check_texts(texts, self.max_tokens, self.vocab)?;
+        let fits = |n, longest| n * longest <= MAX_BATCH_TOKENS;
+        encoder::by_length(texts, fits, |batch| self.threads.install(|| self.run(batch)))
     }
 
     fn run(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<Vec<f32>>> {

@@ -1,6 +1,6 @@
 //! `config.json`, `generation_config.json` and the sentence-transformers files, in transformers' spellings.
 
-use super::{Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling};
+use super::{Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling, deberta};
 use crate::ModelError;
 use crate::checkpoint::{exists, read_small};
 use serde::Deserialize;
@@ -119,7 +119,7 @@ pub(super) fn from_folder(folder: &Path) -> Result<ModelConfig, ModelError> {
     config.checked(&file)
 }
 
-fn parse<T: DeserializeOwned>(file: &Path) -> Result<T, ModelError> {
+pub(super) fn parse<T: DeserializeOwned>(file: &Path) -> Result<T, ModelError> {
     serde_json::from_slice(&read_small(file)?).map_err(|e| ModelError::damaged(file, e.to_string()))
 }
 
@@ -134,18 +134,21 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
         "qwen2" => Architecture::Qwen2,
         "qwen3" => Architecture::Qwen3,
         "bert" => Architecture::Bert,
+        "deberta-v2" => Architecture::DebertaV2,
         other => return Err(ModelError::unsupported(file, "model_type", other)),
     };
-    let bert = architecture == Architecture::Bert;
+    let encoder = matches!(architecture, Architecture::Bert | Architecture::DebertaV2);
     let layers = need("num_hidden_layers", raw.num_hidden_layers)?;
     let hidden_size = need("hidden_size", raw.hidden_size)?;
     let heads = need("num_attention_heads", raw.num_attention_heads)?;
     let context_tokens = need("max_position_embeddings", raw.max_position_embeddings)?;
-    let activation = raw.hidden_act.as_deref().unwrap_or(if bert { "gelu" } else { "silu" });
-    if activation != if bert { "gelu" } else { "silu" } {
+    let activation = raw.hidden_act.as_deref().unwrap_or(if encoder { "gelu" } else { "silu" });
+    if activation != if encoder { "gelu" } else { "silu" } {
         return Err(ModelError::unsupported(file, "hidden_act", activation));
     }
-    if bert && raw.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute") {
+    if architecture == Architecture::Bert
+        && raw.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute")
+    {
         return Err(ModelError::unsupported(
             file,
             "position_embedding_type",
@@ -153,8 +156,16 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
         ));
     }
     let windows = windows(file, architecture, layers, &raw)?;
-    let rope = if bert { None } else { Some(rope(file, &raw)?) };
-    let norm_eps = if bert { raw.layer_norm_eps.unwrap_or(1e-12) } else { raw.rms_norm_eps.unwrap_or(1e-6) };
+    let rope = if encoder { None } else { Some(rope(file, &raw)?) };
+    let norm_eps = match architecture {
+        Architecture::Bert => raw.layer_norm_eps.unwrap_or(1e-12),
+        Architecture::DebertaV2 => raw.layer_norm_eps.unwrap_or(1e-7),
+        _ => raw.rms_norm_eps.unwrap_or(1e-6),
+    };
+    let relative = match architecture {
+        Architecture::DebertaV2 => Some(deberta::relative_positions(file, hidden_size, context_tokens)?),
+        _ => None,
+    };
     let head = head(file, raw.architectures.as_deref(), raw.id2label)?;
     let attention_bias = raw.attention_bias.unwrap_or(false);
     Ok(ModelConfig {
@@ -170,20 +181,21 @@ fn convert(file: &Path, raw: RawConfig) -> Result<ModelConfig, ModelError> {
         kv_heads: raw.num_key_value_heads.unwrap_or(heads),
         head_dim: raw.head_dim.or_else(|| hidden_size.checked_div(heads)).unwrap_or(0),
         vocab_size: need("vocab_size", raw.vocab_size)?,
-        tied_embeddings: raw.tie_word_embeddings.unwrap_or(bert),
-        qkv_bias: bert || architecture == Architecture::Qwen2 || attention_bias,
-        output_bias: bert || attention_bias,
-        mlp_bias: bert || raw.mlp_bias.unwrap_or(false),
+        tied_embeddings: raw.tie_word_embeddings.unwrap_or(encoder),
+        qkv_bias: encoder || architecture == Architecture::Qwen2 || attention_bias,
+        output_bias: encoder || attention_bias,
+        mlp_bias: encoder || raw.mlp_bias.unwrap_or(false),
         qk_norm: architecture == Architecture::Qwen3,
         bos_id: raw.bos_token_id,
         eos_ids: raw.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default(),
         pad_id: raw.pad_token_id.and_then(|id| u32::try_from(id).ok()), // -1 stands for none in old files
         dtype: raw.dtype.as_deref().or(raw.torch_dtype.as_deref()).and_then(dtype),
-        encoder: bert.then(|| Encoder {
+        encoder: encoder.then(|| Encoder {
             token_types: raw.type_vocab_size.unwrap_or(2),
             max_tokens: context_tokens,
             pooling: Pooling::Mean,
             normalize: false,
+            relative,
         }),
         head,
     })

@@ -100,6 +100,14 @@ fn every_family_of_the_fixtures_is_read() {
     let bert = of("fixtures/bert-tiny").unwrap();
     assert_eq!((bert.architecture, bert.rope, bert.head), (Architecture::Bert, None, Head::Embedding));
     assert_eq!(bert.encoder.map(|e| (e.token_types, e.pooling, e.normalize)), Some((2, Pooling::Mean, true)));
+    let deberta = of("fixtures/deberta-tiny-3").unwrap();
+    assert_eq!((deberta.architecture, deberta.rope, deberta.norm_eps), (Architecture::DebertaV2, None, 1e-7));
+    assert_eq!(
+        deberta.head,
+        Head::Classifier { labels: ["BENIGN", "INJECTION", "JAILBREAK"].map(String::from).into() }
+    );
+    let distances = deberta.encoder.and_then(|encoder| encoder.relative);
+    assert_eq!(distances, Some(RelativePositions { buckets: 32, max_distance: 512 }));
     if let Some(minilm) = crate::pulled_model("all-MiniLM-L6-v2") {
         let config = ModelConfig::from_folder(&minilm).unwrap();
         assert_eq!((config.layers, config.hidden_size, config.encoder.unwrap().max_tokens), (6, 384, 256));
@@ -150,5 +158,41 @@ fn what_no_network_here_computes_is_refused_by_name() {
         let error = written(changes.clone()).expect_err(&changes.to_string()).to_string();
         let named = error.contains(want) || (want == "vocab_size" && error.contains("-1"));
         assert!(named && error.contains("config.json"), "{changes}: {error}");
+    }
+}
+
+#[test]
+fn of_deberta_one_layout_is_computed_and_every_other_is_refused_by_name() {
+    let layout = json!({
+        "model_type": "deberta-v2", "hidden_act": "gelu", "relative_attention": true, "position_biased_input": false,
+        "share_att_key": true, "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p", "position_buckets": 32,
+        "max_relative_positions": -1, "type_vocab_size": 0, "layer_norm_eps": 1e-7,
+    });
+    let changed = |changes: serde_json::Value| {
+        let mut all = layout.clone();
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        written(all)
+    };
+    let config = changed(json!({})).unwrap();
+    assert_eq!(config.encoder.unwrap().relative.unwrap().buckets, 32);
+    for (changes, want) in [
+        (json!({"relative_attention": false}), "relative_attention"),
+        (json!({"position_biased_input": true}), "position_biased_input"),
+        (json!({"share_att_key": false}), "share_att_key"),
+        (json!({"norm_rel_ebd": "none"}), "norm_rel_ebd"),
+        (json!({"pos_att_type": ["c2p"]}), "pos_att_type"),
+        (json!({"pos_att_type": ["c2p", "p2c", "p2p"]}), "pos_att_type"),
+        (json!({"type_vocab_size": 2}), "type_vocab_size"),
+        (json!({"conv_kernel_size": 3}), "conv_kernel_size"),
+        (json!({"embedding_size": 7}), "embedding_size"),
+        (json!({"pooler_hidden_size": 7}), "pooler_hidden_size"),
+        (json!({"pooler_hidden_act": "tanh"}), "pooler_hidden_act"),
+        (json!({"hidden_act": "gelu_new"}), "gelu_new"),
+        (json!({"position_buckets": -1}), "position_buckets"),
+        (json!({"position_buckets": 1u64 << 40}), "position_buckets"),
+        (json!({"position_buckets": 32, "max_relative_positions": 8}), "position_buckets"),
+    ] {
+        let error = changed(changes.clone()).expect_err(&changes.to_string()).to_string();
+        assert!(error.contains(want) && error.contains("config.json"), "{changes}: {error}");
     }
 }

@@ -41,7 +41,7 @@ impl Shape {
             Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
                 config.rope.as_ref()
             }
-            Architecture::Bert => None,
+            Architecture::Bert | Architecture::DebertaV2 => None,
         };
         let Some(rope) = decoder else {
             return unsupported("as a decoder, architecture", format!("{:?}", config.architecture));
