@@ -20,10 +20,11 @@ pub mod secrets {
 pub mod inference {
     use crate::Result;
     pub use crate::bindings::host::stockade::plugin::inference::{
-        ChatRequest, CompleteRequest, LabelScore, ModelInfo, ModelKind, TokenScore,
+        ChatRequest, CompleteRequest, LabelScore, ModelInfo, ModelKind, Prompt, PromptPart, TokenScore,
     };
+    use crate::sys::inference;
     pub use crate::sys::inference::{
-        Generation, chat, classify, complete, detokenize, embed, log_likelihood, models, tokenize,
+        Generation, chat, classify, complete, detokenize, embed, models, token_texts, tokenize,
     };
     use crate::types::{Completion, Constraint, Message, Sampling, ToolChoice, ToolSpec};
 
@@ -94,6 +95,78 @@ pub mod inference {
         /// Waits for the whole reply.
         pub fn ask(&self) -> Result<Completion> {
             self.start()?.collect()
+        }
+    }
+
+    /// Builds a text request: `Complete::new("", "Once upon").max_tokens(20).ask()?`.
+    #[derive(Debug, Clone)]
+    pub struct Complete(pub CompleteRequest);
+
+    impl Complete {
+        /// `model` is a served name; the empty string takes the host's default.
+        pub fn new(model: impl Into<String>, prompt: impl Into<Prompt>) -> Self {
+            let (model, prompt) = (model.into(), prompt.into());
+            Self(CompleteRequest { model, prompt, sampling: Sampling::default(), constraint: None })
+        }
+        pub fn sampling(mut self, sampling: Sampling) -> Self {
+            self.0.sampling = sampling;
+            self
+        }
+        pub fn max_tokens(mut self, tokens: u32) -> Self {
+            self.0.sampling.max_tokens = Some(tokens);
+            self
+        }
+        pub fn temperature(mut self, temperature: f32) -> Self {
+            self.0.sampling.temperature = Some(temperature);
+            self
+        }
+        pub fn constraint(mut self, constraint: Option<Constraint>) -> Self {
+            self.0.constraint = constraint;
+            self
+        }
+        /// Starts it; dropping the generation cancels it.
+        pub fn start(&self) -> Result<Generation> {
+            complete(&self.0)
+        }
+        /// Waits for the whole text.
+        pub fn ask(&self) -> Result<Completion> {
+            self.start()?.collect()
+        }
+    }
+
+    /// How likely `continuation` is after `context`: a score for each token of the continuation.
+    pub fn log_likelihood(model: &str, context: impl Into<Prompt>, continuation: &str) -> Result<Vec<TokenScore>> {
+        inference::log_likelihood(model, &context.into(), continuation)
+    }
+
+    impl From<String> for Prompt {
+        fn from(text: String) -> Self {
+            Self::Text(text)
+        }
+    }
+    impl From<&str> for Prompt {
+        fn from(text: &str) -> Self {
+            Self::Text(text.into())
+        }
+    }
+    impl From<Vec<PromptPart>> for Prompt {
+        fn from(parts: Vec<PromptPart>) -> Self {
+            Self::Parts(parts)
+        }
+    }
+
+    impl Prompt {
+        /// The prompt as it reads, control tokens spelled out.
+        pub fn spelled(&self) -> String {
+            match self {
+                Self::Text(text) => text.clone(),
+                Self::Parts(parts) => {
+                    let text = |part: &PromptPart| match part {
+                        PromptPart::Text(text) | PromptPart::Control(text) => text.clone(),
+                    };
+                    parts.iter().map(text).collect()
+                }
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::filter::Filter;
-use crate::inference::ChatRequest;
+use crate::inference::{ChatRequest, CompleteRequest, LabelScore, Prompt, TokenScore};
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
 use crate::types::{Direction, Error, Event, Message, ToolOutput, ToolSpec, Verdict};
@@ -18,6 +18,8 @@ pub(crate) type IndexFake = (u32, crate::vectors::Metric, BTreeMap<String, crate
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
+pub(crate) type Classifier = Rc<dyn Fn(&str) -> Result<Vec<LabelScore>>>;
+pub(crate) type Scorer = Rc<dyn Fn(&Prompt, &str) -> Result<Vec<TokenScore>>>;
 
 pub(crate) struct ToolFake {
     pub spec: ToolSpec,
@@ -28,6 +30,9 @@ pub(crate) struct State {
     pub config: Value,
     pub replies: VecDeque<Result<Vec<Event>>>,
     pub requests: Vec<ChatRequest>,
+    pub completions: Vec<CompleteRequest>,
+    pub classifier: Option<Classifier>,
+    pub scorer: Option<Scorer>,
     pub tools: BTreeMap<String, ToolFake>,
     pub tool_calls: Vec<(String, String)>,
     pub prompts: BTreeMap<String, Content>,
@@ -53,6 +58,9 @@ impl Default for State {
             config: serde_json::json!({}),
             replies: VecDeque::new(),
             requests: Vec::new(),
+            completions: Vec::new(),
+            classifier: None,
+            scorer: None,
             tools: BTreeMap::new(),
             tool_calls: Vec::new(),
             prompts: BTreeMap::new(),
@@ -148,7 +156,7 @@ pub mod secrets {
 
 pub mod inference {
     use super::{ChatRequest, Error, Event, Result, with};
-    use crate::inference::{CompleteRequest, LabelScore, ModelInfo, TokenScore};
+    use crate::inference::{CompleteRequest, LabelScore, ModelInfo, Prompt, TokenScore};
     use crate::types::{Completion, FinishReason, ToolCall, Usage};
     use std::cell::RefCell;
     use std::collections::VecDeque;
@@ -202,7 +210,8 @@ pub mod inference {
     }
     /// Answers from the same script; the prompt is recorded as one user message.
     pub fn complete(request: &CompleteRequest) -> Result<Generation> {
-        chat(&crate::inference::Chat::new(&*request.model).user(&*request.prompt).0)
+        with(|s| s.completions.push(request.clone()));
+        chat(&crate::inference::Chat::new(&*request.model).user(request.prompt.spelled()).0)
     }
     /// Counts of bytes by their low five bits, normalised: texts that are alike are near.
     pub fn embed(_model: &str, texts: &[String]) -> Result<Vec<Vec<f32>>> {
@@ -214,8 +223,10 @@ pub mod inference {
         };
         Ok(texts.iter().map(vector).collect())
     }
-    pub fn classify(_model: &str, _texts: &[String]) -> Result<Vec<Vec<LabelScore>>> {
-        Err(Error::NotFound("a classifier".into()))
+    pub fn classify(_model: &str, texts: &[String]) -> Result<Vec<Vec<LabelScore>>> {
+        assert!(texts.len() <= 256, "{} texts in one call", texts.len());
+        let classifier = with(|s| s.classifier.clone()).ok_or_else(|| Error::NotFound("a classifier".into()))?;
+        texts.iter().map(|text| classifier(text)).collect()
     }
     /// A token a byte.
     pub fn tokenize(_model: &str, text: &str) -> Result<Vec<u32>> {
@@ -225,7 +236,15 @@ pub mod inference {
         let bytes = tokens.iter().map(|&t| u8::try_from(t).map_err(|_| Error::Invalid(format!("token {t}"))));
         String::from_utf8(bytes.collect::<Result<_>>()?).map_err(|e| Error::Invalid(e.to_string()))
     }
-    pub fn log_likelihood(_model: &str, _context: &str, continuation: &str) -> Result<Vec<TokenScore>> {
+    /// Each token as a character: a byte beyond ASCII is no whole one.
+    pub fn token_texts(_model: &str, tokens: &[u32]) -> Result<Vec<String>> {
+        let text = |&token: &u32| u8::try_from(token).ok().filter(u8::is_ascii).map_or('\u{fffd}', char::from).into();
+        Ok(tokens.iter().map(text).collect())
+    }
+    pub fn log_likelihood(_model: &str, context: &Prompt, continuation: &str) -> Result<Vec<TokenScore>> {
+        if let Some(scorer) = with(|s| s.scorer.clone()) {
+            return scorer(context, continuation);
+        }
         let score = |b: u8| TokenScore { token: b.into(), logprob: -1.0, is_greedy: false };
         Ok(continuation.bytes().map(score).collect())
     }

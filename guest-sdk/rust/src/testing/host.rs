@@ -2,7 +2,7 @@
 
 use super::fake::{self, State, ToolFake};
 use crate::Result;
-use crate::inference::ChatRequest;
+use crate::inference::{ChatRequest, CompleteRequest, LabelScore, Prompt, TokenScore};
 use crate::prompts::Content;
 use crate::telemetry::Level;
 use crate::types::{
@@ -64,6 +64,16 @@ impl Host {
         self.set(|s| s.replies.push_back(Err(error)))
     }
 
+    /// What every model that classifies says of a text.
+    pub fn classifier(self, classify: impl Fn(&str) -> Result<Vec<LabelScore>> + 'static) -> Self {
+        self.set(|s| s.classifier = Some(Rc::new(classify)))
+    }
+
+    /// How likely every model holds a continuation, a score for each of its tokens.
+    pub fn log_likelihood(self, score: impl Fn(&Prompt, &str) -> Result<Vec<TokenScore>> + 'static) -> Self {
+        self.set(|s| s.scorer = Some(Rc::new(score)))
+    }
+
     /// Binds a tool.
     pub fn tool(self, name: &str, run: impl Fn(Value) -> Result<ToolOutput> + 'static) -> Self {
         let spec = ToolSpec::new(name, "", &serde_json::json!({"type": "object"}));
@@ -117,6 +127,10 @@ impl Host {
     /// What the plugin has asked of models, in order.
     pub fn requests(&self) -> Vec<ChatRequest> {
         fake::with(|s| s.requests.clone())
+    }
+    /// The texts that the plugin had models complete, in order.
+    pub fn completions(&self) -> Vec<CompleteRequest> {
+        fake::with(|s| s.completions.clone())
     }
     /// What has left through `output`, in order.
     pub fn sent(&self) -> Vec<Event> {

@@ -2,8 +2,8 @@
 
 use super::{Answer, Entered, denied, enter};
 use crate::bindings::inference::{
-    ChatRequest, CompleteRequest, Host, HostGeneration, HostGenerationWithStore, HostWithStore, LabelScore, ModelInfo,
-    TokenScore,
+    self, ChatRequest, CompleteRequest, Host, HostGeneration, HostGenerationWithStore, HostWithStore, LabelScore,
+    ModelInfo, PromptPart, TokenScore,
 };
 use crate::bindings::types::{self, Completion, Error};
 use crate::convert;
@@ -22,6 +22,8 @@ use wasmtime::component::{Accessor, HasSelf, Resource};
 
 /// Most texts of an embed or classify call.
 const MAX_TEXTS: usize = 256;
+/// Most tokens of a call that asks for each one's text.
+const MAX_TOKEN_TEXTS: usize = 65_536;
 /// Most events of one answer of `next`.
 const MAX_BATCH: usize = 64;
 
@@ -146,11 +148,18 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
 
     async fn complete(a: &Accessor<T, Self>, r: CompleteRequest) -> Answer<Resource<Generation>> {
         let me = enter(a).await?;
-        let request = match complete_request(&me, r) {
-            Ok(request) => request,
+        let model = match model(&me, &r.model) {
+            Ok(model) => model,
             Err(e) => return Ok(Err(e)),
         };
-        start(a, &me, request)
+        let prompt = match prompt(&me, &model, r.prompt) {
+            Ok(prompt) => prompt,
+            Err(e) => return Ok(Err(note(a, e))),
+        };
+        match request(&me, model, prompt, r.sampling, r.constraint) {
+            Ok(request) => start(a, &me, request),
+            Err(e) => Ok(Err(e)),
+        }
     }
 
     async fn embed(a: &Accessor<T, Self>, name: String, texts: Vec<String>) -> Answer<Vec<Vec<f32>>> {
@@ -209,10 +218,24 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         Ok(answer.map_err(|e| note(a, e)))
     }
 
+    async fn token_texts(a: &Accessor<T, Self>, name: String, tokens: Vec<u32>) -> Answer<Vec<String>> {
+        let me = enter(a).await?;
+        if tokens.len() > MAX_TOKEN_TEXTS {
+            return Ok(Err(Error::Invalid(format!("tokens: at most {MAX_TOKEN_TEXTS}"))));
+        }
+        let model = match model(&me, &name) {
+            Ok(model) => model,
+            Err(e) => return Ok(Err(e)),
+        };
+        let text = |token| me.host.inference.detokenize(&model, &[token]);
+        let answer: Result<Vec<String>, InferError> = tokens.into_iter().map(text).collect();
+        Ok(answer.map_err(|e| note(a, e)))
+    }
+
     async fn log_likelihood(
         a: &Accessor<T, Self>,
         name: String,
-        context: String,
+        context: inference::Prompt,
         continuation: String,
     ) -> Answer<Vec<TokenScore>> {
         let me = enter(a).await?;
@@ -220,10 +243,14 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             Ok(model) => model,
             Err(e) => return Ok(Err(e)),
         };
+        let context = match prompt(&me, &model, context) {
+            Ok(context) => context,
+            Err(e) => return Ok(Err(note(a, e))),
+        };
         let request = ScoreRequest {
             model,
             tenant: me.context.call.tenant.clone(),
-            context: Prompt::Text(context),
+            context,
             continuation: EmbedInput::Text(continuation),
         };
         let answer = me.host.inference.log_likelihood(request).await;
@@ -359,23 +386,35 @@ fn chat_request(me: &Entered, r: ChatRequest) -> Result<GenerateRequest, Error> 
         tool_choice: convert::choice_in(r.tool_choice),
         template_args,
     };
-    request(me, &r.model, Prompt::Chat(prompt), r.sampling, r.constraint)
+    request(me, model(me, &r.model)?, Prompt::Chat(prompt), r.sampling, r.constraint)
 }
 
-fn complete_request(me: &Entered, r: CompleteRequest) -> Result<GenerateRequest, Error> {
-    request(me, &r.model, Prompt::Text(r.prompt), r.sampling, r.constraint)
+/// Parts become tokens here, where the kind of each is known; a lone text is the engine's to encode.
+fn prompt(me: &Entered, model: &ModelId, prompt: inference::Prompt) -> Result<Prompt, InferError> {
+    let parts = match prompt {
+        inference::Prompt::Text(text) => return Ok(Prompt::Text(text)),
+        inference::Prompt::Parts(parts) => parts,
+    };
+    let kind = |part: &PromptPart| matches!(part, PromptPart::Control(_));
+    let mut tokens = Vec::new();
+    for run in parts.chunk_by(|a, b| kind(a) == kind(b)) {
+        let text: String = run.iter().map(|PromptPart::Text(text)| PromptPart::Control(text) | text.as_str()).collect();
+        let options = TokenizeOptions { add_special: false, parse_special: kind(&run[0]) };
+        tokens.extend(me.host.inference.tokenize(model, &text, options)?);
+    }
+    Ok(Prompt::Tokens(tokens))
 }
 
 fn request(
     me: &Entered,
-    name: &str,
+    model: ModelId,
     prompt: Prompt,
     sampling: types::Sampling,
     constraint: Option<types::Constraint>,
 ) -> Result<GenerateRequest, Error> {
     let turn = me.turn.as_ref().map(|t| &*t.sampling);
     Ok(GenerateRequest {
-        model: model(me, name)?,
+        model,
         tenant: me.context.call.tenant.clone(),
         prompt,
         sampling: convert::sampling_in(sampling, turn)?,
