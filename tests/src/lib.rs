@@ -1,5 +1,7 @@
 //! The harness of the whole-host tests: starts the real binary on a folder of its own, talks HTTP to it, kills it.
 
+pub mod tiny_guard;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
@@ -21,6 +23,11 @@ pub fn root() -> PathBuf {
 /// The binary under test: `$STOCKADE_BIN`, else the release build.
 pub fn binary() -> PathBuf {
     std::env::var_os("STOCKADE_BIN").map_or_else(|| root().join("target/release/stockade"), PathBuf::from)
+}
+
+/// A folder of the recorded fixtures, which lie beside the workspace.
+pub fn fixture(name: &str) -> PathBuf {
+    root().join("../shared/fixtures").join(name)
 }
 
 /// A component that `cargo xtask components` has built.

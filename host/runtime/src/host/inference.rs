@@ -398,7 +398,8 @@ fn prompt(me: &Entered, model: &ModelId, prompt: inference::Prompt) -> Result<Pr
     let kind = |part: &PromptPart| matches!(part, PromptPart::Control(_));
     let mut tokens = Vec::new();
     for run in parts.chunk_by(|a, b| kind(a) == kind(b)) {
-        let text: String = run.iter().map(|PromptPart::Text(text)| PromptPart::Control(text) | text.as_str()).collect();
+        let text: String =
+            run.iter().map(|(PromptPart::Text(text) | PromptPart::Control(text))| text.as_str()).collect();
         let options = TokenizeOptions { add_special: false, parse_special: kind(&run[0]) };
         tokens.extend(me.host.inference.tokenize(model, &text, options)?);
     }

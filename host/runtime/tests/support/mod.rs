@@ -198,6 +198,10 @@ pub struct Scripted {
     pub replies: Mutex<Vec<Vec<Result<Event, InferError>>>>,
     /// Requests as they came.
     pub asked: Mutex<Vec<GenerateRequest>>,
+    /// Log-likelihoods that were asked for.
+    pub scored: Mutex<Vec<ScoreRequest>>,
+    /// The continuation that is certain; any other is impossible.
+    pub likely: Mutex<String>,
     /// Generations never send an event.
     pub hangs: std::sync::atomic::AtomicBool,
     /// Senders of hanging generations, to see when they are dropped.
@@ -206,6 +210,8 @@ pub struct Scripted {
 
 pub const WORDS: [&str; 3] = ["Hello", " there", "."];
 pub const MODEL: &str = "scripted";
+/// What [`Scripted`] adds to the tokens of a text in which control tokens are read.
+pub const CONTROL: u32 = 1000;
 
 pub fn text(text: &str) -> Event {
     Event::Text(TextDelta { text: text.into(), logprobs: Vec::new() })
@@ -266,12 +272,17 @@ impl Inference for Scripted {
         Box::pin(async { Ok(vec![vec![("a".into(), 0.25), ("b".into(), 0.75)]]) })
     }
 
-    fn log_likelihood(&self, _: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn log_likelihood(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Vec<TokenLogprob>, InferError>> {
+        let certain = request.continuation == EmbedInput::Text(self.likely.lock().unwrap().clone());
+        let logprob = if certain { 0.0 } else { f32::NEG_INFINITY };
+        self.scored.lock().unwrap().push(request);
+        Box::pin(async move { Ok(vec![TokenLogprob { id: 0, bytes: Vec::new(), logprob, top: Vec::new() }]) })
     }
 
-    fn tokenize(&self, _: &ModelId, text: &str, _: TokenizeOptions) -> Result<Vec<u32>, InferError> {
-        Ok(text.bytes().map(u32::from).collect())
+    /// A token a byte, 1000 more where control tokens are read.
+    fn tokenize(&self, _: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
+        let offset = if options.parse_special { CONTROL } else { 0 };
+        Ok(text.bytes().map(|byte| u32::from(byte) + offset).collect())
     }
 
     fn detokenize(&self, _: &ModelId, tokens: &[u32]) -> Result<String, InferError> {
