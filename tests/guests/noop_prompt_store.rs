@@ -6,28 +6,16 @@ use stockade_guest::prompt_store::*;
 #[derive(Deserialize)]
 struct Guest {}
 
-fn read_only<T>() -> Result<T> {
-    Err(Error::Unavailable("this store is read-only".into()))
-}
-
 impl PromptStore for Guest {
-    fn put(&self, _: String, _: Definition) -> Result<u32> {
-        read_only()
-    }
     fn get(&self, name: String, _: Selector) -> Result<Prompt> {
         Err(Error::NotFound(name))
     }
-    fn names(&self, _: Option<String>, _: u32) -> Result<Vec<String>> {
+    fn find(&self, _: Filter, _: Option<String>, _: u32) -> Result<Vec<Summary>> {
         Ok(Vec::new())
     }
-    fn set_label(&self, _: String, _: String, _: u32, _: Option<u32>) -> Result<()> {
-        read_only()
-    }
-    fn delete_label(&self, _: String, _: String) -> Result<()> {
-        read_only()
-    }
     fn render(&self, _: String, _: Selector, _: String) -> Result<Rendered> {
-        Ok(Rendered { version: 1, content: Content::Text("Be brief.".into()) })
+        let content = Content::Text("Be brief.".into());
+        Ok(Rendered { version: 1, digest: String::new(), exposure: None, content, model_config: "{}".into() })
     }
 }
 stockade_guest::export!(Guest as prompt_store);

@@ -206,9 +206,13 @@ pub mod shields {
 /// The bound prompt store. Grant: `components`, `prompt-store`.
 pub mod prompts {
     pub use crate::bindings::host::stockade::plugin::prompt_store::{
-        Content, Definition, Prompt, Rendered, Selector, Template, TemplateMessage, Variable, VariableKind,
+        Change, ChatItem, Content, Definition, Difference, Exposure, Filter, Form, Format, Label, LabelChange,
+        LabelMove, Partial, Prompt, Rendered, Selector, Share, Sticky, Summary, Template, TemplateMessage, Unit,
+        Variable, VariableKind, Version,
     };
-    pub use crate::sys::prompt_store::{delete_label, get, names, put, render, set_label};
+    pub use crate::sys::prompt_store::{
+        delete, delete_label, diff, dump, find, get, label_moves, load, put, render, render_inline, set_label, versions,
+    };
 }
 
 /// The bound memory. Grant: `components`, `memory`.

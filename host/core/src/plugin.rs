@@ -280,17 +280,22 @@ impl Call {
 pub struct TraceLog {
     started: Instant,
     calls: Mutex<Vec<ComponentCall>>,
+    prompts: Mutex<Vec<PromptUse>>,
 }
 
 impl Default for TraceLog {
     /// A log whose request starts now.
     fn default() -> Self {
-        Self { started: Instant::now(), calls: Mutex::default() }
+        Self { started: Instant::now(), calls: Mutex::default(), prompts: Mutex::default() }
     }
 }
 
 /// Most component calls that one trace keeps; later ones are counted only.
 pub const MAX_TRACED_CALLS: usize = 1000;
+/// Most different prompt versions that one trace names.
+pub const MAX_TRACED_PROMPTS: usize = 100;
+/// Longest name of a prompt, a label or a digest in a trace, in bytes: a foreign store's may be of any length.
+const MAX_PROMPT_NAME_BYTES: usize = 256;
 
 impl TraceLog {
     /// Microseconds since the request's start.
@@ -306,6 +311,35 @@ impl TraceLog {
     pub fn snapshot(&self) -> Vec<ComponentCall> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+    /// Notes the version of a prompt that the request has used; the same one again is the same entry.
+    pub fn record_prompt(&self, mut used: PromptUse) {
+        for text in [Some(&mut used.name), Some(&mut used.digest), used.label.as_mut()].into_iter().flatten() {
+            text.truncate(text.floor_char_boundary(MAX_PROMPT_NAME_BYTES));
+        }
+        let mut prompts = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+        if prompts.len() < MAX_TRACED_PROMPTS && !prompts.contains(&used) {
+            prompts.push(used);
+        }
+    }
+    /// Prompts in the order of their first use.
+    pub fn prompts(&self) -> Vec<PromptUse> {
+        self.prompts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A stored prompt that a request has used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptUse {
+    pub name: String,
+    pub version: u32,
+    /// Of the version's definition, as the prompt store gives it.
+    pub digest: String,
+    /// The label that chose the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Counts the label's moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_revision: Option<u32>,
 }
 
 /// One component's part in a request.

@@ -230,6 +230,7 @@ impl Drop for Run {
                     model: state.model.take().unwrap_or_default(),
                     tokens: state.usage,
                     components: Vec::new(),
+                    prompts: Vec::new(),
                     spans,
                     notes: std::mem::take(&mut state.notes),
                     created_us: self.created_us,
@@ -272,6 +273,7 @@ impl Ending {
     fn finish(mut self) {
         let trace = &mut self.recording.trace;
         trace.components = self.log.snapshot();
+        trace.prompts = self.log.prompts();
         for call in &trace.components {
             let component = call.component.as_str();
             self.app.metrics.component_call(component, &call.decision);

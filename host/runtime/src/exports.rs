@@ -34,10 +34,17 @@ pub(crate) const SHIELD_FINISH: Export = export(SHIELD, "[method]session.finish"
 pub(crate) const ORCHESTRATOR_RUN: Export = export(ORCHESTRATOR, "run");
 pub(crate) const PROMPT_PUT: Export = export(PROMPT_STORE, "put");
 pub(crate) const PROMPT_GET: Export = export(PROMPT_STORE, "get");
-pub(crate) const PROMPT_NAMES: Export = export(PROMPT_STORE, "names");
+pub(crate) const PROMPT_VERSIONS: Export = export(PROMPT_STORE, "versions");
+pub(crate) const PROMPT_FIND: Export = export(PROMPT_STORE, "find");
 pub(crate) const PROMPT_SET_LABEL: Export = export(PROMPT_STORE, "set-label");
 pub(crate) const PROMPT_DELETE_LABEL: Export = export(PROMPT_STORE, "delete-label");
+pub(crate) const PROMPT_LABEL_MOVES: Export = export(PROMPT_STORE, "label-moves");
+pub(crate) const PROMPT_DELETE: Export = export(PROMPT_STORE, "delete");
 pub(crate) const PROMPT_RENDER: Export = export(PROMPT_STORE, "render");
+pub(crate) const PROMPT_RENDER_INLINE: Export = export(PROMPT_STORE, "render-inline");
+pub(crate) const PROMPT_DIFF: Export = export(PROMPT_STORE, "diff");
+pub(crate) const PROMPT_DUMP: Export = export(PROMPT_STORE, "dump");
+pub(crate) const PROMPT_LOAD: Export = export(PROMPT_STORE, "load");
 pub(crate) const MEMORY_CREATE: Export = export(MEMORY, "create");
 pub(crate) const MEMORY_BANKS: Export = export(MEMORY, "banks");
 pub(crate) const MEMORY_DROP: Export = export(MEMORY, "drop");
@@ -86,13 +93,23 @@ pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: Plugin
             check.has::<(orchestrator::Turn,), Answer<orchestrator::Outcome>>(ORCHESTRATOR_RUN);
         }
         PluginKind::PromptStore => {
-            use prompt_store::{Definition, Prompt, Rendered, Selector};
-            check.has::<(String, Definition), Answer<u32>>(PROMPT_PUT);
+            use prompt_store::{
+                Change, Content, Definition, Difference, Filter, Form, Label, LabelChange, LabelMove, Prompt, Rendered,
+                Selector, Summary, Unit, Version,
+            };
+            check.has::<(String, Definition, Change), Answer<Version>>(PROMPT_PUT);
             check.has::<(String, Selector), Answer<Prompt>>(PROMPT_GET);
-            check.has::<(Option<String>, u32), Answer<Vec<String>>>(PROMPT_NAMES);
-            check.has::<(String, String, u32, Option<u32>), Answer<()>>(PROMPT_SET_LABEL);
-            check.has::<(String, String), Answer<()>>(PROMPT_DELETE_LABEL);
+            check.has::<(String, Option<u32>, u32), Answer<Vec<Version>>>(PROMPT_VERSIONS);
+            check.has::<(Filter, Option<String>, u32), Answer<Vec<Summary>>>(PROMPT_FIND);
+            check.has::<(String, String, LabelChange), Answer<Label>>(PROMPT_SET_LABEL);
+            check.has::<(String, String, LabelChange), Answer<()>>(PROMPT_DELETE_LABEL);
+            check.has::<(String,), Answer<Vec<LabelMove>>>(PROMPT_LABEL_MOVES);
+            check.has::<(String, Option<u32>, bool), Answer<()>>(PROMPT_DELETE);
             check.has::<(String, Selector, String), Answer<Rendered>>(PROMPT_RENDER);
+            check.has::<(Definition, String), Answer<Content>>(PROMPT_RENDER_INLINE);
+            check.has::<(String, Selector, Selector, Unit), Answer<Vec<Difference>>>(PROMPT_DIFF);
+            check.has::<(String, Selector, Form), Answer<String>>(PROMPT_DUMP);
+            check.has::<(Option<String>, String, Form, Change), Answer<Vec<Version>>>(PROMPT_LOAD);
         }
         PluginKind::Memory => {
             use memory::{Bank, BankKind, Document, Hit, Ingested, Item, Query};

@@ -381,32 +381,69 @@ pub mod shields {
 
 pub mod prompt_store {
     use super::{Error, Result, Selector, missing, with};
-    use crate::prompts::{Definition, Prompt, Rendered};
+    use crate::prompts::{
+        Change, Content, Definition, Difference, Filter, Form, Label, LabelChange, LabelMove, Prompt, Rendered,
+        Summary, Unit, Version,
+    };
 
     fn unscripted<T>() -> Result<T> {
         Err(Error::Unavailable("the test's prompt store only renders".into()))
     }
-    pub fn put(_name: &str, _definition: &Definition) -> Result<u32> {
+    pub fn put(_name: &str, _definition: &Definition, _change: &Change) -> Result<Version> {
         unscripted()
     }
     pub fn get(_name: &str, _selector: &Selector) -> Result<Prompt> {
         unscripted()
     }
-    pub fn names(_after: Option<&str>, _limit: u32) -> Result<Vec<String>> {
-        Ok(with(|s| s.prompts.keys().cloned().collect()))
-    }
-    pub fn set_label(_name: &str, _label: &str, _version: u32, _expected: Option<u32>) -> Result<()> {
+    pub fn versions(_name: &str, _after: Option<u32>, _limit: u32) -> Result<Vec<Version>> {
         unscripted()
     }
-    pub fn delete_label(_name: &str, _label: &str) -> Result<()> {
+    pub fn find(_filter: &Filter, _after: Option<&str>, _limit: u32) -> Result<Vec<Summary>> {
+        let summary = |name: &String| Summary {
+            name: name.clone(),
+            latest: 1,
+            description: String::new(),
+            tags: Vec::new(),
+            labels: Vec::new(),
+        };
+        Ok(with(|s| s.prompts.keys().map(summary).collect()))
+    }
+    pub fn set_label(_name: &str, _label: &str, _change: &LabelChange) -> Result<Label> {
+        unscripted()
+    }
+    pub fn delete_label(_name: &str, _label: &str, _change: &LabelChange) -> Result<()> {
+        unscripted()
+    }
+    pub fn label_moves(_name: &str) -> Result<Vec<LabelMove>> {
+        unscripted()
+    }
+    pub fn delete(_name: &str, _version: Option<u32>, _force: bool) -> Result<()> {
         unscripted()
     }
     pub fn render(name: &str, selector: &Selector, variables: &str) -> Result<Rendered> {
         with(|s| {
             s.rendered.push((name.into(), selector.clone(), variables.into()));
-            let content = s.prompts.get(name).cloned();
-            content.map(|content| Rendered { version: 1, content }).ok_or_else(|| missing("prompt", name))
+            let rendered = |content| Rendered {
+                version: 1,
+                digest: String::new(),
+                exposure: None,
+                content,
+                model_config: "{}".into(),
+            };
+            s.prompts.get(name).cloned().map(rendered).ok_or_else(|| missing("prompt", name))
         })
+    }
+    pub fn render_inline(_definition: &Definition, _variables: &str) -> Result<Content> {
+        unscripted()
+    }
+    pub fn diff(_name: &str, _before: &Selector, _after: &Selector, _unit: Unit) -> Result<Vec<Difference>> {
+        unscripted()
+    }
+    pub fn dump(_name: &str, _selector: &Selector, _form: Form) -> Result<String> {
+        unscripted()
+    }
+    pub fn load(_name: Option<&str>, _text: &str, _form: Form, _change: &Change) -> Result<Vec<Version>> {
+        unscripted()
     }
 }
 

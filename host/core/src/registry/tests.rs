@@ -365,6 +365,7 @@ fn trace_at(id: &str, created_us: u64) -> TraceRecord {
         model: "m".into(),
         tokens: crate::event::Usage::default(),
         components: vec![],
+        prompts: vec![],
         spans: vec![],
         notes: vec![],
         created_us,

@@ -3,7 +3,7 @@
 use super::{Recording, Registry, RegistryError, keys, parse, to_bytes, values};
 use crate::event::Usage;
 use crate::id::{RequestId, TenantId};
-use crate::plugin::ComponentCall;
+use crate::plugin::{ComponentCall, PromptUse};
 use crate::store::Batch;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -26,6 +26,9 @@ pub struct TraceRecord {
     pub model: String,
     pub tokens: Usage,
     pub components: Vec<ComponentCall>,
+    /// Versions of stored prompts that were rendered for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptUse>,
     pub spans: Vec<Span>,
     /// What the host decided beside the components, for example to let a request pass a failed shield.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -16,35 +16,44 @@ impl Plugin {
     }
 }
 
-fn read_only<T>() -> Result<T> {
-    Err(Error::Unavailable("prompts are read from the configuration".into()))
-}
-
 impl PromptStore for Plugin {
-    fn put(&self, _: String, _: Definition) -> Result<u32> {
-        read_only()
-    }
     fn get(&self, name: String, _: Selector) -> Result<Prompt> {
         let definition = Definition {
+            format: Format::Simple,
             template: Template::Text(self.text(&name)?.clone()),
             variables: Vec::new(),
+            partials: Vec::new(),
+            strict: false,
+            model_config: "{}".into(),
             description: String::new(),
+            tags: Vec::new(),
             metadata: "{}".into(),
         };
-        Ok(Prompt { name, version: 1, definition, labels: Vec::new() })
+        let version = Version {
+            number: 1,
+            digest: String::new(),
+            parent: None,
+            author: String::new(),
+            message: String::new(),
+            created: 0,
+        };
+        Ok(Prompt { name, version, definition, labels: Vec::new() })
     }
-    fn names(&self, after: Option<String>, limit: u32) -> Result<Vec<String>> {
+    fn find(&self, filter: Filter, after: Option<String>, limit: u32) -> Result<Vec<Summary>> {
         let later = self.prompts.keys().filter(|name| after.as_ref().is_none_or(|after| *name > after));
-        Ok(later.take(limit as usize).cloned().collect())
-    }
-    fn set_label(&self, _: String, _: String, _: u32, _: Option<u32>) -> Result<()> {
-        read_only()
-    }
-    fn delete_label(&self, _: String, _: String) -> Result<()> {
-        read_only()
+        let found = later.filter(|name| filter.text.as_ref().is_none_or(|text| name.contains(text)));
+        let summary = |name: &String| Summary {
+            name: name.clone(),
+            latest: 1,
+            description: String::new(),
+            tags: Vec::new(),
+            labels: Vec::new(),
+        };
+        Ok(found.take(limit as usize).map(summary).collect())
     }
     fn render(&self, name: String, _: Selector, _variables: String) -> Result<Rendered> {
-        Ok(Rendered { version: 1, content: Content::Text(self.text(&name)?.clone()) })
+        let content = Content::Text(self.text(&name)?.clone());
+        Ok(Rendered { version: 1, digest: String::new(), exposure: None, content, model_config: "{}".into() })
     }
 }
 
@@ -57,7 +66,9 @@ mod tests {
     #[test]
     fn configured_prompts_are_found() {
         let plugin = testing::plugin::<Plugin>(json!({"prompts": {"a": "A.", "b": "B."}})).unwrap();
-        assert_eq!(plugin.names(Some("a".into()), 10).unwrap(), ["b"]);
+        let found = plugin.find(Filter { text: None, tag: None }, Some("a".into()), 10).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "b");
         let rendered = plugin.render("a".into(), Selector::Latest, "{}".into()).unwrap();
         assert_eq!(rendered.content, Content::Text("A.".into()));
         assert!(plugin.get("c".into(), Selector::Latest).is_err());
