@@ -59,6 +59,9 @@ pub enum Command {
     Watch(Watch),
     /// Call a component's function.
     Invoke(Invoke),
+    /// Stored prompts of a tenant.
+    #[command(subcommand)]
+    Prompt(Prompt),
     /// Tenants of this server.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -299,6 +302,105 @@ pub struct Watch {
     /// Upload each good build to the server under a version of its digest, and bind it to this role.
     #[arg(long)]
     pub bind: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Prompt {
+    List {
+        /// In the name, the description or the template.
+        #[arg(long)]
+        text: Option<String>,
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// One version.
+    Get {
+        /// NAME, NAME@VERSION or NAME@LABEL
+        prompt: String,
+    },
+    Versions {
+        name: String,
+    },
+    /// Add a version.
+    Put {
+        /// A .prompt file, a .json definition, or the text of a template.
+        file: PathBuf,
+        /// [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+        /// How a template's text is written: simple, mustache, dotprompt.
+        #[arg(long, default_value = "simple")]
+        format: String,
+        /// Why.
+        #[arg(long)]
+        message: Option<String>,
+    },
+    /// Point a label at a version, or at several in shares. Going back is pointing it at an earlier one.
+    Label {
+        name: String,
+        label: String,
+        /// VERSION, or VERSION=WEIGHT,VERSION=WEIGHT
+        versions: String,
+        /// Only administrators move it from now on, by --force.
+        #[arg(long)]
+        protected: bool,
+        /// Move a protected label.
+        #[arg(long)]
+        force: bool,
+        #[arg(long)]
+        message: Option<String>,
+    },
+    /// Take a label away.
+    Unlabel {
+        name: String,
+        label: String,
+        #[arg(long)]
+        force: bool,
+    },
+    /// What changed between two versions.
+    Diff {
+        name: String,
+        /// A version or a label.
+        before: String,
+        /// [default: the latest version]
+        after: Option<String>,
+        /// By word instead of by line.
+        #[arg(long)]
+        word: bool,
+    },
+    /// What a prompt becomes.
+    Render {
+        /// NAME, NAME@VERSION or NAME@LABEL
+        prompt: String,
+        /// Variables: a JSON object, or @FILE.
+        #[arg(default_value = "{}")]
+        variables: String,
+        /// Whose version of a split label.
+        #[arg(long)]
+        caller: Option<String>,
+    },
+    /// Print a prompt as JSON lines, all versions and labels.
+    Export {
+        /// NAME; with --dotprompt also NAME@VERSION or NAME@LABEL
+        prompt: String,
+        /// One version as a .prompt file instead.
+        #[arg(long)]
+        dotprompt: bool,
+    },
+    /// Put the versions and labels of a file: .prompt, or else JSON lines.
+    Import {
+        file: PathBuf,
+        /// [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Delete a prompt, or one version of it.
+    Rm {
+        /// NAME or NAME@VERSION
+        prompt: String,
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]

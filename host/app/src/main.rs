@@ -19,7 +19,7 @@ mod settings;
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use client::Client;
-use commands::{chat, component, data, doctor, models, plugin, tenant};
+use commands::{chat, component, data, doctor, models, plugin, prompt, tenant};
 use failure::Failure;
 use output::Output;
 use std::process::ExitCode;
@@ -54,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Test(options) => plugin::test(&options, output)?,
         Command::Watch(options) => plugin::watch(&options, &client(), output)?,
         Command::Invoke(invocation) => component::invoke(&invocation, &client(), output)?,
+        Command::Prompt(command) => prompt::run(command, &client(), output)?,
         Command::Tenant(command) => tenant::tenant(command, &client(), output)?,
         Command::Key(command) => {
             tenant::key(command, &client(), cli.global.connection.tenant.as_deref(), output)?;

@@ -25,6 +25,7 @@ mod layers;
 mod memory;
 mod metrics;
 mod openapi;
+mod prompt_store;
 mod reply;
 mod routes;
 mod run;

@@ -26,7 +26,7 @@ pub fn build() -> Value {
         "info": {
             "title": "Stockade",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "OpenAI's dialect and Llama Stack's agents under /v1, the host's own routes under /stockade/v1.",
+            "description": "OpenAI's dialect and the Llama Stack's under /v1, the host's own routes under /stockade/v1.",
             "license": {"name": "Apache-2.0"},
         },
         "security": [{"key": []}],
@@ -71,6 +71,7 @@ fn operation(route: &Route) -> Value {
         "assistants",
         "versions",
         "interruptions",
+        "prompts",
     ];
     let last = route.path.rsplit('/').next().unwrap_or_default();
     if route.method == "GET" && route.path.starts_with("/stockade") && lists.contains(&last) {

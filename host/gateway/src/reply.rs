@@ -33,6 +33,18 @@ pub fn json_as<T: Serialize>(status: StatusCode, value: &T) -> Response {
     }
 }
 
+/// A query as a record of ours; serde's message names the field.
+#[derive(Debug, Clone)]
+pub struct Asked<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(query)| Self(query)).map_err(|e| ApiError::new(Code::InvalidRequest, e.body_text()))
+    }
+}
+
 /// `limit` and `after` of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {

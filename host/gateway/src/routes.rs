@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
 use crate::dialect::safety::{moderations, run_shield, shields};
-use crate::dialect::{agents, conversations, files, responses, tokenizer, vector_stores};
+use crate::dialect::{agents, conversations, files, prompts as llama, responses, tokenizer, vector_stores};
 use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
 use crate::{health, layers, openapi};
 use axum::Router;
@@ -104,6 +104,7 @@ fn dialects(t: &mut Table) {
     stateful(t);
     safety(t);
     documents(t);
+    llama_prompts(t);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
     t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
@@ -303,6 +304,50 @@ fn host(t: &mut Table) {
     t.takes("Any");
     t.add(delete, path, "Delete a value", state::delete);
 
-    t.add(post, "/stockade/v1/prompts/render", "What a stored prompt becomes", prompts::render);
+    t.add(post, "/stockade/v1/prompts/render", "What a stored prompt or a template becomes", prompts::render);
     t.takes("RenderRequest");
+    stored_prompts(t);
+}
+
+/// The Llama Stack's prompts.
+fn llama_prompts(t: &mut Table) {
+    let (get, post) = (Method::GET, Method::POST);
+    let path = "/v1/prompts";
+    t.add(get.clone(), path, "The default versions of all prompts", llama::list);
+    t.add(post.clone(), path, "Make a prompt", llama::create);
+    t.takes("NewPrompt");
+    let path = "/v1/prompts/{id}";
+    t.add(get.clone(), path, "A prompt's default version, or the one of `version`", llama::get);
+    t.add(Method::DELETE, path, "Delete a prompt, or one `version` of it", llama::delete);
+    t.add(get, "/v1/prompts/{id}/versions", "A prompt's versions", llama::versions);
+    // Older clients say POST.
+    for method in [Method::PUT, post] {
+        t.add(method.clone(), "/v1/prompts/{id}", "Add a version to the latest", llama::update);
+        t.takes("PromptUpdate");
+        let path = "/v1/prompts/{id}/set-default-version";
+        t.add(method, path, "Choose the default version", llama::set_default_version);
+        t.takes("PromptDefault");
+    }
+}
+
+fn stored_prompts(t: &mut Table) {
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    t.add(get.clone(), "/stockade/v1/prompts", "Stored prompts, by `text` and `tag`", prompts::find);
+    t.add(post, "/stockade/v1/prompts/import", "Put a file's versions and labels", prompts::import);
+    t.takes("PromptFile");
+    let path = "/stockade/v1/prompts/{name}";
+    t.add(get.clone(), path, "The latest version, or the one of `version` or `label`", prompts::get);
+    t.add(put.clone(), path, "Add a version", prompts::put);
+    t.takes("PromptVersion");
+    t.add(delete.clone(), path, "Delete a prompt, or one `version` of it", prompts::delete);
+    t.add(get.clone(), "/stockade/v1/prompts/{name}/versions", "A prompt's versions", prompts::versions);
+    t.add(get.clone(), "/stockade/v1/prompts/{name}/moves", "The newest moves of a prompt's labels", prompts::moves);
+    let path = "/stockade/v1/prompts/{name}/diff";
+    t.add(get.clone(), path, "From version or label `before` to `after`, by `unit` line or word", prompts::diff);
+    let path = "/stockade/v1/prompts/{name}/export";
+    t.add(get, path, "A prompt as a file, its `form` json-lines or dotprompt", prompts::export);
+    let path = "/stockade/v1/prompts/{name}/labels/{label}";
+    t.add(put, path, "Point a label at a version, or at several in shares", prompts::put_label);
+    t.takes("PromptLabel");
+    t.add(delete, path, "Take a label away", prompts::delete_label);
 }

@@ -6,6 +6,7 @@ pub mod data;
 pub mod doctor;
 pub mod models;
 pub mod plugin;
+pub mod prompt;
 pub mod tenant;
 
 use crate::failure::Failure;

@@ -66,11 +66,16 @@ async fn put_prompt(registry: &Registry, plugins: &impl Plugins, tenant: &Tenant
         depth: 0,
     };
     let (name, text) = PROMPT;
-    let definition = json!({"template": {"text": text}, "variables": [], "metadata": "{}",
-        "description": "The default system prompt of this host"});
-    let put = plugins.invoke(call.clone(), "put".into(), vec![json!(name), definition]).await.map_err(failed)?;
-    let version = put.result.get("ok").unwrap_or(&put.result).clone();
-    let label = vec![json!(name), json!(PROMPT_LABEL), version, Value::Null];
+    let definition = json!({"format": "simple", "template": {"text": text}, "variables": [], "partials": [],
+        "strict": true, "model-config": "{}", "description": "The default system prompt of this host", "tags": [],
+        "metadata": "{}"});
+    let change = json!({"author": "stockade", "message": "first start"});
+    let put =
+        plugins.invoke(call.clone(), "put".into(), vec![json!(name), definition, change]).await.map_err(failed)?;
+    let version = put.result.get("ok").unwrap_or(&put.result)["number"].clone();
+    let label = json!({"shares": [{"version": version, "weight": 1}], "protected": false, "force": false,
+        "author": "stockade", "message": "first start"});
+    let label = vec![json!(name), json!(PROMPT_LABEL), label];
     plugins.invoke(call, "set-label".into(), label).await.map_err(failed)?;
     Ok(())
 }

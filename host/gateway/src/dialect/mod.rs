@@ -4,6 +4,7 @@ pub mod agents;
 pub mod conversations;
 pub mod files;
 pub mod openai;
+pub mod prompts;
 pub mod responses;
 pub mod safety;
 pub mod tokenizer;

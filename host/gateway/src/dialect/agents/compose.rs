@@ -141,8 +141,9 @@ impl Composer {
     /// The shield of this side that has blocked the turn.
     fn blocker(&self, role: &Role) -> Option<String> {
         let calls = self.run.log.snapshot();
-        let enforced =
-            |name: &stockade_core::id::ComponentName| self.run.pins().all(role).iter().any(|p| p.component.name == *name && p.mode == Mode::Enforce);
+        let enforced = |name: &stockade_core::id::ComponentName| {
+            self.run.pins().all(role).iter().any(|p| p.component.name == *name && p.mode == Mode::Enforce)
+        };
         let mut blocks = calls.iter().filter(|c| c.role == *role && c.decision == "block");
         let blocked = blocks.rfind(|c| enforced(&c.component));
         blocked.map(|c| format!("{}@{}", c.component, c.version))
