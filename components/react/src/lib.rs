@@ -75,11 +75,11 @@ impl React {
                 output::emit(&events(vec![unique(call)]))?;
                 return Ok(FinishReason::ToolCalls);
             }
-            scratchpad += &format!("Action: {}\nAction Input: {}\n", call.name, call.arguments);
             if made.iter().any(|earlier| earlier.action == step.action) {
-                scratchpad += "Observation: You have done this before; its result stands above.\n";
+                // Its observation stands above: there is nothing more to learn.
                 break;
             }
+            scratchpad += &format!("Action: {}\nAction Input: {}\n", call.name, call.arguments);
             made.push(step);
             let outputs = toolbox.run(&[&call], &mut steps)?;
             for output in outputs {
