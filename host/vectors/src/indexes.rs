@@ -17,8 +17,8 @@ use stockade_core::vectors::{IndexSettings, MAX_DIMENSIONS, VectorError, VectorI
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-/// Vectors that go into a graph before its searches get a turn.
-const BUILD_STEP: usize = 4;
+/// Vectors that go into a graph before searches and writes get a turn: one takes about a millisecond.
+const BUILD_STEP: usize = 1;
 /// Rows that one batch of a drop deletes.
 const DROP_STEP: usize = 512;
 

@@ -93,13 +93,15 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let pid = child.id();
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(150 + round * 37 % 200));
-            Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        });
-        lines.map_while(Result::ok).for_each(|line| told.hear(&line));
-        killer.join().unwrap();
+        let enough = told.writes + 10 + round * 7 % 30;
+        for line in lines.map_while(Result::ok) {
+            told.hear(&line);
+            if told.writes == enough && line == "ok" {
+                // At another moment of the next write each time.
+                std::thread::sleep(Duration::from_micros(round * 700));
+                child.kill().unwrap();
+            }
+        }
         child.wait().unwrap();
 
         let (_indexes, index) = open(folder.path()).await;
