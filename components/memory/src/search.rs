@@ -85,7 +85,10 @@ pub fn search(bank: &Bank, query: Query) -> Result<Vec<Hit>> {
         return Err(Error::TooLarge(format!("text: at most {MAX_TEXT_BYTES} bytes")));
     }
     let options: Options = match &query.options {
-        Some(text) => serde_json::from_str(text).map_err(|e| invalid("options", e))?,
+        Some(text) => {
+            let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| invalid("options", e))?;
+            serde_json::from_value(Value::Object(fields)).map_err(|e| invalid("options", e))?
+        }
         None => Options::default(),
     };
     let filter = query.filter.as_deref().map(|text| {

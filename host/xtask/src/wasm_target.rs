@@ -12,12 +12,15 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 pub fn environment() -> Result<Vec<(&'static str, PathBuf)>> {
     // Makes cargo's output a component.
     let linker = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-component-ld".into());
+    // A PDF library depends on random numbers for a format that it only reads here; their usual source is a browser's.
+    let random = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "--cfg getrandom_backend=\"unsupported\"".into());
+    let settings = vec![linker, random];
     if has_target() {
-        return Ok(vec![linker]);
+        return Ok(settings);
     }
     let mut add = Command::new("rustup");
     if run(add.args(["target", "add", TARGET])).is_ok() && has_target() {
-        return Ok(vec![linker]);
+        return Ok(settings);
     }
     say(format!("rustup cannot add {TARGET}: building it from the distribution's packages, once"));
     let dir = cache_dir()?.join("stockade/guest-toolchain");
@@ -28,7 +31,7 @@ pub fn environment() -> Result<Vec<(&'static str, PathBuf)>> {
              `apt-get update` on Debian, then again"
         )
     })?;
-    Ok(vec![linker, ("RUSTC", dir.join("toolchain/bin/rustc"))])
+    Ok([settings, vec![("RUSTC", dir.join("toolchain/bin/rustc"))]].concat())
 }
 
 /// Whether the compiler in use has the target's standard library.

@@ -31,20 +31,18 @@ fn paragraphs(xml: &str) -> Result<String> {
     loop {
         match reader.read_event().map_err(bad)? {
             Event::Eof => return Ok(out.trim().to_string()),
-            Event::Start(tag) | Event::Empty(tag) if tag.name().as_ref() == b"w:pStyle" => {
+            Event::Start(tag) | Event::Empty(tag) if tag.name().as_ref() == "w:pStyle" => {
                 if let Some(level) = heading(&tag) {
                     out.push_str(&"#".repeat(level));
                     out.push(' ');
                 }
             }
-            Event::Start(tag) if tag.name().as_ref() == b"w:t" => in_text = true,
-            Event::End(tag) if tag.name().as_ref() == b"w:t" => in_text = false,
-            Event::End(tag) if tag.name().as_ref() == b"w:p" => out.push('\n'),
-            Event::Empty(tag) if tag.name().as_ref() == b"w:tab" => out.push('\t'),
-            Event::Empty(tag) if tag.name().as_ref() == b"w:br" => out.push('\n'),
-            Event::Text(text) if in_text => {
-                out.push_str(&text.decode().map_err(|e| invalid("data: not a readable .docx", e))?);
-            }
+            Event::Start(tag) if tag.name().as_ref() == "w:t" => in_text = true,
+            Event::End(tag) if tag.name().as_ref() == "w:t" => in_text = false,
+            Event::End(tag) if tag.name().as_ref() == "w:p" => out.push('\n'),
+            Event::Empty(tag) if tag.name().as_ref() == "w:tab" => out.push('\t'),
+            Event::Empty(tag) if tag.name().as_ref() == "w:br" => out.push('\n'),
+            Event::Text(text) if in_text => out.push_str(&text.xml10_content()),
             Event::GeneralRef(reference) if in_text => out.extend(resolved(&reference)),
             _ => {}
         }
@@ -53,12 +51,9 @@ fn paragraphs(xml: &str) -> Result<String> {
 
 /// The level that a style as `Heading2` names.
 fn heading(style: &BytesStart) -> Option<usize> {
-    let value = style.attributes().flatten().find(|a| a.key.as_ref() == b"w:val")?.value;
-    let digits = value.strip_prefix(b"Heading").or_else(|| value.strip_prefix(b"heading "))?;
-    match digits {
-        [level @ b'1'..=b'6'] => Some(usize::from(level - b'0')),
-        _ => None,
-    }
+    let value = style.attributes().flatten().find(|a| a.key.as_ref() == "w:val")?.value;
+    let digits = value.strip_prefix("Heading").or_else(|| value.strip_prefix("heading "))?;
+    digits.parse().ok().filter(|level| (1..=6).contains(level))
 }
 
 /// The character of `&amp;`, `&#233;` and so on.
@@ -66,6 +61,6 @@ fn resolved(reference: &quick_xml::events::BytesRef) -> Option<char> {
     if let Ok(Some(c)) = reference.resolve_char_ref() {
         return Some(c);
     }
-    let text = quick_xml::escape::resolve_predefined_entity(std::str::from_utf8(reference).ok()?)?;
+    let text = quick_xml::escape::resolve_predefined_entity(reference)?;
     text.chars().next()
 }

@@ -12,11 +12,12 @@ use stockade_core::plugin::{AdmitError, Call, Grants, Plugins, Role};
 use stockade_core::registry::{BindingEntry, PutVersion, Registry, RegistryError};
 
 /// What the default tenant's roles are bound to at its first start.
-const BINDINGS: [(&str, &str); 4] = [
+const BINDINGS: [(&str, &str); 5] = [
     ("shield.input", "regex-shield"),
     ("shield.output", "regex-shield"),
     ("orchestrator", "chat"),
     ("prompt-store", "prompt-store"),
+    ("memory", "memory"),
 ];
 
 /// The default tenant's system prompt: a name in its prompt store, and the text of version 1.
