@@ -50,7 +50,10 @@ fn notes_and_documents_survive_a_kill_and_are_found_by_words_and_meaning() -> Re
     let filtered = json!({"text": "anything", "limit": 5, "filter": "{\"lang\":\"en\"}"});
     assert_eq!(found(&memory(&admin, "search", json!(["notes", filtered]))?), ["Hello, **world**."]);
     let banks = memory(&admin, "banks", json!([null, 10]))?;
-    assert_eq!((&banks[0]["name"], &banks[0]["kind"], &banks[0]["items"]), (&json!("notes"), &json!("hybrid"), &json!(4)));
+    assert_eq!(
+        (&banks[0]["name"], &banks[0]["kind"], &banks[0]["items"]),
+        (&json!("notes"), &json!("hybrid"), &json!(4))
+    );
     assert_eq!(memory(&admin, "forget", json!(["notes", "hello"]))?, json!(1));
     assert_eq!(found(&memory(&admin, "search", json!(["notes", filtered]))?), [""; 0]);
     server.stop()?;

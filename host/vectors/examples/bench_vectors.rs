@@ -99,7 +99,8 @@ async fn bench(n: usize) {
     for page in 0..n.div_ceil(MAX_ENTRIES) {
         let ids = page * MAX_ENTRIES..((page + 1) * MAX_ENTRIES).min(n);
         let entry = |id: usize| {
-            let attributes = Map::from_iter([("half".to_string(), json!(id % 2 == 0)), ("cent".into(), json!(id % 100))]);
+            let attributes =
+                Map::from_iter([("half".to_string(), json!(id % 2 == 0)), ("cent".into(), json!(id % 100))]);
             Entry { id: id.to_string(), vector: member(&mut draw, &topics), attributes }
         };
         index.upsert(ids.map(entry).collect()).await.expect("the entries are right");
@@ -118,13 +119,21 @@ async fn bench(n: usize) {
     };
     let built = began.elapsed();
     let exact = ask(&index, &queries, true, None).await;
-    println!("{n} vectors of {D}: written in {:.1} s, in the graph after {:.1} s", written.as_secs_f64(), built.as_secs_f64());
+    println!(
+        "{n} vectors of {D}: written in {:.1} s, in the graph after {:.1} s",
+        written.as_secs_f64(),
+        built.as_secs_f64()
+    );
     let line = |name: &str, m: &Measured, recall: f64| {
-        println!("  {name:24} recall@{K} {recall:.3}  {:7.0} queries/s  p50 {:?}  p99 {:?}", m.per_second, m.p50, m.p99);
+        println!(
+            "  {name:24} recall@{K} {recall:.3}  {:7.0} queries/s  p50 {:?}  p99 {:?}",
+            m.per_second, m.p50, m.p99
+        );
     };
     line("exact", &exact, 1.0);
     line("graph", &graph, recall(&graph.answers, &exact.answers));
-    for (name, filter) in [("half pass the filter", json!({"half": true})), ("1 % pass the filter", json!({"cent": 7}))] {
+    for (name, filter) in [("half pass the filter", json!({"half": true})), ("1 % pass the filter", json!({"cent": 7}))]
+    {
         let want = ask(&index, &queries, true, Some(filter.clone())).await;
         let got = ask(&index, &queries, false, Some(filter)).await;
         line(name, &got, recall(&got.answers, &want.answers));
