@@ -6,13 +6,14 @@ use crate::insert::{expiry, lead_to};
 use crate::records::{self, DocumentRecord, Record, Version};
 use crate::{digest, embedding, extract};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use stockade_guest::memory::{Document, Ingested};
 use stockade_guest::prelude::*;
 use stockade_guest::state::Expectation;
 
 /// Largest file.
 const MAX_BYTES: usize = 8 << 20;
-/// Longest id of a document: with version and number it is a chunk's id.
+/// Longest id of a document: with version and offset it is a chunk's id.
 const MAX_DOCUMENT_BYTES: usize = 96;
 const MAX_NAME_BYTES: usize = 256;
 const MAX_CHUNKS: usize = 20_000;
@@ -52,22 +53,16 @@ pub fn ingest(bank: &Bank, document: Document) -> Result<Ingested> {
     }
     let version = Version::fresh();
     let chunks = ranges.len() as u32;
-    for (step, ranges) in ranges.chunks(STEP).enumerate() {
-        let mut new = BTreeMap::new();
-        for (i, range) in ranges.iter().enumerate() {
-            let mut metadata = metadata.clone();
-            // Where it is from; what the caller says of itself comes first.
-            metadata.entry("source").or_insert_with(|| document.name.clone().into());
-            metadata.entry("offset").or_insert_with(|| range.start.into());
-            let record = Record {
-                version,
-                text: text[range.clone()].to_string(),
-                metadata,
-                document: Some(id.clone()),
-                expires_at: expiry(bank),
-            };
-            new.insert(chunk_id(&id, version, step * STEP + i), record);
-        }
+    for ranges in ranges.chunks(STEP) {
+        let record = |range: &Range<usize>| Record {
+            version,
+            text: text[range.clone()].to_string(),
+            metadata: metadata.clone(),
+            document: Some(id.clone()),
+            expires_at: expiry(bank),
+        };
+        let new: BTreeMap<_, _> =
+            ranges.iter().map(|range| (chunk_id(&id, version, range.start), record(range))).collect();
         lead_to(bank, &new)?;
         for (id, record) in &new {
             records::write(bank, id, record)?;
@@ -98,9 +93,9 @@ pub fn forget(bank: &Bank, id: &str) -> Result<u32> {
     Ok(record.chunks)
 }
 
-/// Sorts by version and then by number.
-fn chunk_id(document: &str, version: Version, number: usize) -> String {
-    format!("{document}#{version}.{number:05}")
+/// Sorts by version and then by place; says where in the document's text the chunk begins, in bytes.
+fn chunk_id(document: &str, version: Version, offset: usize) -> String {
+    format!("{document}#{version}.{offset:07}")
 }
 
 fn remove_chunks(bank: &Bank, document: &str, which: impl Fn(Version) -> bool) -> Result<()> {
