@@ -377,7 +377,7 @@ pub enum Prompt {
         variables: String,
         /// Whose version of a split label.
         #[arg(long)]
-        key: Option<String>,
+        caller: Option<String>,
     },
     /// Print a prompt as JSON lines, all versions and labels.
     Export {
