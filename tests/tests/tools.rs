@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use stockade_tests::python::{environment, llama_stack, passes, passes_with};
-use stockade_tests::{ADMIN_KEY, Client, Options, Server, root, scratch};
+use stockade_tests::{Client, Options, Server, root, scratch};
 
 fn mcp() -> Result<PathBuf> {
     environment("mcp", &[&["mcp==2.3.0", "uvicorn"]])
@@ -109,7 +109,8 @@ fn python_runs_and_its_limits_hold() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let limits = json!({"memory_bytes": 134_217_728, "cpu_ms": 3000, "deadline_ms": 20_000});
-    let run = interpreter(&server.admin(), "code-interpreter-python", limits)?;
+    let admin = server.admin();
+    let run = interpreter(&admin, "code-interpreter-python", limits)?;
     let code = |code: &str| run(json!({"code": code}));
 
     let done = code("import math, json\nfor i in range(3): print(i)\nmath.factorial(20)")?;
@@ -182,7 +183,8 @@ fn javascript_runs_and_its_limits_hold() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let limits = json!({"memory_bytes": 67_108_864, "cpu_ms": 2000, "deadline_ms": 20_000});
-    let run = interpreter(&server.admin(), "code-interpreter-javascript", limits)?;
+    let admin = server.admin();
+    let run = interpreter(&admin, "code-interpreter-javascript", limits)?;
     let code = |code: &str| run(json!({"code": code}));
 
     let done = code("for (let i = 0; i < 3; i++) console.log(i, {a: [i]}); console.error('e'); 6 * 7")?;
