@@ -27,10 +27,10 @@ impl Toolbox {
             Err(error) => return Err(error),
         };
         if let Some(wanted) = wanted {
-            if let Some(missing) = wanted.iter().find(|w| specs.iter().all(|s| s.name != **w)) {
+            if let Some(missing) = wanted.iter().find(|w| !specs.iter().any(|s| covers(w, &s.name))) {
                 return Err(Error::NotFound(format!("tool `{missing}`")));
             }
-            specs.retain(|s| wanted.contains(&s.name));
+            specs.retain(|s| wanted.iter().any(|w| covers(w, &s.name)));
         }
         specs.retain(|s| {
             let hidden = application.iter().any(|a| a.name == s.name);
@@ -155,6 +155,11 @@ fn is_of(kind: &str, value: &Value) -> bool {
         // No type of JSON Schema: not ours to judge.
         _ => true,
     }
+}
+
+/// Whether a wanted name is the tool's own or that of the set that it belongs to.
+fn covers(wanted: &str, name: &str) -> bool {
+    name.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
 }
 
 #[cfg(test)]
