@@ -165,6 +165,11 @@ impl<'s> Facts<'s> {
         }
     }
 
+    /// The path that an import gave a name to.
+    pub fn imported(&self, name: &str) -> Option<&[&'s str]> {
+        self.aliases.get(name).map(Vec::as_slice)
+    }
+
     /// Whether a path of the text stands for another.
     pub fn same_path(&self, wanted: &[&str], written: &[&'s str]) -> bool {
         if wanted == written {

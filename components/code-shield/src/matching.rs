@@ -222,6 +222,14 @@ impl<'s> Matcher<'_, 's> {
             Kind::Assign if c.kind == Kind::Let && p.atom == "=" && self.code.kind(c.kids[2]) != Kind::Missing => {
                 self.all(&[(p.kids[0], c.kids[1]), (p.kids[1], c.kids[2])], bindings)
             }
+            // `from a import b` makes `b` an `a.$X`.
+            Kind::Member if c.kind == Kind::Name && is_metavariable(p.atom) => {
+                let imported = self.facts.imported(c.atom).and_then(|path| path.split_last());
+                match (imported, self.pattern.path(p.kids[0])) {
+                    (Some((name, module)), Some(wanted)) if wanted == module => self.word(p.atom, name, bindings),
+                    _ => Vec::new(),
+                }
+            }
             _ if p.kind != c.kind => Vec::new(),
             Kind::Member => self.then(self.word(p.atom, c.atom, bindings), p.kids[0], c.kids[0]),
             Kind::Call | Kind::Index => {

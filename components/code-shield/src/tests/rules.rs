@@ -391,6 +391,7 @@ const PYTHON_ROWS: &[Row] = &[
     ("crypto-fixed-prng-seed", "class A:\n    rng_seed = '42'", 1),
     ("crypto-fixed-prng-seed", "rng_seed = now()", 0),
     ("insecure-crypto-prng-random", "import random\nx = random.choice(xs)", 1),
+    ("insecure-crypto-prng-random", "from random import Random as R\nx = R()", 1),
     ("insecure-crypto-prng-random", "import secrets\nx = secrets.choice(xs)", 0),
     ("unsafe-dill-use", "import dill\nx = dill.loads(data)", 1),
     ("unsafe-dill-use", "x = dill.loads('x')", 0),
