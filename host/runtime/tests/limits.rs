@@ -33,7 +33,7 @@ async fn ended_by(guest: &str, limits: Limits) -> (LimitKind, Duration) {
 async fn a_spinning_guest_ends_at_its_processor_time() {
     let (limit, took) = ended_by("spins", tight()).await;
     assert_eq!(limit, LimitKind::Cpu);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_spinning_guest_ends_at_its_deadline_when_that_comes_first() {
     let limits = Limits { deadline_ms: 50, ..Limits::default() };
     let (limit, took) = ended_by("spins", limits).await;
     assert_eq!(limit, LimitKind::Deadline);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 #[tokio::test]

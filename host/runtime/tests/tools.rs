@@ -28,17 +28,17 @@ async fn a_request_without_a_grant_is_denied_before_it_reaches_the_network() {
         (&["http://127.0.0.1:9000"], "http://127.0.0.1:9001/"),
     ] {
         let (failed, said) = fetch(&bench, &granted(guest.clone(), http(grants)), json!({"url": url})).await;
-        assert!(failed && said.starts_with("Denied(\"http: "), "{url} by {grants:?}: {said}");
+        assert!(failed && said.contains("Denied(\"http: "), "{url} by {grants:?}: {said}");
     }
     let guest = granted(guest, http(&["*"]));
     for url in ["https://a@b/", "ftp://a/", "https://0x7f.1/", "https://a\\@b/"] {
         let (failed, said) = fetch(&bench, &guest, json!({"url": url})).await;
-        assert!(failed && said.starts_with("Invalid"), "{url}: {said}");
+        assert!(failed && said.contains("Invalid("), "{url}: {said}");
     }
     for header in ["Host", "content-length", "Transfer-Encoding", "connection", "a b", "x\r\ny", ""] {
         let headers = json!([[header, "1"]]);
         let (failed, said) = fetch(&bench, &guest, json!({"url": "https://a.example/", "headers": headers})).await;
-        assert!(failed && said.starts_with("Invalid"), "{header}: {said}");
+        assert!(failed && said.contains("Invalid("), "{header}: {said}");
     }
     let split = json!({"url": "https://a.example/", "headers": [["x", "1\r\nhost: b"]]});
     assert!(fetch(&bench, &guest, split).await.0);
