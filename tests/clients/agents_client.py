@@ -14,7 +14,7 @@ def ask(text):
     return [{"role": "user", "content": text}]
 
 
-agent = Agent(client, model=MODEL, instructions="You are brief.", sampling_params=greedy, name="brief",
+agent = Agent(client, model=MODEL, instructions="You are a helpful AI assistant.", sampling_params=greedy, name="brief",
               input_shields=["regex-shield"], output_shields=["regex-shield"])
 session = agent.create_session("first")
 chunks = list(agent.create_turn(ask("What is the capital of France?"), session_id=session))
@@ -54,12 +54,13 @@ def get_boiling_point(liquid_name: str) -> int:
     return -100
 
 
-tooled = Agent(client, model=MODEL, instructions="Use the tool.", tools=[get_boiling_point], sampling_params=greedy,
+tooled = Agent(client, model=MODEL, instructions="Use the tool.", tools=[get_boiling_point],
+               sampling_params={**greedy, "max_tokens": 128},
                tool_config={"tool_choice": "required"}, max_infer_iters=3)
 session = tooled.create_session("tools")
 done = tooled.create_turn(ask("What is the boiling point of polyjuice?"), session_id=session, stream=False)
 steps = [s.step_type for s in done.steps if s.step_type != "shield_call"]
-assert steps == ["inference", "tool_execution", "inference"], steps
+assert steps == ["inference", "tool_execution", "inference"], done
 assert done.steps[[s.step_type for s in done.steps].index("tool_execution")].tool_calls[0].tool_name == "get_boiling_point"
 
 client.agents.session.delete(session_id=session, agent_id=tooled.agent_id)
