@@ -48,7 +48,7 @@ pub enum Dialect {
 
 impl Registry {
     fn waiting(&self, tenant: &TenantId) -> Collection {
-        self.collection(tenant, "interruptions", MAX_WAITING, Full::DropOldest)
+        self.collection(tenant, "interruptions", MAX_WAITING, Full::DropOldest).with_below(STATES)
     }
 
     /// Keeps a turn and answers with its id. `random`: bits of the caller's.
@@ -69,7 +69,7 @@ impl Registry {
         let mut head = waiting.clone();
         let state = std::mem::take(&mut head.interruption.state);
         self.states(tenant, &id).add(&new_document_id("state", random), &state).await?;
-        all.with_below(STATES).add(&id, &head).await?;
+        all.add(&id, &head).await?;
         Ok(id)
     }
 
@@ -93,7 +93,7 @@ impl Registry {
 
     /// Takes an interruption, state included; `None` when it is unknown, expired or already taken.
     pub async fn take_interruption(&self, tenant: &TenantId, id: &str) -> Result<Option<Waiting>, RegistryError> {
-        let all = self.waiting(tenant).with_below(STATES);
+        let all = self.waiting(tenant);
         let Some(found) = all.get::<Waiting>(id)? else { return Ok(None) };
         let state = self.states(tenant, id).list::<Value>(None, 1)?.pop();
         let expired = found.value.expires_at <= now();

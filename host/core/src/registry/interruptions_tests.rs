@@ -38,6 +38,7 @@ fn an_expired_interruption_is_gone_and_swept() {
         assert!(r.interruptions(&t, None, 9).unwrap().is_empty());
         r.keep_interruption(&t, 8, &waiting(now() + 60)).await.unwrap();
         assert_eq!(r.waiting(&t).size().unwrap(), 1);
+        assert!(r.states(&t, &id).list::<Value>(None, 9).unwrap().is_empty(), "its state is gone with it");
         assert!(r.take_interruption(&t, &id).await.unwrap().is_none());
     });
 }
