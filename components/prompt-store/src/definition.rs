@@ -53,10 +53,46 @@ pub enum Body {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(try_from = "ItemFields", into = "ItemFields")]
 pub enum Item {
     Message { role: Speaker, content: String },
     Placeholder { placeholder: String },
+}
+
+/// `{"role", "content"}` or `{"placeholder"}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<Speaker>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    placeholder: Option<String>,
+}
+
+impl TryFrom<ItemFields> for Item {
+    type Error = &'static str;
+    fn try_from(fields: ItemFields) -> Result<Self, Self::Error> {
+        match fields {
+            ItemFields { role: Some(role), content: Some(content), placeholder: None } => {
+                Ok(Self::Message { role, content })
+            }
+            ItemFields { role: None, content: None, placeholder: Some(placeholder) } => {
+                Ok(Self::Placeholder { placeholder })
+            }
+            _ => Err("a message is `role` and `content`, or `placeholder` alone"),
+        }
+    }
+}
+
+impl From<Item> for ItemFields {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Message { role, content } => Self { role: Some(role), content: Some(content), ..Self::default() },
+            Item::Placeholder { placeholder } => Self { placeholder: Some(placeholder), ..Self::default() },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +132,16 @@ pub enum Kind {
 }
 
 impl Definition {
+    /// Out of JSON and back. Invariant: the only ways, so that the generated code, which is most of a component's size
+    /// and of the time to compile it, is there once.
+    pub fn from_json(value: Value) -> Result<Self> {
+        Ok(serde_json::from_value(value)?)
+    }
+
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
     /// Refuses what could never be rendered.
     pub fn validate(&self) -> Result<()> {
         if self.tags.len() > MAX_TAGS || self.tags.iter().any(|t| t.is_empty() || t.len() > MAX_TAG_BYTES) {
@@ -172,7 +218,7 @@ impl Definition {
 
     /// JSON with sorted keys: equal definitions have equal texts.
     pub fn canonical(&self) -> String {
-        let value = serde_json::to_value(self).unwrap_or_default();
+        let value = self.to_json();
         let mut out = String::new();
         write_sorted(&value, &mut out);
         out
@@ -186,7 +232,7 @@ impl Definition {
     /// As lines for people to compare.
     pub fn lines(&self) -> String {
         let mut lines = Vec::new();
-        let mut settings = serde_json::to_value(self).unwrap_or_default();
+        let mut settings = self.to_json();
         if let Value::Object(fields) = &mut settings {
             for (name, value) in std::mem::take(fields) {
                 match (name.as_str(), value) {

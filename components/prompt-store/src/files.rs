@@ -5,6 +5,7 @@ use crate::labels;
 use crate::store::{NewVersion, Prompts, Version};
 use crate::{checked, dotprompt, inclusion};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use stockade_guest::prompt_store::{Change, LabelChange, Share};
 use stockade_guest::{Error, Result};
@@ -13,33 +14,32 @@ use stockade_guest::{Error, Result};
 const MAX_BYTES: usize = 4 << 20;
 const MAX_LINES: usize = 1000;
 
-/// A line of a file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Line {
-    Version {
-        prompt: String,
-        version: u32,
-        #[serde(default)]
-        digest: Option<String>,
-        #[serde(default)]
-        parent: Option<u32>,
-        #[serde(default)]
-        author: Option<String>,
-        #[serde(default)]
-        message: Option<String>,
-        #[serde(default)]
-        created: Option<u64>,
-        definition: Box<Definition>,
-    },
-    Label {
-        prompt: String,
-        label: String,
-        /// Version and weight.
-        shares: Vec<(u32, u32)>,
-        #[serde(default)]
-        protected: bool,
-    },
+/// A line of a file: a version, or a label.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Line {
+    prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// Version and weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shares: Vec<(u32, u32)>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    protected: bool,
 }
 
 /// All of a prompt as JSON lines.
@@ -60,15 +60,22 @@ pub fn dump_lines(prompts: &Prompts, name: &str) -> Result<String> {
         after = *last;
         for (number, version) in page {
             let Version { digest, parent, author, message, created, definition } = version;
-            let definition = Box::new(definition);
-            let (digest, created) = (Some(digest), Some(created));
-            let (author, message) = (Some(author), Some(message));
-            let version = number;
-            add(&Line::Version { prompt: name.into(), version, digest, parent, author, message, created, definition })?;
+            add(&Line {
+                prompt: name.into(),
+                version: Some(number),
+                digest: Some(digest),
+                parent,
+                author: Some(author),
+                message: Some(message),
+                created: Some(created),
+                definition: Some(definition.to_json()),
+                ..Line::default()
+            })?;
         }
     }
     for (label, state) in prompts.head(name)?.0.labels {
-        add(&Line::Label { prompt: name.into(), label, shares: state.shares, protected: state.protected })?;
+        let (shares, protected) = (state.shares, state.protected);
+        add(&Line { prompt: name.into(), label: Some(label), shares, protected, ..Line::default() })?;
     }
     Ok(out)
 }
@@ -79,34 +86,33 @@ pub fn load_lines(prompts: &Prompts, rename: Option<&str>, text: &str, change: &
     let mut loaded = Vec::new();
     // Numbers here by the file's own, a prompt each.
     let mut numbers: BTreeMap<(String, u32), u32> = BTreeMap::new();
-    for line in lines {
+    for (i, line) in lines {
+        let name = rename.unwrap_or(&line.prompt).to_string();
+        let name = name.as_str();
+        checked("name", name).map_err(|e| Error::Invalid(format!("line {}: {e}", i + 1)))?;
         match line {
-            Line::Version { prompt, version, digest, parent, author, message, created, definition } => {
-                let name = rename.unwrap_or(&prompt);
-                checked("name", name)?;
+            Line { version: Some(version), definition: Some(definition), label: None, ref prompt, .. } => {
+                let definition = Definition::from_json(definition)?;
                 definition.validate()?;
-                if digest.is_some_and(|d| d != definition.digest()) {
-                    return Err(Error::Invalid(format!(
-                        "prompt `{prompt}` version {version}: not what its digest says"
-                    )));
+                if line.digest.is_some_and(|d| d != definition.digest()) {
+                    let text = format!("prompt `{prompt}` version {version}: not what its digest says");
+                    return Err(Error::Invalid(text));
                 }
-                let known = known(prompts, name, &definition)?;
-                let (number, version_here) = match known {
+                let made = match known(prompts, name, &definition)? {
                     Some(known) => known,
                     None => {
-                        let parent = parent.and_then(|p| numbers.get(&(prompt.clone(), p)).copied());
-                        let author = author.unwrap_or_else(|| change.author.clone());
-                        let message = message.unwrap_or_else(|| change.message.clone());
-                        let definition = *definition;
-                        let new = NewVersion { definition, author, message, parent, expected_latest: None, created };
-                        prompts.add(name, new)?
+                        let parent = line.parent.and_then(|p| numbers.get(&(prompt.clone(), p)).copied());
+                        let author = line.author.unwrap_or_else(|| change.author.clone());
+                        let message = line.message.unwrap_or_else(|| change.message.clone());
+                        let (expected_latest, created) = (None, line.created);
+                        prompts
+                            .add(name, NewVersion { definition, author, message, parent, expected_latest, created })?
                     }
                 };
-                numbers.insert((prompt, version), number);
-                loaded.push((number, version_here));
+                numbers.insert((prompt.clone(), version), made.0);
+                loaded.push(made);
             }
-            Line::Label { prompt, label, shares, protected } => {
-                let name = rename.unwrap_or(&prompt);
+            Line { label: Some(label), version: None, definition: None, ref prompt, .. } => {
                 checked("label", &label)?;
                 let here = |(version, weight): &(u32, u32)| {
                     let found = numbers.get(&(prompt.clone(), *version));
@@ -114,8 +120,8 @@ pub fn load_lines(prompts: &Prompts, rename: Option<&str>, text: &str, change: &
                     found.map(|&version| Share { version, weight: *weight }).ok_or_else(missing)
                 };
                 let change = LabelChange {
-                    shares: shares.iter().map(here).collect::<Result<_>>()?,
-                    protected,
+                    shares: line.shares.iter().map(here).collect::<Result<_>>()?,
+                    protected: line.protected,
                     expected: None,
                     force: false,
                     author: change.author.clone(),
@@ -125,12 +131,14 @@ pub fn load_lines(prompts: &Prompts, rename: Option<&str>, text: &str, change: &
                     prompts.update(name, |head| labels::set(head, name, &label, &change))?;
                 }
             }
+            _ => return Err(Error::Invalid(format!("line {}: neither a version nor a label", i + 1))),
         }
     }
     Ok(loaded)
 }
 
-fn read_lines(text: &str) -> Result<Vec<Line>> {
+/// Lines with their numbers from 0.
+fn read_lines(text: &str) -> Result<Vec<(usize, Line)>> {
     if text.len() > MAX_BYTES {
         return Err(Error::TooLarge(format!("{MAX_BYTES} bytes a file")));
     }
@@ -139,7 +147,8 @@ fn read_lines(text: &str) -> Result<Vec<Line>> {
         if i >= MAX_LINES {
             return Err(Error::TooLarge(format!("{MAX_LINES} lines a file")));
         }
-        serde_json::from_str(line).map_err(|e| Error::Invalid(format!("line {}: {e}", i + 1)))
+        let line = serde_json::from_str(line).map_err(|e| Error::Invalid(format!("line {}: {e}", i + 1)));
+        line.map(|line| (i, line))
     };
     lines.map(read).collect()
 }

@@ -8,6 +8,7 @@
 use crate::definition::Definition;
 use crate::labels::{Label, Move};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use stockade_guest::prompt_store as api;
 use stockade_guest::prompt_store::Selector;
@@ -92,8 +93,8 @@ pub fn selector(text: &str) -> Selector {
     text.parse().map_or_else(|_| Selector::Label(text.into()), Selector::Version)
 }
 
-/// A version as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A version.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     pub digest: String,
     pub parent: Option<u32>,
@@ -114,6 +115,33 @@ impl Version {
             message: self.message.clone(),
             created: self.created,
         }
+    }
+}
+
+/// A version as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    digest: String,
+    parent: Option<u32>,
+    author: String,
+    message: String,
+    created: u64,
+    definition: Value,
+}
+
+impl TryFrom<Entry> for Version {
+    type Error = Error;
+    fn try_from(entry: Entry) -> Result<Self> {
+        let Entry { digest, parent, author, message, created, definition } = entry;
+        let definition = Definition::from_json(definition)?;
+        Ok(Self { digest, parent, author, message, created, definition })
+    }
+}
+
+impl From<&Version> for Entry {
+    fn from(version: &Version) -> Self {
+        let Version { digest, parent, author, message, created, definition } = version.clone();
+        Self { digest, parent, author, message, created, definition: definition.to_json() }
     }
 }
 
@@ -146,9 +174,9 @@ impl Prompts {
 
     /// A version, which is what was put: its digest is checked.
     pub fn version(&self, name: &str, number: u32) -> Result<Version> {
-        let found = self.0.get_json::<Version>(&version_key(name, number))?;
+        let found = self.0.get_json::<Entry>(&version_key(name, number))?;
         let lost = || Error::Other(format!("prompt `{name}` has lost its version {number}"));
-        let (version, _) = found.ok_or_else(lost)?;
+        let version = Version::try_from(found.ok_or_else(lost)?.0)?;
         if version.digest != version.definition.digest() {
             return Err(Error::Other(format!("prompt `{name}` version {number} is not what was put")));
         }
@@ -168,7 +196,8 @@ impl Prompts {
             for entry in page {
                 let number = entry.key.strip_prefix(&prefix).and_then(|n| n.parse().ok());
                 if let Some(number) = number.filter(|n| head.has(*n)) {
-                    found.push((number, serde_json::from_slice(&entry.value)?));
+                    let entry: Entry = serde_json::from_slice(&entry.value)?;
+                    found.push((number, entry.try_into()?));
                 }
             }
         }
@@ -231,7 +260,7 @@ impl Prompts {
                 created: new.created.unwrap_or_else(system::now),
                 definition: new.definition.clone(),
             };
-            let ours = match self.0.set_json(&version_key(name, next), &version, Expectation::Absent) {
+            let ours = match self.0.set_json(&version_key(name, next), &Entry::from(&version), Expectation::Absent) {
                 Ok(_) => Some(version),
                 // Written by a call that has not come to the head yet, or never will. It keeps its number, so it is
                 // counted in before we go on.
