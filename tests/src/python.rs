@@ -76,8 +76,12 @@ pub fn passes_with(python: &Path, script: &str, arguments: &[&str], server: &Ser
     Ok(())
 }
 
-/// As [`passes`], against a fresh host.
-pub fn passes_fresh(python: &Path, script: &str) -> Result<()> {
+/// As [`passes`], against a fresh host that has these shipped components in.
+pub fn passes_fresh(python: &Path, script: &str, shipped: &[&str]) -> Result<()> {
     let data = scratch();
-    passes(python, script, &Server::start(data.path(), &Options::default())?)
+    let server = Server::start(data.path(), &Options::default())?;
+    for name in shipped {
+        server.admin().shipped(name)?;
+    }
+    passes(python, script, &server)
 }

@@ -15,23 +15,18 @@ fn start(data: &TempDir, guard: &str, models: &[(&str, &Path)]) -> Result<(Serve
     }
     let server = Server::start(data.path(), &options)?;
     let client = server.admin();
+    client.shipped(guard)?;
     client.put(&format!("/stockade/v1/components/{guard}/grants"), &json!({"models": ["*"]}))?.expect(200)?;
     Ok((server, client))
 }
 
-fn shipped(client: &Client, name: &str) -> Result<Value> {
-    let component = client.get(&format!("/stockade/v1/components/{name}"))?.expect(200)?;
-    Ok(component["latest"].clone())
-}
-
 fn entry(client: &Client, name: &str, config: Value) -> Result<Value> {
-    Ok(json!([{"component": name, "version": shipped(client, name)?, "config": config}]))
+    Ok(json!([{"component": name, "version": client.shipped(name)?, "config": config}]))
 }
 
 /// What a component's `check` answers, as its version is bound or else with this configuration.
 fn check(client: &Client, name: &str, config: &Value, message: &Value) -> Result<Value> {
-    let version = shipped(client, name)?;
-    let path = format!("/stockade/v1/components/{name}/versions/{}/invoke", version.as_str().context("a version")?);
+    let path = format!("/stockade/v1/components/{name}/versions/{}/invoke", client.shipped(name)?);
     let body = json!({"function": "check", "args": ["input", [message]], "config": config});
     client.post(&path, &body)?.expect(200)
 }

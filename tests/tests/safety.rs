@@ -15,6 +15,7 @@ fn bound_held_and_shipped_shields_answer_by_name() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let admin = server.admin();
+    admin.shipped("firewall")?;
 
     // Bound: the default tenant's own configuration masks cards. Parameters lie over it.
     let card = "my card is 4111 1111 1111 1111";
@@ -32,7 +33,8 @@ fn bound_held_and_shipped_shields_answer_by_name() -> Result<()> {
     let blocked = run(&alice, "regex-shield", card, json!({"pii_action": "block"}))?;
     ensure!(blocked["violation_level"] == "error", "{blocked}");
     admin.push("house-rule", "1.0.0", &component("blocks_word"), &json!({}))?;
-    let ask = json!({"shield_id": "house-rule", "messages": [{"role": "user", "content": "x"}]});
+    let ask =
+        json!({"shield_id": "house-rule", "messages": [{"role": "user", "content": "x"}], "params": {"word": "y"}});
     admin.post("/v1/safety/run-shield", &ask)?.expect(200)?;
     alice.post("/v1/safety/run-shield", &ask)?.expect(404)?;
     let wrong =
@@ -63,7 +65,7 @@ fn a_firewall_calls_the_shields_that_are_bound_by_name() -> Result<()> {
     let shield = json!({"shield_id": "cards", "provider_shield_id": "regex-shield",
         "params": {"pii": ["credit-card"], "pii_action": "block"}});
     admin.post("/v1/shields", &shield)?.expect(200)?;
-    let version = admin.get("/stockade/v1/components/firewall")?.expect(200)?["latest"].clone();
+    let version = admin.shipped("firewall")?;
     let policy = json!({"use_case": "none", "policy": {"user": ["hidden-ascii", "cards"], "assistant": ["cards"]}});
     admin.bind("shield.input", json!([{"component": "firewall", "version": version, "config": policy}]))?;
     admin.bind("shield.output", json!([{"component": "firewall", "version": version, "config": policy}]))?;

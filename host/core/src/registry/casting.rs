@@ -152,7 +152,7 @@ fn configure(mut config: Map<String, Value>, record: &Assistant) -> Value {
     set("system", record.instructions.as_ref().map(|text| json!(text)));
     set("prompt", record.prompt.as_ref().map(|prompt| json!(prompt)));
     set("tools", record.tools.as_ref().map(|tools| json!(tools)));
-    set("max_model_calls", record.limits.turns.map(|n| json!(n)));
+    set("limits", record.limits.turns.map(|n| json!({"model_calls": n})));
     if let Some(orchestrator) = &record.orchestrator {
         config.extend(orchestrator.config.clone());
     }

@@ -32,7 +32,7 @@ fn an_assistant_adds_shields_and_never_takes_one_away() {
         }
         put(&r, &t, "extra", "2", b"y").await;
         bind(&r, &t, "shield.input", "mandatory", json!({"a": 1})).await;
-        bind(&r, &t, "orchestrator", "chat", json!({"prompt": {"name": "p"}, "max_model_calls": 2})).await;
+        bind(&r, &t, "orchestrator", "chat", json!({"prompt": {"name": "p"}, "limits": {"model_calls": 2}})).await;
         let pins = |d: Value| r.pins_of(&t, &record(d), &Party::default());
         let plain = pins(json!({"model": "m"})).unwrap();
         assert_eq!(names(&plain, &Role::ShieldInput), ["mandatory"]);
@@ -60,13 +60,23 @@ fn the_records_fields_reach_the_orchestrator_under_its_own_config() {
             Ok::<_, RegistryError>(pins.one(&Role::Orchestrator).unwrap().clone())
         };
         assert!(matches!(run(json!({"model": "m"})), Err(RegistryError::Conflict(_))));
-        bind(&r, &t, "orchestrator", "bound", json!({"prompt": {"name": "p"}, "deep": 1, "max_model_calls": 2})).await;
+        bind(
+            &r,
+            &t,
+            "orchestrator",
+            "bound",
+            json!({"prompt": {"name": "p"}, "deep": 1, "limits": {"model_calls": 2}}),
+        )
+        .await;
         bind(&r, &t, "tool/add", "bound", json!({})).await;
         bind(&r, &t, "tool/sub", "bound", json!({})).await;
         let over = run(json!({"model": "m", "instructions": "Be brief.", "tools": ["add"], "limits": {"turns": 5},
-            "orchestrator": {"config": {"max_model_calls": 3}}}))
+            "orchestrator": {"config": {"limits": {"model_calls": 3}}}}))
         .unwrap();
-        assert_eq!(over.config, json!({"deep": 1, "system": "Be brief.", "tools": ["add"], "max_model_calls": 3}));
+        assert_eq!(
+            over.config,
+            json!({"deep": 1, "system": "Be brief.", "tools": ["add"], "limits": {"model_calls": 3}})
+        );
         let own = run(json!({"model": "m", "orchestrator": {"component": "unbound", "config": {"x": 1}}})).unwrap();
         assert_eq!((own.component.name.as_str(), &own.config), ("unbound", &json!({"x": 1})));
         let none = run(json!({"model": "m", "tools": ["mul"]}));

@@ -137,7 +137,7 @@ async fn a_turn_streams_its_steps_and_the_next_one_knows_it() {
     assert_eq!(roles, [Role::User, Role::Assistant, Role::Assistant, Role::Tool, Role::Assistant, Role::User]);
     let config = &turns[0].0.target.config;
     assert_eq!(
-        (&config["system"], &config["max_model_calls"], &config["tools"]),
+        (&config["system"], &config["limits"]["model_calls"], &config["tools"]),
         (&json!("Be kind."), &json!(4), &json!([]))
     );
 }
