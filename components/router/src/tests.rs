@@ -15,11 +15,11 @@ fn config(by: &[&str]) -> Value {
 fn routed(host: Host, by: &[&str], asked: Turn) -> (Host, Value) {
     let host = host.tool("run", |_| Ok(ToolOutput::ok("")));
     assert_eq!(run::<Router>(config(by), asked), Ok(FinishReason::Stop.into()));
-    let steps = host.sent().into_iter().filter_map(|event| match event {
+    let mut steps = host.sent().into_iter().filter_map(|event| match event {
         Event::Step(step) if step.kind == StepKind::Route => serde_json::from_str(&step.detail).ok(),
         _ => None,
     });
-    let detail = steps.last().unwrap();
+    let detail = steps.next_back().unwrap();
     (host, detail)
 }
 
