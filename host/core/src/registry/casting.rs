@@ -152,7 +152,16 @@ fn configure(mut config: Map<String, Value>, record: &Assistant) -> Value {
     set("system", record.instructions.as_ref().map(|text| json!(text)));
     set("prompt", record.prompt.as_ref().map(|prompt| json!(prompt)));
     set("tools", record.tools.as_ref().map(|tools| json!(tools)));
-    set("limits", record.limits.turns.map(|n| json!({"model_calls": n})));
+    if let Some(turns) = record.limits.turns {
+        // The binding's other limits stay.
+        let limits = config.entry("limits").or_insert_with(|| json!({}));
+        match limits {
+            Value::Object(limits) => {
+                limits.insert("model_calls".into(), turns.into());
+            }
+            other => *other = json!({"model_calls": turns}),
+        }
+    }
     if let Some(orchestrator) = &record.orchestrator {
         config.extend(orchestrator.config.clone());
     }

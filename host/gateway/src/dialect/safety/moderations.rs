@@ -53,7 +53,7 @@ pub async fn create(
         let name = f.str("model")?.filter(|m| !m.starts_with("omni-moderation") && !m.starts_with("text-moderation"));
         let name = name.unwrap_or(DEFAULT);
         let texts = texts(&f)?;
-        let found = resolve(&app, &caller.tenant, &run.pins(), name)?;
+        let found = resolve(&app, &caller.tenant, run.pins(), name)?;
         let has_manifest = found.record.as_ref().is_some_and(|r| r.admitted.manifest.is_object());
         let reports = has_manifest && found.takes("report");
         let params = if reports { Map::from_iter([("report".into(), true.into())]) } else { Map::new() };

@@ -29,7 +29,7 @@ pub async fn run(
             messages.iter_mut().for_each(modernise);
         }
         let f = Fields::root(&body)?;
-        let found = resolve(&app, &caller.tenant, &run.pins(), f.need_str("shield_id")?)?;
+        let found = resolve(&app, &caller.tenant, run.pins(), f.need_str("shield_id")?)?;
         let params = f.object("params")?.map(|p| p.map().clone()).unwrap_or_default();
         let shield = found.with(&params)?;
         let messages = chat_request::messages(&f)?;
