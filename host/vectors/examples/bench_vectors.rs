@@ -100,7 +100,7 @@ async fn bench(n: usize) {
         let ids = page * MAX_ENTRIES..((page + 1) * MAX_ENTRIES).min(n);
         let entry = |id: usize| {
             let attributes =
-                Map::from_iter([("half".to_string(), json!(id % 2 == 0)), ("cent".into(), json!(id % 100))]);
+                Map::from_iter([("half".to_string(), json!(id.is_multiple_of(2))), ("cent".into(), json!(id % 100))]);
             Entry { id: id.to_string(), vector: member(&mut draw, &topics), attributes }
         };
         index.upsert(ids.map(entry).collect()).await.expect("the entries are right");
