@@ -108,7 +108,7 @@ impl Default for CompileSettings {
             max_bytes: 64 << 20,
             cpu: Duration::from_secs(30),
             memory_bytes: 1 << 30,
-            wall: Duration::from_secs(90),
+            wall: Duration::from_secs(240),
             at_once: 1,
             max_waiting: 16,
         }

@@ -75,7 +75,7 @@ async fn a_chat_by_an_assistants_name_runs_its_record() {
     let turns = host.plugins.turns.lock().unwrap().clone();
     assert_eq!(turns.len(), 2);
     let (call, turn) = &turns[0];
-    assert_eq!(call.target.config, json!({"system": "Be kind.", "max_model_calls": 3}));
+    assert_eq!(call.target.config, json!({"system": "Be kind.", "limits": {"model_calls": 3}}));
     assert_eq!((turn.model.as_str(), turn.sampling.temperature, turn.sampling.seed), ("m", 0.1, Some(4)));
     assert_eq!(turn.sampling.max_tokens, Some(9), "the record's bound wins");
     let bank = |i: usize, name: &str| turns[i].0.pins.bank(name.into(), true);
