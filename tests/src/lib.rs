@@ -302,6 +302,19 @@ impl Client {
         Ok(answer.body)
     }
 
+    /// The trace of a reply, which may be readable up to 3 s after its end.
+    pub fn trace(&self, id: &str) -> Result<Value> {
+        let asked = Instant::now();
+        loop {
+            let answer = self.get(&format!("/stockade/v1/traces/{id}"))?;
+            if answer.status == 200 {
+                return Ok(answer.body);
+            }
+            ensure!(asked.elapsed() < Duration::from_secs(3), "no trace {id} within 3 s: {}", answer.body);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until a shipped component is in and answers with its version: those that are not bound at the first start
     /// come after it.
     pub fn shipped(&self, name: &str) -> Result<String> {

@@ -2,25 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
-use stockade_tests::{Client, Options, Server, scratch};
+use stockade_tests::{Options, Server, scratch};
 
 fn question(text: &str) -> Value {
     json!({"model": "smollm2", "temperature": 0, "max_tokens": 40,
         "messages": [{"role": "user", "content": text}]})
-}
-
-/// The trace of a reply, which may be readable up to 3 s after its end.
-fn trace(client: &Client, id: &str) -> Result<Value> {
-    let asked = Instant::now();
-    loop {
-        let answer = client.get(&format!("/stockade/v1/traces/{id}"))?;
-        if answer.status == 200 {
-            return Ok(answer.body);
-        }
-        ensure!(asked.elapsed() < Duration::from_secs(3), "no trace {id} within 3 s: {}", answer.body);
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
@@ -36,7 +22,7 @@ fn the_real_model_answers_through_shields_orchestrator_and_prompt_store() -> Res
     ensure!(text.contains("Paris"), "{text}");
     ensure!(whole["usage"]["completion_tokens"].as_u64() > Some(3), "{whole}");
 
-    let trace = trace(&client, &id)?;
+    let trace = client.trace(&id)?;
     ensure!(trace["status"] == "ok" && trace["model"] == "smollm2", "{trace}");
     let calls = trace["components"].as_array().context("components")?;
     for (role, component) in [
@@ -114,7 +100,7 @@ fn bound_tools_are_run_by_the_orchestrator_and_their_result_reaches_the_model() 
         whole["choices"][0]["message"]["tool_calls"].is_null(),
         "the host's own tool is no business of the client: {whole}"
     );
-    let trace = trace(&client, &id)?;
+    let trace = client.trace(&id)?;
     let calls = trace["components"].as_array().context("components")?;
     ensure!(
         calls.iter().any(|c| c["role"] == "tool/echo" && c["function"].as_str().is_some_and(|f| f.contains("call"))),

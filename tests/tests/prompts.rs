@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
-use stockade_tests::{Client, Options, Server, scratch};
+use stockade_tests::{Options, Server, scratch};
 
 const ROOT: &str = "/stockade/v1/prompts";
 
@@ -61,7 +60,7 @@ fn a_trace_names_the_version_that_the_reply_was_made_with() -> Result<()> {
         let answer = client.post("/v1/chat/completions", &body)?;
         let id = answer.header("stockade-trace").context("a trace id")?.to_string();
         answer.expect(200)?;
-        trace(&client, &id)
+        client.trace(&id)
     };
     let first = ask()?;
     let used = &first["prompts"][0];
@@ -86,22 +85,9 @@ fn a_trace_names_the_version_that_the_reply_was_made_with() -> Result<()> {
     let answer = client.post("/v1/responses", &body)?;
     let trace_id = answer.header("stockade-trace").context("a trace id")?.to_string();
     answer.expect(200)?;
-    let used = trace(&client, &trace_id)?["prompts"].clone();
+    let used = client.trace(&trace_id)?["prompts"].clone();
     ensure!(used[0]["name"] == id && used[0]["version"] == 1, "{used}");
     Ok(())
-}
-
-/// The trace of a reply, which may be readable up to 3 s after its end.
-fn trace(client: &Client, id: &str) -> Result<Value> {
-    let asked = Instant::now();
-    loop {
-        let answer = client.get(&format!("/stockade/v1/traces/{id}"))?;
-        if answer.status == 200 {
-            return Ok(answer.body);
-        }
-        ensure!(asked.elapsed() < Duration::from_secs(3), "no trace {id} within 3 s: {}", answer.body);
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

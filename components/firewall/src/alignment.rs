@@ -62,7 +62,7 @@ fn told(trace: &[Message]) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut bytes = 0;
     for message in trace.iter().rev() {
-        let line = format!("{}: {}\n", role(message.role), cut(&text_of(message)));
+        let line = format!("{}: {}\n", crate::name_of(message.role), cut(&text_of(message)));
         bytes += line.len();
         if bytes > MAX_TRACE_BYTES && !lines.is_empty() {
             break;
@@ -71,15 +71,6 @@ fn told(trace: &[Message]) -> String {
     }
     lines.reverse();
     lines.concat()
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    }
 }
 
 /// All that a message says and does.

@@ -1,7 +1,7 @@
 //! Batches of files that go into a store together. A batch's state is that of its files.
 
 use super::files::{self, FileInStore, Status, of};
-use super::{BATCHES, active, find, ingest};
+use super::{BATCHES, active, chunking, find, ingest};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBody;
@@ -61,17 +61,14 @@ pub async fn create(
     caller.need(Scope::Inference)?;
     let record = active(&app, &caller.tenant, &store).await?;
     let f = Fields::root(&body)?;
-    let strategy_of = |f: &Fields| -> Result<Option<Value>, ApiError> {
-        Ok(f.object("chunking_strategy")?.map(|c| Value::Object(c.map().clone())))
-    };
     let mut wanted = Vec::new();
-    let (common, strategy) = (files::attributes(&f)?, strategy_of(&f)?.or(record.chunking_strategy));
+    let (common, strategy) = (files::attributes(&f)?, chunking(&f)?.or(record.chunking_strategy));
     for id in ids(&f, "file_ids")? {
         wanted.push((id, common.clone(), strategy.clone()));
     }
     for (i, value) in f.array("files")?.into_iter().flatten().enumerate().take(MAX_FILES + 1) {
         let one = Fields::of(value, format!("files[{i}]"))?;
-        let own = strategy_of(&one)?.or(strategy.clone());
+        let own = chunking(&one)?.or(strategy.clone());
         wanted.push((one.need_str("file_id")?.to_owned(), files::attributes(&one)?.or(common.clone()), own));
     }
     if wanted.is_empty() || wanted.len() > MAX_FILES {

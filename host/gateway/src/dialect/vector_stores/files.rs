@@ -1,6 +1,6 @@
 //! Files of a vector store.
 
-use super::{FILES, active, find, ingest};
+use super::{FILES, active, chunking, find, ingest};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBody;
@@ -105,8 +105,7 @@ pub async fn create(
     let record = active(&app, &caller.tenant, &store).await?;
     let f = Fields::root(&body)?;
     let id = f.need_str("file_id")?;
-    let strategy = f.object("chunking_strategy")?.map(|c| Value::Object(c.map().clone()));
-    let strategy = strategy.or(record.chunking_strategy);
+    let strategy = chunking(&f)?.or(record.chunking_strategy);
     let file = ingest::attach(&app, &caller.tenant, &store, id, attributes(&f)?, strategy).await?;
     Ok(reply::json(&shown(&store, id, &file)))
 }

@@ -97,7 +97,7 @@ pub async fn create(
         last_active_at: now(),
         metadata: metadata(&body)?,
         expires_after: expiry(&f)?,
-        chunking_strategy: f.object("chunking_strategy")?.map(|c| Value::Object(c.map().clone())),
+        chunking_strategy: chunking(&f)?,
     };
     let file_ids = batches::ids(&f, "file_ids")?;
     let mut config = Map::new();
@@ -113,6 +113,11 @@ pub async fn create(
         ingest::attach(&app, &caller.tenant, &id, &file, None, record.chunking_strategy.clone()).await?;
     }
     Ok(reply::json(&shown(&app, &caller.tenant, &id, &record)?))
+}
+
+/// How files are to be cut, as the client gave it.
+fn chunking(f: &Fields) -> Result<Option<Value>, ApiError> {
+    Ok(f.object("chunking_strategy")?.map(|c| Value::Object(c.map().clone())))
 }
 
 fn expiry(f: &Fields) -> Result<Option<u64>, ApiError> {

@@ -38,11 +38,7 @@ pub async fn search(
     };
     let limit = f.integer("max_num_results", 1..=50)?.unwrap_or(10);
     let filter = f.object("filters")?.map(|o| Value::Object(o.map().clone()).to_string());
-    let mode = match f.str("search_mode")? {
-        None => Value::Null,
-        Some(mode @ ("vector" | "keyword" | "hybrid")) => mode.into(),
-        Some(_) => return Err(f.wrong("search_mode", "must be vector, keyword or hybrid")),
-    };
+    let mode = mode(&f, "search_mode")?;
     let options = options(&f)?;
     let mut best: BTreeMap<String, Value> = BTreeMap::new();
     for text in &queries {
@@ -69,6 +65,15 @@ pub async fn search(
         "has_more": false,
         "next_page": null,
     })))
+}
+
+/// How to search, as the memory takes it; `null`: what the bank is for.
+pub fn mode(f: &Fields, name: &str) -> Result<Value, ApiError> {
+    match f.str(name)? {
+        None => Ok(Value::Null),
+        Some(mode @ ("vector" | "keyword" | "hybrid")) => Ok(mode.into()),
+        Some(_) => Err(f.wrong(name, "must be vector, keyword or hybrid")),
+    }
 }
 
 /// OpenAI's ranking options, and Llama Stack's, as the memory takes them.

@@ -3,7 +3,7 @@
 //! The memory embeds texts itself, by the store's own model: vectors that a client sends are not taken over.
 
 use super::active;
-use super::search::attributes;
+use super::search::{attributes, mode};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBody;
@@ -91,11 +91,7 @@ pub async fn query(
     let params = Value::Object(f.object("params")?.map(|p| p.map().clone()).unwrap_or_default());
     let params = Fields::of(&params, "params")?;
     let limit = params.integer("max_chunks", 1..=1000)?.unwrap_or(10);
-    let mode = match params.str("mode")? {
-        None => Value::Null,
-        Some(mode @ ("vector" | "keyword" | "hybrid")) => mode.into(),
-        Some(_) => return Err(params.wrong("mode", "must be vector, keyword or hybrid")),
-    };
+    let mode = mode(&params, "mode")?;
     let threshold = params.number("score_threshold", 0.0..=1e6)?.filter(|t| *t > 0.0);
     let query = json!({
         "text": text(&f, "query")?, "limit": limit, "filter": null, "mode": mode,
