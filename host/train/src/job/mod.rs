@@ -1,0 +1,1 @@
+//! The job file: what is to be trained, from what, how.

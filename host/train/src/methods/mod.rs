@@ -1,0 +1,1 @@
+//! What each method makes of a batch: which passes it needs, and how its loss reaches them.

@@ -1,0 +1,1 @@
+//! AdamW, Muon, clipping and schedules.
