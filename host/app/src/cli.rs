@@ -270,6 +270,7 @@ pub enum Kind {
     RewardScorer,
     Generator,
     Tool,
+    Toolset,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
