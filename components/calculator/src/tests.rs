@@ -121,7 +121,7 @@ fn work_is_bounded() {
     assert!(value("2000!").len() > 5000);
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new();
