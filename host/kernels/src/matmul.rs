@@ -86,9 +86,9 @@ pub(crate) fn matmul_with(
 
     let products: Vec<_> = outputs.iter_mut().map(|(matrix, out)| (&**matrix, Shards::new(out))).collect();
     let tiles: usize = products.iter().map(|(matrix, _)| matrix.tiles()).sum();
-    // Enough tasks to even out a worker that lost its core; at least two tiles, since a tile's outputs are
-    // half a cache line.
-    let per_task = (tiles / (pool.workers() * 8)).clamp(2, 64);
+    // Enough tasks to even out a worker that lost its core; pairs of tiles, since a tile's outputs are half a cache
+    // line, and since some kernels take two at once.
+    let per_task = (tiles / (pool.workers() * 8)).clamp(2, 64) & !1;
     pool.run(tiles.div_ceil(per_task), &|task| {
         let (mut first, mut left) = (task * per_task, per_task);
         for (matrix, out) in &products {
@@ -101,6 +101,7 @@ pub(crate) fn matmul_with(
                     let outliers = if TileLayout::of(ty).units == 1 { unit } else { block };
                     multiply_tiles(
                         (isa.int8)(ty),
+                        isa.int8_pair.map(|pair| pair(ty)),
                         matrix,
                         run,
                         &int8,
@@ -108,7 +109,7 @@ pub(crate) fn matmul_with(
                         out,
                     );
                 } else {
-                    multiply_tiles((isa.float)(ty), matrix, run, &float, |_| std::iter::empty(), out);
+                    multiply_tiles((isa.float)(ty), None, matrix, run, &float, |_| std::iter::empty(), out);
                 }
             }
             left -= count;
@@ -123,9 +124,10 @@ pub(crate) fn matmul_with(
     FLOAT.set(float);
 }
 
-/// `corrections` gives, for a chunk, what is to be multiplied besides.
+/// `pair` takes two tiles where two are left. `corrections` gives, for a chunk, what is to be multiplied besides.
 fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>(
     kernel: TileKernel<A>,
+    pair: Option<TileKernel<A>>,
     matrix: &PackedMatrix,
     tiles: std::ops::Range<usize>,
     x: &Prepared<A>,
@@ -134,28 +136,36 @@ fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>
 ) {
     let rows = matrix.rows();
     let block_bytes = TileLayout::of(matrix.weight_type()).block_bytes();
-    let mut sums = [[0.0; TILE]; MAX_CHUNK];
+    let mut sums = [[0.0; TILE]; 2 * MAX_CHUNK];
     let mut more = [[0.0; TILE]; MAX_CHUNK];
     for (chunk, (first, n, blocks)) in x.chunks().enumerate() {
-        for tile in tiles.clone() {
+        let mut next = tiles.start;
+        while next < tiles.end {
+            let (kernel_here, count) = match pair {
+                Some(pair) if next + 1 < tiles.end => (pair, 2),
+                _ => (kernel, 1),
+            };
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
-            unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
-            for Correction { block, rows, activations } in corrections(chunk) {
-                let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
-                let more = &mut more[..rows.len()];
-                // SAFETY: as above; a block is a tile of few columns.
-                unsafe { kernel(bytes, activations, more) };
-                for (&m, more) in rows.iter().zip(more) {
-                    sums[m].iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
+            unsafe { kernel_here(matrix.tile_run(next, count), blocks, &mut sums[..n * count]) };
+            for (i, tile) in (next..next + count).enumerate() {
+                for Correction { block, rows, activations } in corrections(chunk) {
+                    let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
+                    let more = &mut more[..rows.len()];
+                    // SAFETY: as above; a block is a tile of few columns.
+                    unsafe { kernel(bytes, activations, more) };
+                    for (&m, more) in rows.iter().zip(more) {
+                        sums[m * count + i].iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
+                    }
+                }
+                let present = TILE.min(rows - tile * TILE);
+                for (m, sums) in sums[i..n * count].iter().step_by(count).enumerate() {
+                    // SAFETY: a tile belongs to one task, and so do its columns of the output.
+                    let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
+                    out.copy_from_slice(&sums[..present]);
                 }
             }
-            let present = TILE.min(rows - tile * TILE);
-            for (m, sums) in sums[..n].iter().enumerate() {
-                // SAFETY: a tile belongs to one task, and so do its columns of the output.
-                let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
-                out.copy_from_slice(&sums[..present]);
-            }
+            next += count;
         }
     }
 }
@@ -163,7 +173,7 @@ fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isa::PORTABLE;
+    use crate::isa::{PORTABLE, available};
 
     #[test]
     fn simd_kernels_equal_the_portable_ones_bit_for_bit() {
@@ -179,12 +189,14 @@ mod tests {
                 let matrix = PackedMatrix::pack(&pool, ty, rows, cols, &bytes).unwrap();
                 let x: Vec<f32> = (0..n * cols).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0).collect();
                 for precision in [MatmulPrecision::Int8, MatmulPrecision::F32] {
-                    let mut got = vec![f32::NAN; n * rows];
                     let mut want = vec![f32::NAN; n * rows];
-                    matmul(&pool, precision, &x, &mut [(&matrix, &mut got)]);
                     matmul_with(&PORTABLE, &pool, precision, &x, &mut [(&matrix, &mut want)]);
                     assert!(want.iter().all(|v| v.is_finite()));
-                    assert_eq!(got, want, "{ty} [{rows}, {cols}] x {n} {precision:?}");
+                    for isa in available() {
+                        let mut got = vec![f32::NAN; n * rows];
+                        matmul_with(isa, &pool, precision, &x, &mut [(&matrix, &mut got)]);
+                        assert_eq!(got, want, "{}, {ty} [{rows}, {cols}] x {n} {precision:?}", isa.name);
+                    }
                 }
             }
         }
@@ -195,16 +207,18 @@ mod tests {
         let pool = Pool::new(1);
         for ty in WeightType::ALL.into_iter().filter(|ty| !ty.is_float()) {
             for fill in [0x00, 0x7f, 0x80, 0xff] {
-                let mut bytes = vec![fill; 9 * ty.row_bytes(512).unwrap()];
+                let mut bytes = vec![fill; 17 * ty.row_bytes(512).unwrap()];
                 tame(ty, &mut bytes);
-                let matrix = PackedMatrix::pack(&pool, ty, 9, 512, &bytes).unwrap();
+                let matrix = PackedMatrix::pack(&pool, ty, 17, 512, &bytes).unwrap();
                 for sign in [1.0, -1.0] {
-                    let mut got = [f32::NAN; 18];
-                    let mut want = [f32::NAN; 18];
+                    let mut want = [f32::NAN; 34];
                     let x = [sign; 1024];
-                    matmul(&pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
                     matmul_with(&PORTABLE, &pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut want)]);
-                    assert_eq!(got, want, "{ty} of {fill:#x}");
+                    for isa in available() {
+                        let mut got = [f32::NAN; 34];
+                        matmul_with(isa, &pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
+                        assert_eq!(got, want, "{}, {ty} of {fill:#x}", isa.name);
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::folders;
 use crate::outbound::Outbound;
 use crate::output::print_line;
 use crate::settings::Settings;
-pub use models::Puller;
+pub use models::{Puller, base_path, path_and_base};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
