@@ -204,7 +204,7 @@ fn an_adapter_without_its_base_or_without_room_is_refused() {
         let middle = (low + high) / 2;
         *(if fits(middle).is_some() { &mut high } else { &mut low }) = middle;
     }
-    let engine = fits(high + (1 << 20)).unwrap();
+    let engine = fits(high + (3 << 19)).unwrap();
     load(&engine, "a", &lora, Some("base"), 1024).unwrap();
     assert!(refused(&engine, "x", Some("base")).contains("bytes of memory"));
     assert!(engine.remove(&id("a")));

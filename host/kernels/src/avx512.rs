@@ -8,21 +8,21 @@ use std::arch::x86_64::*;
 
 use crate::activation::Int8Block;
 use crate::format::WeightType;
-use crate::isa::{TileKernel, per_type};
+use crate::isa::{Int8Kernels, per_type};
 use crate::layout::{TILE, TileLayout};
 
-/// The int8 kernel of a type for two tiles; those of the float types are never run.
-pub(crate) fn int8_pair(ty: WeightType) -> TileKernel<Int8Block> {
-    per_type!(ty, int8_pair_tile)
+/// The int8 kernels of a type for two tiles; those of the float types are never run.
+pub(crate) fn int8_pair(ty: WeightType) -> Int8Kernels {
+    Int8Kernels { tile: per_type!(ty, pair_tile), unit: per_type!(ty, pair_unit) }
 }
 
 /// Bytes ahead of the current unit to fetch in each tile, as in `avx2`.
 const AHEAD: usize = 3072;
 
 /// # Safety
-/// As [`TileKernel`] demands of two tiles.
+/// As [`crate::isa::TileKernel`] demands of two tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
-unsafe fn int8_pair_tile<const TY: usize>(tiles: &[u8], activations: &[Int8Block], sums: &mut [[f32; TILE]]) {
+unsafe fn pair_tile<const TY: usize>(tiles: &[u8], activations: &[Int8Block], sums: &mut [[f32; TILE]]) {
     let n = sums.len() / 2;
     let layout = const { TileLayout::of(WeightType::ALL[TY]) };
     let (first, second) = tiles.split_at(tiles.len() / 2);
@@ -62,6 +62,33 @@ unsafe fn int8_pair_tile<const TY: usize>(tiles: &[u8], activations: &[Int8Block
                     x = x.add(1);
                 }
             }
+        }
+    }
+}
+
+/// # Safety
+/// As [`crate::isa::UnitKernel`] demands of two tiles.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+unsafe fn pair_unit<const TY: usize>(
+    tiles: &[u8],
+    unit: usize,
+    activations: &[Int8Block],
+    rows: &[usize],
+    sums: &mut [[f32; TILE]],
+) {
+    let layout = const { TileLayout::of(WeightType::ALL[TY]) };
+    let (first, second) = tiles.split_at(tiles.len() / 2);
+    let [a, b] =
+        [first, second].map(|tile| &tile[unit / layout.units * layout.block_bytes()..][..layout.block_bytes()]);
+    let offset = layout.unit_offset(unit % layout.units);
+    let sums = sums.as_chunks_mut::<2>().0;
+    // SAFETY: loads stay inside the blocks by the layout.
+    unsafe {
+        let header = Header::load::<TY>(a.as_ptr(), b.as_ptr());
+        let weights = Unit::load::<TY>(&header, a.as_ptr().add(offset), b.as_ptr().add(offset));
+        for (x, &m) in activations.iter().zip(rows) {
+            let sum = sums[m].as_mut_ptr().cast::<f32>();
+            _mm512_storeu_ps(sum, weights.add_product::<TY>(x, _mm512_loadu_ps(sum)));
         }
     }
 }

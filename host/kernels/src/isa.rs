@@ -25,13 +25,29 @@ use crate::{avx2, avx512};
 /// `n` activations for each of its units.
 pub(crate) type TileKernel<A> = unsafe fn(&[u8], &[A], &mut [[f32; TILE]]);
 
+/// Adds the products of one unit with a few rows: `sums[rows[i]]` goes on with the product of activation `i`.
+///
+/// Arguments: the bytes of the tile or tiles, the unit (counted over the columns), an activation for each of `rows`,
+/// `rows`, and all sums as a [`TileKernel`] has them.
+///
+/// # Safety
+/// As for a [`TileKernel`]; the unit is one of the tile's and every row has sums.
+pub(crate) type UnitKernel = unsafe fn(&[u8], usize, &[Int8Block], &[usize], &mut [[f32; TILE]]);
+
+/// The kernels of one quantized type with int8 activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Kernels {
+    pub tile: TileKernel<Int8Block>,
+    pub unit: UnitKernel,
+}
+
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
     pub name: &'static str,
     /// Int8 activations; never asked for a float type.
-    pub int8: fn(WeightType) -> TileKernel<Int8Block>,
+    pub int8: fn(WeightType) -> Int8Kernels,
     /// The same for two tiles at once, where that is faster than one after the other.
-    pub int8_pair: Option<fn(WeightType) -> TileKernel<Int8Block>>,
+    pub int8_pair: Option<fn(WeightType) -> Int8Kernels>,
     /// f32 activations, every type.
     pub float: fn(WeightType) -> TileKernel<FloatBlock>,
     /// f16 to f32, as many of one as of the other.

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use crate::activation::{Activation, FloatBlock, Int8Block, MAX_CHUNK, Prepared};
 use crate::format::WeightType;
 use crate::isa::{Isa, TileKernel, isa};
-use crate::layout::{TILE, TileLayout};
+use crate::layout::TILE;
 use crate::outliers::{Correction, Outliers};
 use crate::packed::PackedMatrix;
 use crate::pool::{Pool, Shards};
@@ -70,19 +70,15 @@ pub(crate) fn matmul_with(
     let by_int8 = |ty: WeightType| precision == MatmulPrecision::Int8 && !ty.is_float();
     let mut int8 = INT8.replace(Prepared::empty());
     let mut float = FLOAT.replace(Prepared::empty());
-    if outputs.iter().any(|(matrix, _)| by_int8(matrix.weight_type())) {
+    let any_int8 = outputs.iter().any(|(matrix, _)| by_int8(matrix.weight_type()));
+    if any_int8 {
         int8.fill(pool, x, n, cols);
     }
     if outputs.iter().any(|(matrix, _)| !by_int8(matrix.weight_type())) {
         float.fill(pool, x, n, cols);
     }
 
-    // Corrections for each length of a block that occurs: 1 unit, or 8 of the K-quants.
-    let outliers = [1, 8].map(|units| {
-        let asked = |ty: WeightType| by_int8(ty) && TileLayout::of(ty).units == units;
-        let any = outputs.iter().any(|(matrix, _)| asked(matrix.weight_type()));
-        any.then(|| Outliers::find(isa, pool, x, cols, &int8, units))
-    });
+    let outliers = any_int8.then(|| Outliers::find(isa, pool, x, cols, &int8));
 
     let products: Vec<_> = outputs.iter_mut().map(|(matrix, out)| (&**matrix, Shards::new(out))).collect();
     let tiles: usize = products.iter().map(|(matrix, _)| matrix.tiles()).sum();
@@ -97,19 +93,18 @@ pub(crate) fn matmul_with(
                 let ty = matrix.weight_type();
                 let run = first..first + count;
                 if by_int8(ty) {
-                    let [unit, block] = &outliers;
-                    let outliers = if TileLayout::of(ty).units == 1 { unit } else { block };
-                    multiply_tiles(
-                        (isa.int8)(ty),
-                        isa.int8_pair.map(|pair| pair(ty)),
-                        matrix,
-                        run,
-                        &int8,
-                        |chunk| outliers.iter().flat_map(move |o| o.of_chunk(chunk)),
-                        out,
-                    );
+                    let (one, two) = ((isa.int8)(ty), isa.int8_pair.map(|pair| pair(ty)));
+                    let correct = |chunk: usize, tiles: &[u8], count: usize, sums: &mut [[f32; TILE]]| {
+                        let unit_kernel = two.filter(|_| count == 2).unwrap_or(one).unit;
+                        let corrections = outliers.iter().flat_map(|outliers| outliers.of_chunk(chunk));
+                        for Correction { unit, rows, activations } in corrections {
+                            // SAFETY: as for the tile's kernel; rows are those of the chunk.
+                            unsafe { unit_kernel(tiles, unit, activations, rows, sums) };
+                        }
+                    };
+                    multiply_tiles(one.tile, two.map(|two| two.tile), matrix, run, &int8, correct, out);
                 } else {
-                    multiply_tiles((isa.float)(ty), None, matrix, run, &float, |_| std::iter::empty(), out);
+                    multiply_tiles((isa.float)(ty), None, matrix, run, &float, |_, _, _, _| (), out);
                 }
             }
             left -= count;
@@ -124,42 +119,34 @@ pub(crate) fn matmul_with(
     FLOAT.set(float);
 }
 
-/// `pair` takes two tiles where two are left. `corrections` gives, for a chunk, what is to be multiplied besides.
-fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>(
+/// `pair` takes two tiles where two are left. `correct` adds, for a chunk and one or two tiles, what is to be multiplied
+/// besides.
+fn multiply_tiles<A: Activation>(
     kernel: TileKernel<A>,
     pair: Option<TileKernel<A>>,
     matrix: &PackedMatrix,
     tiles: std::ops::Range<usize>,
     x: &Prepared<A>,
-    corrections: impl Fn(usize) -> I,
+    correct: impl Fn(usize, &[u8], usize, &mut [[f32; TILE]]),
     out: &Shards<'_, f32>,
 ) {
     let rows = matrix.rows();
-    let block_bytes = TileLayout::of(matrix.weight_type()).block_bytes();
     let mut sums = [[0.0; TILE]; 2 * MAX_CHUNK];
-    let mut more = [[0.0; TILE]; MAX_CHUNK];
     for (chunk, (first, n, blocks)) in x.chunks().enumerate() {
         let mut next = tiles.start;
         while next < tiles.end {
-            let (kernel_here, count) = match pair {
+            let (kernel, count) = match pair {
                 Some(pair) if next + 1 < tiles.end => (pair, 2),
                 _ => (kernel, 1),
             };
+            let (bytes, sums) = (matrix.tile_run(next, count), &mut sums[..n * count]);
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
-            unsafe { kernel_here(matrix.tile_run(next, count), blocks, &mut sums[..n * count]) };
+            unsafe { kernel(bytes, blocks, sums) };
+            correct(chunk, bytes, count, sums);
             for (i, tile) in (next..next + count).enumerate() {
-                for Correction { block, rows, activations } in corrections(chunk) {
-                    let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
-                    let more = &mut more[..rows.len()];
-                    // SAFETY: as above; a block is a tile of few columns.
-                    unsafe { kernel(bytes, activations, more) };
-                    for (&m, more) in rows.iter().zip(more) {
-                        sums[m * count + i].iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
-                    }
-                }
                 let present = TILE.min(rows - tile * TILE);
-                for (m, sums) in sums[i..n * count].iter().step_by(count).enumerate() {
+                for (m, sums) in sums[i..].iter().step_by(count).enumerate() {
                     // SAFETY: a tile belongs to one task, and so do its columns of the output.
                     let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
                     out.copy_from_slice(&sums[..present]);
@@ -187,7 +174,9 @@ mod tests {
                     .collect();
                 tame(ty, &mut bytes);
                 let matrix = PackedMatrix::pack(&pool, ty, rows, cols, &bytes).unwrap();
-                let x: Vec<f32> = (0..n * cols).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0).collect();
+                let value = |i: usize| ((i * 7919 % 1009) as f32 - 500.0) / 37.0;
+                // Some stand out, and are looked at again.
+                let x: Vec<f32> = (0..n * cols).map(|i| value(i) * if i % 97 == 5 { 30.0 } else { 1.0 }).collect();
                 for precision in [MatmulPrecision::Int8, MatmulPrecision::F32] {
                     let mut want = vec![f32::NAN; n * rows];
                     matmul_with(&PORTABLE, &pool, precision, &x, &mut [(&matrix, &mut want)]);
