@@ -15,8 +15,10 @@ use std::process::Command;
 use std::time::Instant;
 use stockade_tests::{binary, root};
 
-const RECIPES: [(&str, fn(&Recipe) -> Result<Value>); 4] =
-    [("intents", intents), ("guard", guard), ("sums", sums), ("stories", stories)];
+/// Trains, asks, and answers with the figures.
+type Run = fn(&Recipe) -> Result<Value>;
+
+const RECIPES: [(&str, Run); 4] = [("intents", intents), ("guard", guard), ("sums", sums), ("stories", stories)];
 
 fn main() -> Result<()> {
     let wanted = std::env::args().nth(1);
@@ -136,8 +138,8 @@ fn sums(recipe: &Recipe) -> Result<Value> {
     let accuracy = |model: &str| -> Result<Value> {
         let right = ask::each(&test, |row| {
             let said = server.chat(model, row["messages"].as_array().context("messages")?, 32)?;
-            let numbers = said.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
-            Ok(numbers.last() == row["reference"].as_str())
+            let mut numbers = said.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+            Ok(numbers.next_back() == row["reference"].as_str())
         })?;
         Ok(score::share(&right))
     };
