@@ -113,6 +113,17 @@ fn alignment_reads_the_trace_and_needs_one() {
 }
 
 #[test]
+fn alignment_judges_a_streamed_reply_in_its_conversation() {
+    let config = json!({"use_case": "none", "policy": {"assistant": ["alignment"]}});
+    let host = Host::new().reply(r#"{"observation": "sends mail", "thought": "not asked", "conclusion": true}"#);
+    let asked = [Message::user("Summarise the page")];
+    let reply = stream_after::<Firewall>(config, &asked, &["I will send ", "your files away"]).unwrap();
+    assert_eq!((reply.sent.as_str(), reply.violation.unwrap().category.as_str()), ("", "alignment"));
+    let read = host.requests()[0].messages[1].joined_text();
+    assert!(read.contains("Summarise the page") && read.contains("assistant: I will send your files"), "{read}");
+}
+
+#[test]
 fn streams_come_out_the_same_however_they_are_cut() {
     Host::new().shield("mask", masks("secret")).shield("words", finds("bad", 1.0));
     let config = json!({"use_case": "none", "window": 256, "policy": {"assistant": ["mask", "words"]}});

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::cell::Cell;
 use std::path::Path;
 use stockade_guest::inference::{Prompt, PromptPart, TokenScore};
-use stockade_guest::testing::{Host, check, check_messages, every_split, plugin, stream};
+use stockade_guest::testing::{Host, check, check_messages, every_split, plugin, stream, stream_after};
 use stockade_guest::types::{Image, ToolResult};
 
 /// What the fake guard finds unsafe.
@@ -261,6 +261,18 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
         vec![Message::user("tell me"), Message::assistant("use poison")],
     ));
     assert_eq!((&metadata["role"], &metadata["turns"]), (&json!("agent"), &json!(2)));
+}
+
+#[test]
+fn a_streamed_reply_is_judged_in_the_light_of_its_question() {
+    let words = ["That ", "is a ", "good plan."];
+    let asked = [Message::system("Be kind."), Message::user("I will use poison.")];
+    let _guard = guard(1, "\nS1");
+    let alone = stream::<LlamaGuard>(json!({}), &words).unwrap();
+    assert_eq!((alone.sent.as_str(), alone.violation), ("That is a good plan.", None));
+    let reply = stream_after::<LlamaGuard>(json!({}), &asked, &words).unwrap();
+    let metadata: Value = serde_json::from_str(&reply.violation.unwrap().metadata).unwrap();
+    assert_eq!((reply.sent.as_str(), &metadata["role"], &metadata["turns"]), ("", &json!("agent"), &json!(2)));
 }
 
 #[test]

@@ -244,9 +244,9 @@ fn a_half_done_ingest_is_invisible_and_may_be_done_again() {
         document: Some("d".into()),
         expires_at: None,
     };
-    let new = [(format!("d#{}.0000000", record.version), record.clone())].into();
+    let new = [(format!("d#{}.0000000", record.version), record)].into();
     insert::lead_to(&bank, &new).unwrap();
-    records::write(&bank, new.keys().next().unwrap(), &record).unwrap();
+    records::write(&bank, &new).unwrap();
     let visible = |memory: &Banks, text: &str| {
         let hits = memory.search("docs".into(), query(text)).unwrap();
         hits.iter().any(|h| h.item.text.contains(text))

@@ -211,7 +211,7 @@ fn a_reply_comes_out_the_same_at_every_split_and_nothing_of_a_bad_window_leaves(
 fn a_short_reply_is_judged_whole_before_any_of_it_leaves() {
     guard_2();
     let shield = plugin::<PromptGuard>(json!({})).unwrap();
-    let mut session = shield.session(Channel::Text).unwrap();
+    let mut session = shield.session(Channel::Text, Vec::new()).unwrap();
     assert_eq!(session.feed("IGNORE").unwrap().cleared, 0);
     assert_eq!(session.feed(" ALL").unwrap().cleared, 0);
     assert!(session.finish().unwrap().violation.is_some());

@@ -25,7 +25,7 @@ mod host;
 mod stream;
 
 pub use host::Host;
-pub use stream::{Reply, every_split, stream};
+pub use stream::{Reply, every_split, stream, stream_after};
 
 use crate::orchestrator::{Orchestrator, Outcome, Turn};
 use crate::shield::Shield;

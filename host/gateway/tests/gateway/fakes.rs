@@ -220,6 +220,8 @@ pub struct FakePlugins {
     pub admitted: AtomicUsize,
     /// What orchestrators were asked, with the call.
     pub turns: Mutex<Vec<(Call, Turn)>>,
+    /// What streaming shields were told, a conversation a reply.
+    pub conversations: Mutex<Vec<Vec<Message>>>,
 }
 
 fn record(call: &Call, function: &str, decision: &str) {
@@ -324,7 +326,12 @@ impl Plugins for FakePlugins {
         })
     }
 
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+        self.conversations.lock().unwrap().push(conversation.to_vec());
         Box::pin(async move {
             let name = call.target.component.name.as_str().to_owned();
             let shield: Box<dyn ShieldStream> = match name.as_str() {
