@@ -1,4 +1,4 @@
-//! Losses over pairs of a chosen and a rejected answer: DPO and its relatives, IPO, ORPO, SimPO, CPO.
+//! Losses over pairs of a chosen and a rejected answer: DPO and its relatives, IPO, ORPO, SimPO and CPO.
 
 use super::{log_sigmoid, sigmoid};
 
@@ -40,13 +40,12 @@ pub enum Preference {
     /// `(D - 1 / (2 beta))^2` (arXiv:2310.12036). The paper sums over tokens; `mean` averages each answer by its length
     /// first, as TRL does.
     Ipo { beta: f64, mean: bool },
-    /// `-ls(beta (a - b) - gamma)` on length-averaged log-probabilities, no reference (arXiv:2405.14734).
-    Simpo { beta: f64, gamma: f64 },
+    /// `-ls(beta (a - b) - gamma) + nll * NLL(chosen)` on the answers' log-probabilities, no reference: averaged by length
+    /// in SimPO (arXiv:2405.14734, where `nll` is 0), summed in CPO (arXiv:2401.08417, where `gamma` is 0 and `nll` 1).
+    Simpo { beta: f64, gamma: f64, by_length: bool, nll: f64 },
     /// `nll * NLL(chosen) - lambda ls(log odds ratio)` on length-averaged log-probabilities, no reference
     /// (arXiv:2403.07691, where `nll` is 1).
     Orpo { lambda: f64, nll: f64 },
-    /// `-ls(beta (chosen - rejected)) + nll * NLL(chosen)`, no reference (arXiv:2401.08417, where `nll` is 1).
-    Cpo { beta: f64, nll: f64 },
 }
 
 impl Preference {
@@ -88,14 +87,15 @@ impl Preference {
                     reward_rejected: beta * gains.1 * by_rejected,
                 }
             }
-            Self::Simpo { beta, gamma } => {
-                let (a, b) = (pair.chosen / lengths.0, pair.rejected / lengths.1);
+            Self::Simpo { beta, gamma, by_length, nll } => {
+                let by = if by_length { lengths } else { (1.0, 1.0) };
+                let (a, b) = (pair.chosen / by.0, pair.rejected / by.1);
                 let x = beta * (a - b) - gamma;
                 let slope = -beta * sigmoid(-x);
                 PairLoss {
-                    loss: -log_sigmoid(x),
-                    d_chosen: slope / lengths.0,
-                    d_rejected: -slope / lengths.1,
+                    loss: -log_sigmoid(x) - nll * pair.chosen / lengths.0,
+                    d_chosen: slope / by.0 - nll / lengths.0,
+                    d_rejected: -slope / by.1,
                     reward_chosen: beta * a,
                     reward_rejected: beta * b,
                 }
@@ -111,13 +111,6 @@ impl Preference {
                     reward_chosen: lambda * a,
                     reward_rejected: lambda * b,
                 }
-            }
-            Self::Cpo { beta, nll } => {
-                let x = beta * (pair.chosen - pair.rejected);
-                let mut loss = of_difference(-log_sigmoid(x), -sigmoid(-x), beta, (pair.chosen, pair.rejected));
-                loss.loss -= nll * pair.chosen / lengths.0;
-                loss.d_chosen -= nll / lengths.0;
-                loss
             }
         }
     }

@@ -35,8 +35,8 @@ const PREFERENCES: [(&str, Preference); 8] = [
     ("hinge", Preference::Hinge { beta: 0.1 }),
     ("ipo_mean", Preference::Ipo { beta: 0.1, mean: true }),
     ("ipo_sum", Preference::Ipo { beta: 0.1, mean: false }),
-    ("simpo", Preference::Simpo { beta: 2.0, gamma: 0.5 }),
-    ("cpo", Preference::Cpo { beta: 0.1, nll: 0.0 }),
+    ("simpo", Preference::Simpo { beta: 2.0, gamma: 0.5, by_length: true, nll: 0.0 }),
+    ("cpo", Preference::Simpo { beta: 0.1, gamma: 0.0, by_length: false, nll: 0.0 }),
 ];
 
 fn golden_pairs(inputs: &Value) -> Vec<Pair> {
@@ -79,7 +79,7 @@ fn preference_losses_have_their_golden_values() {
 fn preference_derivatives_agree_with_finite_differences() {
     let with_nll = [
         ("orpo", Preference::Orpo { lambda: 0.3, nll: 1.0 }),
-        ("cpo with nll", Preference::Cpo { beta: 0.2, nll: 1.0 }),
+        ("cpo with nll", Preference::Simpo { beta: 0.2, gamma: 0.0, by_length: false, nll: 1.0 }),
     ];
     for (name, loss) in PREFERENCES.into_iter().chain(with_nll) {
         for (chosen, rejected) in [(-12.5, -9.25), (-0.3, -4.0), (-90.0, -2.0), (-0.01, -0.02)] {

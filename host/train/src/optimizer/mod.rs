@@ -1,7 +1,7 @@
 //! AdamW, Muon, clipping and schedules.
 //!
 //! An [`Optimizer`] owns the moments of every trainable parameter and moves one parameter at a time; the loop decides
-//! the rate. Invariant: an update is a function of values, gradient, moments and rate, bit for bit, for any number of
+//! the share of its rate. Invariant: an update is a function of values, gradient, moments and rate, bit for bit, for any number of
 //! threads: work is cut by the shape of a parameter and each number is computed by one of them.
 
 mod adamw;
@@ -16,9 +16,11 @@ pub use schedule::{Schedule, Shape};
 use crate::network::{Kind, Parameter};
 use stockade_kernels::Pool;
 
-/// How parameters move. The rate is not here: it changes from step to step.
+/// How parameters move.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerSettings {
+    /// At the schedule's height.
+    pub rate: f64,
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f64,
@@ -35,8 +37,8 @@ pub struct Muon {
     pub momentum: f64,
     pub orthogonalisation: Orthogonalisation,
     pub scale: MuonScale,
-    /// Muon's rate as a multiple of AdamW's.
     pub rate: f64,
+    pub weight_decay: f64,
 }
 
 /// Moments of all trainable parameters.
@@ -46,7 +48,8 @@ pub struct Optimizer {
     /// In the order of the network's parameters; `None` for frozen ones.
     states: Vec<Option<State>>,
     applied: u64,
-    rate: f64,
+    /// The schedule's share of the rates in this step.
+    share: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +79,7 @@ impl Optimizer {
             let decays = !matches!(parameter.kind, Kind::Norm | Kind::Bias | Kind::Magnitude);
             parameter.trainable.then(|| State { name: parameter.name.clone(), decays, moments })
         });
-        Self { settings, states: states.collect(), applied: 0, rate: 0.0 }
+        Self { settings, states: states.collect(), applied: 0, share: 0.0 }
     }
 
     /// Steps that have moved the parameters; skipped ones do not count.
@@ -84,26 +87,25 @@ impl Optimizer {
         self.applied
     }
 
-    /// Begins a step at a learning rate; each parameter is to be updated once.
-    pub fn begin(&mut self, rate: f64) {
+    /// Begins a step at a share of the learning rates; each parameter is to be updated once.
+    pub fn begin(&mut self, share: f64) {
         self.applied += 1;
-        self.rate = rate;
+        self.share = share;
     }
 
     /// Moves a parameter along `scale * gradient`. Nothing happens to a frozen one.
     pub fn update(&mut self, index: usize, values: &mut [f32], gradient: &[f32], scale: f32, pool: &Pool) {
-        let Self { settings, states, applied, rate } = self;
+        let Self { settings, states, applied, share } = self;
         let Some(state) = states.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let decay = if state.decays { settings.weight_decay } else { 0.0 };
         match (&mut state.moments, settings.muon) {
             (Moments::Muon { momentum, rows }, Some(muon)) => {
-                let rate = *rate * muon.rate;
-                muon::update(values, gradient, scale, momentum, *rows, &muon, rate, decay, pool);
+                muon::update(values, gradient, scale, momentum, *rows, &muon, *share, pool);
             }
             (Moments::Adamw { first, second }, _) => {
-                let step = adamw::Step::new(settings, *rate, decay, *applied, scale);
+                let decay = if state.decays { settings.weight_decay } else { 0.0 };
+                let step = adamw::Step::new(settings, *share * settings.rate, decay, *applied, scale);
                 adamw::update(values, gradient, first, second, &step, pool);
             }
             (Moments::Muon { .. }, None) => unreachable!("`new` makes these moments for Muon only"),

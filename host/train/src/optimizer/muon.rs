@@ -48,8 +48,7 @@ pub(super) fn update(
     momentum: &mut [f32],
     rows: usize,
     muon: &Muon,
-    rate: f64,
-    decay: f64,
+    share: f64,
     pool: &Pool,
 ) {
     let cols = values.len() / rows.max(1);
@@ -65,7 +64,8 @@ pub(super) fn update(
         MuonScale::Aspect => (rows as f64 / cols as f64).max(1.0).sqrt(),
         MuonScale::Adamw => 0.2 * (rows.max(cols) as f64).sqrt(),
     };
-    let (keep, size) = ((1.0 - rate * decay) as f32, (rate * scale) as f32);
+    let rate = share * muon.rate;
+    let (keep, size) = ((1.0 - rate * muon.weight_decay) as f32, (rate * scale) as f32);
     for (w, u) in values.iter_mut().zip(&orthogonal) {
         *w = *w * keep - size * u;
     }

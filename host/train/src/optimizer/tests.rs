@@ -28,9 +28,15 @@ fn parameter(kind: Kind, shape: &[usize]) -> Parameter {
     Parameter { name: "w".into(), shape: shape.to_vec(), kind, trainable: true }
 }
 
-const ADAMW: OptimizerSettings = OptimizerSettings { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, muon: None };
-const MUON: Muon =
-    Muon { momentum: 0.95, orthogonalisation: Orthogonalisation::NewtonSchulz, scale: MuonScale::Aspect, rate: 1.0 };
+const ADAMW: OptimizerSettings =
+    OptimizerSettings { rate: 1.0, betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, muon: None };
+const MUON: Muon = Muon {
+    momentum: 0.95,
+    orthogonalisation: Orthogonalisation::NewtonSchulz,
+    scale: MuonScale::Aspect,
+    rate: 1.0,
+    weight_decay: 0.1,
+};
 
 #[test]
 fn adamw_and_adam_have_their_golden_values() {
