@@ -57,6 +57,7 @@ fn model(m: &ModelInfo) -> Value {
         "owned_by": "stockade",
         "kind": m.kind,
         "digest": m.digest,
+        "parent": m.base,
         "max_model_len": m.context_tokens,
         "parameters": m.parameters,
         "embedding_dimensions": m.embedding_dimensions,
