@@ -98,6 +98,7 @@ impl Inference for FakeInference {
             id: ModelId::new(id).unwrap(),
             kind,
             digest: Digest([7; 32]),
+            base: None,
             context_tokens: 1000,
             parameters: 1,
             embedding_dimensions: dimensions,

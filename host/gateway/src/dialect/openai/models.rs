@@ -61,6 +61,7 @@ fn model(app: &App, tenant: &TenantId, m: &ModelInfo) -> Result<Value, ApiError>
         "owned_by": if own { tenant.as_str() } else { "stockade" },
         "kind": m.kind,
         "digest": m.digest,
+        "parent": m.base,
         "max_model_len": m.context_tokens,
         "parameters": m.parameters,
         "embedding_dimensions": m.embedding_dimensions,
