@@ -43,7 +43,7 @@ pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): Js
     };
     let name = DatasetName::new(&name).map_err(|e| f.wrong("dataset_id", e.to_string()))?;
     let mut metadata = f.object("metadata")?.map_or_else(Map::new, |m| m.map().clone());
-    let mut told = |field: &str| match metadata.get(field).and_then(Value::as_str) {
+    let told = |field: &str| match metadata.get(field).and_then(Value::as_str) {
         Some(text) => text.to_string(),
         None => "not told".into(),
     };
