@@ -1,4 +1,4 @@
-//! Where the tests find recorded values and fixtures, which are not part of the repository.
+//! Where the tests find the reference models and vectors, which are not part of the repository.
 
 use std::path::PathBuf;
 

@@ -41,6 +41,10 @@ pub struct DataSpec {
     pub on_long: OnLong,
     /// Prompts, headers and user turns carry labels too.
     pub label_prompt: bool,
+    /// Prompts and completions that are texts become turns of a chat; else they are taken raw.
+    pub as_chat: bool,
+    /// Raw texts that spell control tokens mean them; never so in messages.
+    pub parse_special: bool,
 }
 
 /// Where rows are.
@@ -171,6 +175,8 @@ pub(super) fn read(mut data: Section<'_>, method: Method) -> Result<DataSpec, Tr
         max_tokens: data.size("max_tokens", 2..=MAX_ROW_TOKENS)?.unwrap_or(512),
         on_long: data.choice("on_long")?.unwrap_or(on_long),
         label_prompt: data.flag("label_prompt", false)?,
+        as_chat: data.flag("as_chat", false)?,
+        parse_special: data.flag("parse_special", !matches!(method, Method::Pretrain | Method::Continue))?,
         eval,
     };
     if spec.eval.is_some() && spec.eval_split > 0.0 {

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::{Objective, Tally, Turn, foreign};
 use crate::data::{IGNORE, Sequence};
-use crate::loss::{Answer, GroupPolicy};
+use crate::loss::Answer;
 use crate::network::{Mode, Network};
 use stockade_core::train::TrainError;
 

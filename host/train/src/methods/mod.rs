@@ -76,7 +76,7 @@ pub struct Tally {
     /// Tokens that went through the network.
     pub tokens: u64,
     /// Further means with the weights they were taken over.
-    means: BTreeMap<&'static str, (f64, f64)>,
+    pub(crate) means: BTreeMap<&'static str, (f64, f64)>,
 }
 
 impl Tally {
@@ -236,6 +236,3 @@ fn section<T>(section: &Option<T>) -> &T {
 fn foreign(reason: &str) -> TrainError {
     TrainError::Data { name: "batch".into(), reason: reason.into() }
 }
-
-#[cfg(test)]
-mod tests;

@@ -57,7 +57,8 @@ impl References {
                 }
             }
         }
-        let io = |source: std::io::Error| TrainError::Io { stage: "reference log-probabilities", source: source.into() };
+        let io =
+            |source: std::io::Error| TrainError::Io { stage: "reference log-probabilities", source: source.into() };
         write_atomically(file, &references.to_bytes(digest)).map_err(io)?;
         Ok(Some(references))
     }

@@ -1,6 +1,6 @@
 //! AdamW, Muon, clipping and schedules.
 //!
-//! An [`Optimizer`] owns the moments of every trainable parameter and moves one parameter at a time; the loop decides
+//! An [`Optimizer`] owns the moments of every parameter and moves one parameter at a time; the loop decides
 //! the share of its rate. Invariant: an update is a function of values, gradient, moments and rate, bit for bit, for any number of
 //! threads: work is cut by the shape of a parameter and each number is computed by one of them.
 
@@ -41,12 +41,12 @@ pub struct Muon {
     pub weight_decay: f64,
 }
 
-/// Moments of all trainable parameters.
+/// Moments of all parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    /// In the order of the network's parameters; `None` for frozen ones.
-    states: Vec<Option<State>>,
+    /// In the order of the network's parameters.
+    states: Vec<State>,
     applied: u64,
     /// The schedule's share of the rates in this step.
     share: f64,
@@ -66,7 +66,7 @@ enum Moments {
 }
 
 impl Optimizer {
-    /// Moments of zero for each parameter that is trainable.
+    /// Moments of zero for each parameter.
     pub fn new(parameters: &[Parameter], settings: OptimizerSettings) -> Self {
         let states = parameters.iter().map(|parameter| {
             let len: usize = parameter.shape.iter().product();
@@ -77,7 +77,7 @@ impl Optimizer {
                 _ => Moments::Adamw { first: vec![0.0; len], second: vec![0.0; len] },
             };
             let decays = !matches!(parameter.kind, Kind::Norm | Kind::Bias | Kind::Magnitude);
-            parameter.trainable.then(|| State { name: parameter.name.clone(), decays, moments })
+            State { name: parameter.name.clone(), decays, moments }
         });
         Self { settings, states: states.collect(), applied: 0, share: 0.0 }
     }
@@ -93,12 +93,10 @@ impl Optimizer {
         self.share = share;
     }
 
-    /// Moves a parameter along `scale * gradient`. Nothing happens to a frozen one.
+    /// Moves a parameter along `scale * gradient`.
     pub fn update(&mut self, index: usize, values: &mut [f32], gradient: &[f32], scale: f32, pool: &Pool) {
         let Self { settings, states, applied, share } = self;
-        let Some(state) = states.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
+        let state = &mut states[index];
         match (&mut state.moments, settings.muon) {
             (Moments::Muon { momentum, rows }, Some(muon)) => {
                 muon::update(values, gradient, scale, momentum, *rows, &muon, *share, pool);
@@ -114,7 +112,7 @@ impl Optimizer {
 
     /// Every moment by name, as a checkpoint keeps them.
     pub fn moments(&self) -> impl Iterator<Item = (String, &[f32])> {
-        self.states.iter().flatten().flat_map(|State { name, moments, .. }| {
+        self.states.iter().flat_map(|State { name, moments, .. }| {
             let pair: [Option<(String, &[f32])>; 2] = match moments {
                 Moments::Adamw { first, second } => {
                     [Some((format!("first.{name}"), first)), Some((format!("second.{name}"), second))]
@@ -128,7 +126,7 @@ impl Optimizer {
     /// The same, to be filled from a checkpoint; `applied` steps had been taken.
     pub fn restore(&mut self, applied: u64) -> impl Iterator<Item = (String, &mut [f32])> {
         self.applied = applied;
-        self.states.iter_mut().flatten().flat_map(|State { name, moments, .. }| {
+        self.states.iter_mut().flat_map(|State { name, moments, .. }| {
             let pair: [Option<(String, &mut [f32])>; 2] = match moments {
                 Moments::Adamw { first, second } => {
                     [Some((format!("first.{name}"), first)), Some((format!("second.{name}"), second))]

@@ -149,8 +149,7 @@ impl<'a> Roller<'a> {
         attempt: u64,
     ) -> Result<Vec<Completion>, TrainError> {
         let asked: Vec<&[u32]> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.tokens, group)).collect();
-        let seeds: Vec<u64> =
-            (0..asked.len() as u64).map(|i| bits(self.seed, Purpose::Sampling, attempt, i)).collect();
+        let seeds: Vec<u64> = (0..asked.len() as u64).map(|i| bits(self.seed, Purpose::Sampling, attempt, i)).collect();
         let completions = self.sampler.sample(network, &asked, &seeds)?;
         assert_eq!(completions.len(), asked.len(), "a sampler answers every prompt");
         Ok(completions)
@@ -180,7 +179,8 @@ impl<'a> Roller<'a> {
             for reward in &self.spec.rewards {
                 scored.asked += completions.len();
                 let values = self.rewards.score(&reward.component, &rollouts).and_then(|values| {
-                    let right = values.len() == rollouts.len() && values.iter().flatten().all(|value| value.is_finite());
+                    let right =
+                        values.len() == rollouts.len() && values.iter().flatten().all(|value| value.is_finite());
                     let reason = "it gave not one finite number for each answer".to_owned();
                     right.then_some(values).ok_or(TrainError::Reward { component: reward.component.clone(), reason })
                 });

@@ -34,9 +34,21 @@ pub struct Run<'a> {
     pub export: &'a Export<'a>,
 }
 
+/// What a step came to.
+struct Done {
+    tally: Tally,
+    /// The schedule's share of the learning rate.
+    share: f64,
+    grad_norm: f64,
+    skipped: Option<&'static str>,
+    /// Without evaluation.
+    seconds: f64,
+    evaluated: Option<Tally>,
+}
+
 impl Run<'_> {
     /// Trains from the newest checkpoint, or from the start, to the end or until the observer commands otherwise.
-    pub fn train(mut self) -> Result<Ending, TrainError> {
+    pub fn train(&mut self) -> Result<Ending, TrainError> {
         let checkpoints = Checkpoints::open(&self.folder.join("checkpoints"))?;
         let found = checkpoints.newest(&|note| self.observer.note(note))?;
         if let Some(found) = &found {
@@ -44,7 +56,12 @@ impl Run<'_> {
         }
         // The network holds the weights of the start now, and only now.
         let Some(references) = self.references()? else {
-            return Ok(Ending::Cancelled { step: 0 });
+            let step = found.map_or(0, |found| found.state.step);
+            return Ok(if self.observer.command() == Command::Pause {
+                Ending::Paused { step }
+            } else {
+                Ending::Cancelled { step }
+            });
         };
         let mut state = self.restore(found)?;
         let mut log = Log::open(&self.folder.join("metrics.jsonl"), state.step)?;
@@ -67,12 +84,12 @@ impl Run<'_> {
             state.tokens += tally.tokens;
             let seconds = begin.elapsed().as_secs_f64();
             let evaluated = self.evaluate_when_due(&mut state, &references)?;
-            let metrics = self.metrics(&state, &tally, share, grad_norm, skipped, seconds, evaluated);
+            let improved = evaluated.is_some() && state.best.is_some_and(|best| best.step == state.step);
+            let metrics = self.metrics(&state, Done { tally, share, grad_norm, skipped, seconds, evaluated });
             log.write(&metrics)?;
             self.observer.step(&metrics);
 
             let command = if self.between_rollouts(state.step) { self.observer.command() } else { Command::Continue };
-            let improved = evaluated.is_some() && state.best.is_some_and(|best| best.step == state.step);
             if self.between_rollouts(state.step)
                 && (state.step - saved >= self.job.checkpoint.every || improved || command == Command::Pause)
             {
@@ -181,7 +198,7 @@ impl Run<'_> {
         self.network.updated();
     }
 
-    fn evaluate_when_due(&mut self, state: &mut State, references: &References) -> Result<Option<f64>, TrainError> {
+    fn evaluate_when_due(&mut self, state: &mut State, references: &References) -> Result<Option<Tally>, TrainError> {
         let due = state.step.is_multiple_of(self.job.eval.every) || state.step == self.schedule.steps;
         let Some(source) = self.evaluation.filter(|_| due) else {
             return Ok(None);
@@ -209,26 +226,20 @@ impl Run<'_> {
         } else {
             state.without_better += 1;
         }
-        Ok(Some(tally.loss))
+        Ok(Some(tally))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one line of the log")]
-    fn metrics(
-        &self,
-        state: &State,
-        tally: &Tally,
-        share: f64,
-        grad_norm: f64,
-        skipped: Option<&str>,
-        seconds: f64,
-        eval_loss: Option<f64>,
-    ) -> StepMetrics {
+    fn metrics(&self, state: &State, done: Done) -> StepMetrics {
+        let Done { tally, share, grad_norm, skipped, seconds, evaluated } = done;
         let mut more = tally.means();
         if let Some(roller) = &self.roller {
             more.extend(roller.facts().clone());
         }
         if let Some(reason) = skipped {
             more.insert("skipped".into(), reason.into());
+        }
+        for (name, mean) in evaluated.iter().flat_map(Tally::means) {
+            more.insert(format!("eval_{name}"), mean);
         }
         StepMetrics {
             step: state.step,
@@ -239,7 +250,7 @@ impl Run<'_> {
             grad_norm: if grad_norm.is_finite() { grad_norm } else { 0.0 },
             tokens: state.tokens,
             tokens_per_second: tally.tokens as f64 / seconds.max(1e-9),
-            eval_loss,
+            eval_loss: evaluated.map(|tally| tally.loss),
             more,
         }
     }
