@@ -285,9 +285,9 @@ fn the_openai_client_finetunes() -> Result<()> {
     passes(&openai()?, "fine_tuning_client.py", &start(data.path())?)
 }
 
-/// The last line with post-training.
+/// The last line whose calls name their job; from 0.4 on the generated client leaves `job_uuid` out.
 #[test]
 fn the_llama_stack_client_finetunes() -> Result<()> {
     let data = scratch();
-    passes(&llama_stack("0.6.1")?, "llama_stack_post_training.py", &start(data.path())?)
+    passes(&llama_stack("0.3.5")?, "llama_stack_post_training.py", &start(data.path())?)
 }

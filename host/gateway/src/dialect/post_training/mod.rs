@@ -7,7 +7,7 @@ mod request;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::JsonBody;
+use crate::body::{JsonBody, LateBody};
 use crate::dialect::agents::time::rfc3339;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
@@ -82,9 +82,23 @@ pub async fn artifacts_of(
     Ok(reply::json(&json!({"job_uuid": uuid(&job), "checkpoints": checkpoints(&job)})))
 }
 
-pub async fn cancel(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
-    let uuid = Fields::root(&body)?.need_str("job_uuid")?.to_string();
+/// `job_uuid` in the query or in the body.
+pub async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Asked(q): Asked<PerhapsNamed>,
+    body: LateBody,
+) -> Result<Response, ApiError> {
+    let uuid = match q.job_uuid {
+        Some(uuid) => uuid,
+        None => Fields::root(&body.read(&app).await?)?.need_str("job_uuid")?.to_string(),
+    };
     cancel_of(State(app), caller, Path(uuid)).await
+}
+
+#[derive(Debug, Deserialize)]
+pub struct PerhapsNamed {
+    job_uuid: Option<String>,
 }
 
 pub async fn cancel_of(State(app): State<App>, caller: Caller, Path(uuid): Path<String>) -> Result<Response, ApiError> {
