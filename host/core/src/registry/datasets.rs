@@ -92,7 +92,8 @@ impl Registry {
         dataset.bytes = 0;
         for id in &dataset.files {
             let file = self.file(tenant, id)?;
-            let file = file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
+            let file =
+                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
             dataset.bytes = dataset.bytes.saturating_add(file.bytes);
         }
         if dataset.bytes > MAX_DATASET_BYTES {
@@ -120,7 +121,8 @@ impl Registry {
         let mut whole = BytesMut::new();
         for id in &dataset.files {
             let file = self.file(tenant, id)?;
-            let file = file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
+            let file =
+                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
             let bytes = self.file_bytes(id, &file).await?;
             if dataset.files.len() == 1 {
                 return Ok(bytes);

@@ -47,6 +47,19 @@ pub enum JobKind {
     Batch,
 }
 
+impl JobKind {
+    /// # Errors
+    /// [`RegistryError::NotServed`] for a kind that no worker of this host does.
+    pub fn is_served(self) -> Result<(), RegistryError> {
+        match self {
+            Self::Train => Ok(()),
+            Self::Eval => Err(RegistryError::NotServed("a job of kind `eval`")),
+            Self::Generate => Err(RegistryError::NotServed("a job of kind `generate`")),
+            Self::Batch => Err(RegistryError::NotServed("a job of kind `batch`")),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
@@ -229,12 +242,7 @@ impl Registry {
         unfinished: u32,
         random: u32,
     ) -> Result<Job, RegistryError> {
-        match new.kind {
-            JobKind::Train => {}
-            JobKind::Eval => return Err(RegistryError::NotServed("a job of kind `eval`")),
-            JobKind::Generate => return Err(RegistryError::NotServed("a job of kind `generate`")),
-            JobKind::Batch => return Err(RegistryError::NotServed("a job of kind `batch`")),
-        }
+        new.kind.is_served()?;
         let named = |n: &String| !n.is_empty() && n.len() <= MAX_JOB_NAME_BYTES && !n.chars().any(char::is_control);
         if !new.name.as_ref().is_none_or(named) {
             let reason = format!("1 to {MAX_JOB_NAME_BYTES} bytes without control characters");

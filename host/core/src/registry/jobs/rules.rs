@@ -145,7 +145,9 @@ impl Job {
             JobEnd::Cancelled => (JobStatus::Cancelled, "the job is cancelled".into()),
             // Asked to pause while it was being let go: nobody would hear of it later.
             JobEnd::Released if self.wish == Some(Wish::Pause) => (JobStatus::Paused, "the job is paused".into()),
-            JobEnd::Released if self.wish == Some(Wish::Cancel) => (JobStatus::Cancelled, "the job is cancelled".into()),
+            JobEnd::Released if self.wish == Some(Wish::Cancel) => {
+                (JobStatus::Cancelled, "the job is cancelled".into())
+            }
             JobEnd::Released => (JobStatus::Queued, "the job waits for a worker".into()),
         };
         self.wish = None;

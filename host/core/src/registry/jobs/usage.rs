@@ -40,6 +40,21 @@ impl Registry {
         }
     }
 
+    /// The name and bound of a daily quota of the tenant's jobs that is used up today.
+    pub fn spent_job_quota(&self, tenant: &TenantId) -> Result<Option<(&'static str, u64)>, RegistryError> {
+        let quotas = self.tenant(tenant)?.map(|t| t.quotas).unwrap_or_default();
+        if quotas.job_tokens_per_day.is_none() && quotas.job_seconds_per_day.is_none() {
+            return Ok(None);
+        }
+        let used = self.job_usage(tenant, now())?;
+        let bounds = [
+            ("job_tokens_per_day", quotas.job_tokens_per_day, used.tokens),
+            ("job_seconds_per_day", quotas.job_seconds_per_day, used.milliseconds / 1000),
+        ];
+        let spent = bounds.into_iter().find(|(_, bound, used)| bound.is_some_and(|b| *used >= b));
+        Ok(spent.and_then(|(name, bound, _)| Some((name, bound?))))
+    }
+
     /// Today's row of a job with `spent` added; `None` when nothing was.
     pub(super) fn usage_write(
         &self,
