@@ -1,5 +1,5 @@
 use super::*;
-use stockade_guest::testing::{Host, every_split, plugin};
+use stockade_guest::testing::{Host, every_split, plugin, stream_after};
 
 fn verdict(config: Value, messages: &[Message]) -> Verdict {
     plugin::<Firewall>(config).unwrap().check(Direction::Input, messages.to_vec()).unwrap()
@@ -132,4 +132,12 @@ fn streams_come_out_the_same_however_they_are_cut() {
     assert_eq!(reply.sent, calm.replace("secret", "***"));
     let reply = every_split::<Firewall>(config, &format!("{}bad{}", "word ".repeat(90), " end".repeat(90)));
     assert!(reply.violation.is_some() && !reply.sent.contains("bad"));
+}
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    testing::Host::new();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("firewall", || assert_eq!(testing::check::<Firewall>(json!({"use_case": "none", "policy": {"user": ["hidden-ascii"]}}), text), Ok(Verdict::Pass)));
 }

@@ -348,3 +348,11 @@ proptest! {
         prop_assert!(!whole.sent.contains(POISON));
     }
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    let _guard = saying(0.9, 0.1);
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("llama-guard", || assert_eq!(testing::check::<LlamaGuard>(json!({}), text), Ok(Verdict::Pass)));
+}

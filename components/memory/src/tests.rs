@@ -349,3 +349,16 @@ fn every_limit_has_an_inside_and_an_outside() {
     assert!(memory.ingest("b".into(), document("d", "a.txt", &vec![b'x'; (8 << 20) + 1])).is_err());
     assert!(memory.search("nowhere".into(), query("x")).is_err());
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    let memory = memory();
+    memory.create("notes".into(), BankKind::Keyword, "{}".into()).unwrap();
+    let note = |n: usize| item(&n.to_string(), &format!("Note {n} about tea of kind {}.", n % 7), json!({}));
+    memory.insert("notes".into(), (0..200).map(note).collect()).unwrap();
+    testing::latency("memory keyword search", || {
+        let memory = testing::plugin::<Banks>(json!({})).unwrap();
+        assert_eq!(memory.search("notes".into(), query("tea of kind 3")).unwrap().len(), 10);
+    });
+}

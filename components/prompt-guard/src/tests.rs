@@ -265,3 +265,11 @@ proptest! {
         prop_assert!(!whole.sent.contains(ATTACK));
     }
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    guard_2();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("prompt-guard", || assert_eq!(testing::check::<PromptGuard>(json!({}), text), Ok(Verdict::Pass)));
+}

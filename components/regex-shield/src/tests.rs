@@ -187,3 +187,11 @@ proptest! {
         prop_assert_eq!(reply.sent, oracle.replace_all(&text, "<>"));
     }
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    testing::Host::new();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("regex-shield", || assert_eq!(testing::check::<RegexShield>(json!({}), text), Ok(Verdict::Pass)));
+}

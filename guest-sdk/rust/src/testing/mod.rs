@@ -22,9 +22,11 @@
 
 pub mod fake;
 mod host;
+mod latency;
 mod stream;
 
 pub use host::Host;
+pub use latency::latency;
 pub use stream::{Reply, every_split, stream, stream_after};
 
 use crate::orchestrator::{Orchestrator, Outcome, Turn};

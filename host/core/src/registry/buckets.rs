@@ -2,7 +2,7 @@
 //!
 //! A value is JSON text or bytes of at most 1 MiB, kept exactly as given.
 
-use super::keys::{self, Place};
+use super::keys;
 use super::values::Change;
 use super::{Registry, RegistryError, Versioned};
 use crate::id::{ComponentName, TenantId};
@@ -130,12 +130,12 @@ impl Bucket {
             }
             rows.push((keys::state(&self.tenant, self.name.as_str(), key), value.as_ref().map(stored).transpose()?));
         }
-        let change = |(write, (place, value)): (&BucketWrite, &'_ (Place, Option<Vec<u8>>))| Change {
-            place,
-            value: value.as_deref(),
+        let changes = writes.iter().zip(&rows).map(|(write, row)| Change {
+            place: &row.0,
+            value: row.1.as_deref(),
             want: write.expect,
-        };
-        let changes: Vec<Change> = writes.iter().zip(&rows).map(change).collect();
+        });
+        let changes: Vec<Change> = changes.collect();
         let tenant = keys::tenant(&self.tenant);
         let written = self.registry.write_values(&changes, |batch| batch.expect(tenant.clone(), Expect::Present)).await;
         written.map_err(|e| self.tenant_gone(e))

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use stockade_core::chat::{Role as Speaker, ToolOutput, ToolSpec};
+use stockade_core::chat::{Message, Role as Speaker, ToolOutput, ToolSpec};
 use stockade_core::event::{
     End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, TokenLogprob, Usage,
 };
@@ -294,7 +294,7 @@ impl Plugins for FakePlugins {
         &self,
         call: Call,
         direction: Direction,
-        mut messages: Vec<stockade_core::chat::Message>,
+        mut messages: Vec<Message>,
     ) -> BoxFuture<'_, Result<Verdict, CallError>> {
         assert_eq!(direction, Direction::Input);
         Box::pin(async move {
@@ -426,6 +426,7 @@ impl Plugins for FakePlugins {
                     result: json!({"version": 2, "content": {"text": args[0]}}),
                     usage: CallUsage::default(),
                 }),
+                "create" => Ok(Invocation { result: Value::Null, usage: CallUsage::default() }),
                 "err" => Err(CallError::Component { component, code: "invalid", message: "no".into() }),
                 "trap" => Err(failed(&call, LimitKind::Trap)),
                 "denied" => Err(CallError::Denied { component, what: "bucket `x`".into() }),
