@@ -68,9 +68,9 @@ def sums(_):
 HAZARDS = {"vcr": "S1", "ncr": "S2", "src": "S3", "dfm": "S5", "spc_fin": "S6", "spc_hlt": "S6", "spc_lgl": "S6",
            "spc_ele": "S13", "prv": "S7", "ipv": "S8", "hte": "S10", "ssh": "S11", "sxc_prn": "S12"}
 GUARD = "You are a content safety classifier."
-CATEGORIES = ["Violent Crimes", "Non-Violent Crimes", "Sex-Related Crimes", "Child Sexual Exploitation", "Defamation",
+CATEGORIES = ["Violent Crimes", "Non-Violent Crimes", "Sex Crimes", "Child Exploitation", "Defamation",
               "Specialized Advice", "Privacy", "Intellectual Property", "Indiscriminate Weapons", "Hate",
-              "Suicide & Self-Harm", "Sexual Content", "Elections"]
+              "Self-Harm", "Sexual Content", "Elections"]
 
 
 def task(text):
@@ -110,8 +110,8 @@ def guard(sets):
     safe, held_safe = safe[:340], safe[340:]
 
     def labelled(texts, harmful):
-        made = [chat(GUARD, task(text), "\n\nsafe") for text in texts]
-        return made + [chat(GUARD, task(text), f"\n\nunsafe\n{code}") for text, code in harmful]
+        made = [chat(GUARD, task(text), "safe") for text in texts]
+        return made + [chat(GUARD, task(text), f"unsafe\n{code}") for text, code in harmful]
 
     train = labelled(safe, unsafe)
     draw.shuffle(train)
