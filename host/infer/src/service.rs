@@ -97,6 +97,13 @@ impl Engine {
         at.inspect(|&at| models[..=at].rotate_right(1)).is_some()
     }
 
+    /// The folder or file that a served language model was loaded from; `None` for other models, and for adapters.
+    pub fn source(&self, id: &ModelId) -> Option<PathBuf> {
+        let model = self.find(id).ok()?;
+        let generator = model.generator().ok().filter(|generator| !generator.is_adapter())?;
+        generator.source().map(Path::to_owned)
+    }
+
     /// The served language model that an adapter in `folder` calls `name`: its id, or the path it was loaded from, which
     /// may be relative to the folder.
     pub(crate) fn base_of(&self, name: &str, folder: &Path) -> Option<Arc<Served>> {

@@ -1,7 +1,8 @@
 //! Models on disk and in memory: checkpoints, configuration, tokenizers, chat templates, the catalogue, networks.
 //!
 //! - [`checkpoint`]: tensors of safetensors folders and GGUF files under one set of names; [`config`]: sizes
-//! - [`tokenizer`]: text to ids and back; [`template`]: conversations to prompts that content cannot forge
+//! - [`tokenizer`]: text to ids and back; [`template`]: conversations to prompts that content cannot forge;
+//!   [`conversation`]: the core's messages as templates take them
 //! - [`catalogue`] and [`hub`]: which models have a name here, and how they get onto this disk
 //! - [`decoder`]: the seam to the scheduler, and the networks behind it; [`adapter`]: PEFT adapters over them
 //!
@@ -12,6 +13,7 @@ pub mod bert;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod config;
+pub mod conversation;
 pub mod deberta;
 pub mod decoder;
 mod encoder;
