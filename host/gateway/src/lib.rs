@@ -18,6 +18,7 @@ mod dialect;
 mod error;
 mod fields;
 mod health;
+mod held;
 mod host;
 mod inference;
 mod interruption;

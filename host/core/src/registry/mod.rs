@@ -38,7 +38,10 @@ pub use assistants::{
     Assistant, AssistantVersion, BankRef, BankScope, Memory, OrchestratorRef, PromptRef, ShieldRef, Shields, TurnLimits,
 };
 pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
-pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind};
+pub use buckets::{
+    Bucket, BucketKey, BucketValue, BucketWrite, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, MAX_STATE_WRITES,
+    ValueKind,
+};
 pub use casting::{Party, keep_tools};
 pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};

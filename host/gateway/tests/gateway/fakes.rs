@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use stockade_core::chat::{Role as Speaker, ToolOutput, ToolSpec};
+use stockade_core::chat::{Message, Role as Speaker, ToolOutput, ToolSpec};
 use stockade_core::event::{
     End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, TokenLogprob, Usage,
 };
@@ -222,6 +222,8 @@ pub struct FakePlugins {
     pub admitted: AtomicUsize,
     /// What orchestrators were asked, with the call.
     pub turns: Mutex<Vec<(Call, Turn)>>,
+    /// What streaming shields were told, a conversation a reply.
+    pub conversations: Mutex<Vec<Vec<Message>>>,
 }
 
 fn record(call: &Call, function: &str, decision: &str) {
@@ -292,7 +294,7 @@ impl Plugins for FakePlugins {
         &self,
         call: Call,
         direction: Direction,
-        mut messages: Vec<stockade_core::chat::Message>,
+        mut messages: Vec<Message>,
     ) -> BoxFuture<'_, Result<Verdict, CallError>> {
         assert_eq!(direction, Direction::Input);
         Box::pin(async move {
@@ -326,7 +328,12 @@ impl Plugins for FakePlugins {
         })
     }
 
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+        self.conversations.lock().unwrap().push(conversation.to_vec());
         Box::pin(async move {
             let name = call.target.component.name.as_str().to_owned();
             let shield: Box<dyn ShieldStream> = match name.as_str() {
@@ -419,6 +426,7 @@ impl Plugins for FakePlugins {
                     result: json!({"version": 2, "content": {"text": args[0]}}),
                     usage: CallUsage::default(),
                 }),
+                "create" => Ok(Invocation { result: Value::Null, usage: CallUsage::default() }),
                 "err" => Err(CallError::Component { component, code: "invalid", message: "no".into() }),
                 "trap" => Err(failed(&call, LimitKind::Trap)),
                 "denied" => Err(CallError::Denied { component, what: "bucket `x`".into() }),
