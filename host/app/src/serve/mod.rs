@@ -29,7 +29,7 @@ use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
 use stockade_state::State;
-use stockade_train::HostTrainer;
+use stockade_train::trainer::HostTrainer;
 use stockade_vectors::Indexes;
 use tokio::net::TcpListener;
 

@@ -31,7 +31,10 @@ pub struct Run<'a> {
     pub identity: Identity,
     pub folder: &'a Path,
     pub observer: &'a dyn Observer,
+    /// For checkpoints.
     pub export: &'a Export<'a>,
+    /// For the result.
+    pub finish: &'a Export<'a>,
 }
 
 /// What a step came to.
@@ -308,7 +311,7 @@ impl Run<'_> {
                 }
             }
         }
-        (self.export)(&self.network, self.folder)?;
+        (self.finish)(&self.network, self.folder)?;
         let eval_loss = if best.is_some() { state.best } else { state.evaluation }.map(|evaluated| evaluated.loss);
         Ok(Ending::Finished {
             path: PathBuf::from(self.folder),
