@@ -314,13 +314,13 @@ fn grpo_is_the_recorded_run() {
                 let want = trace.json["gradient_norms_step_0_before_clipping"][&parameter.name].as_f64().unwrap();
                 near(&parameter.name, norm, want, 1e-4 * want);
             }
-            let pool = Arc::clone(network.pool());
-            optimizer.begin(1.0);
-            for i in 0..network.parameters().len() {
-                optimizer.update(i, network.values_mut(i), gradients.get(i), clip_scale(norm, 1.0), &pool);
-            }
-            network.updated();
         }
+        let pool = Arc::clone(network.pool());
+        optimizer.begin(1.0);
+        for i in 0..network.parameters().len() {
+            optimizer.update(i, network.values_mut(i), gradients.get(i), clip_scale(norm, 1.0), &pool);
+        }
+        network.updated();
     }
     trace.check_end(&network);
 }
