@@ -189,6 +189,11 @@ impl ChatTemplate {
         names.iter().filter_map(|name| Some(self.environment.get_template(name).ok()?.source().to_owned())).collect()
     }
 
+    /// The text that is used without tools.
+    pub fn default_source(&self) -> String {
+        self.environment.get_template("default").map_or_else(|_| String::new(), |template| template.source().to_owned())
+    }
+
     /// Renders a conversation.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<Rendered, TemplateError> {
         for message in input.messages {

@@ -138,7 +138,7 @@ impl AdapterConfig {
     }
 
     /// What `B A x` is multiplied with in `module`.
-    pub(super) fn scale_of(&self, module: &str) -> Result<f32, ModelError> {
+    pub fn scale_of(&self, module: &str) -> Result<f32, ModelError> {
         let alpha = self.own(&self.alphas, module)?.unwrap_or(self.alpha);
         let rank = self.rank_of(module)? as f64;
         Ok((alpha / if self.rank_stabilised { rank.sqrt() } else { rank }) as f32)

@@ -11,6 +11,7 @@ pub mod gguf;
 mod names;
 mod safetensors;
 mod source;
+pub mod write;
 
 use crate::ModelError;
 use crate::config::ModelConfig;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use stockade_core::Digest;
 use stockade_kernels::WeightType;
 
+pub use names::gguf_name;
 pub(crate) use source::{exists, only_file_with_extension, read_small, sha256_of};
 
 /// Most tensors in one checkpoint.
