@@ -122,6 +122,8 @@ pub trait Blobs: Send + Sync + 'static {
     /// The whole blob, checked against its digest.
     fn get(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, StoreError>>;
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// All blobs with their sizes in bytes, in no order.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(Digest, u64)>, StoreError>>;
     /// The file that holds a blob, for readers that map or stream it themselves.
     fn path(&self, digest: Digest) -> Option<std::path::PathBuf>;
 }

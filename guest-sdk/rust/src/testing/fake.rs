@@ -356,8 +356,8 @@ pub mod state {
             Ok(found.map(|(revision, value)| Entry { key: key.into(), value, revision }))
         }
         pub fn set(&self, key: &str, value: &[u8], expect: Expectation) -> Result<u64> {
-            if key.is_empty() || key.len() > 256 {
-                return Err(Error::Invalid(format!("key of {} bytes", key.len())));
+            if key.is_empty() || key.len() > 256 || key.chars().any(char::is_control) {
+                return Err(Error::Invalid("key: 1 to 256 bytes without control characters".into()));
             }
             if value.len() > 1 << 20 {
                 return Err(Error::TooLarge("1 MiB a value".into()));

@@ -7,8 +7,8 @@ use crate::id::{ComponentName, TenantId};
 use crate::store::{Expect, Revision, StoreError};
 use bytes::Bytes;
 
-/// Longest key in bytes.
-pub const MAX_STATE_KEY_BYTES: usize = 200;
+/// Longest key in bytes: with tenant, bucket and what marks a part, it stays below the store's longest key.
+pub const MAX_STATE_KEY_BYTES: usize = 256;
 /// Largest value in bytes.
 pub const MAX_STATE_VALUE_BYTES: usize = 1 << 20;
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::task::Poll;
+use std::time::Duration;
 use stockade_core::error::BoxFuture;
 use stockade_core::store::{Batch, Revision, Store};
 use stockade_state::{Config, OpenError, State};
@@ -96,6 +99,40 @@ pub fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+const CHILD_FOLDER: &str = "STOCKADE_STATE_CRASH_FOLDER";
+
+/// The folder that this process is to work in until it is killed; `None` in the test itself.
+#[allow(dead_code, reason = "not every test program kills")]
+pub fn killed_in() -> Option<PathBuf> {
+    std::env::var_os(CHILD_FOLDER).map(PathBuf::from)
+}
+
+/// Runs a test of this program as a child of its own in `folder`, kills it, and answers what it printed. The last line may
+/// have been cut off, so it is left out.
+#[allow(dead_code, reason = "not every test program kills")]
+pub fn kill_after(test: &str, folder: &Path, milliseconds: u64) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(CHILD_FOLDER, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut lines = reader.join().unwrap();
+    lines.pop();
+    lines
+}
+
+#[allow(dead_code, reason = "not every test program hashes")]
+pub fn sha256(bytes: &[u8]) -> stockade_core::Digest {
+    use sha2::Digest as _;
+    stockade_core::Digest(sha2::Sha256::digest(bytes).into())
 }
 
 /// Numbers that look random and are the same in each run.

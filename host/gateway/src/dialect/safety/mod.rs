@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Mode, OnFailure, Pinned, Pins, PluginKind, Role};
+use stockade_core::plugin::{Pinned, Pins, PluginKind, Role};
 use stockade_core::registry::VersionRecord;
 
 /// A shield by its name: one that the tenant has bound, else the newest version of a shield that it holds, else one that
@@ -77,13 +77,5 @@ fn unbound(app: &App, tenant: &TenantId, record: &VersionRecord) -> Result<Pinne
     if grants.revision == 0 && app.shipped.contains(&record.name) {
         grants.value = record.admitted.grants_wanted.clone();
     }
-    Ok(Pinned {
-        role: Role::Shield(record.name.clone()),
-        component: record.component(),
-        config: Value::Null,
-        grants: Arc::new(grants.value),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    })
+    Ok(Pinned::new(Role::Shield(record.name.clone()), record.component(), Value::Null, grants.value))
 }
