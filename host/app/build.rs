@@ -23,8 +23,8 @@ fn main() {
         println!("cargo::rerun-if-changed={}", wasm.display());
         if wasm.is_file() {
             let artifact = wasm.with_extension("cwasm");
-            println!("cargo::rerun-if-changed={}", artifact.display());
             if artifact.is_file() {
+                println!("cargo::rerun-if-changed={}", artifact.display());
                 compiled.push((name.clone(), artifact));
             }
             shipped.push((name, wasm));

@@ -8,7 +8,7 @@ use crate::id::Digest;
 use bytes::Bytes;
 
 /// Largest key in bytes.
-pub const MAX_KEY_BYTES: usize = 512;
+pub const MAX_KEY_BYTES: usize = 640;
 /// Largest value in bytes; anything larger is a blob that a row names.
 pub const MAX_VALUE_BYTES: usize = 4096;
 /// Most operations in one batch.

@@ -10,7 +10,7 @@ use stockade_core::plugin::{Admitted, Grants, PluginKind};
 use stockade_core::registry::{FileLabel, Registry, new_document_id};
 use stockade_core::store::Blobs;
 use stockade_state::State;
-use support::{Draw, block_on, kill_after, killed_in, open};
+use support::{Draw, Since, block_on, kill_after, killed_in, open};
 
 const ROUNDS: u64 = 20;
 const UPLOADERS: u64 = 3;
@@ -101,7 +101,7 @@ fn a_kill_leaves_no_row_without_its_blob_and_the_next_sweep_no_blob_without_its_
     let (mut uploads, mut swept) = (0, 0);
     for round in 0..ROUNDS {
         let name = "a_kill_leaves_no_row_without_its_blob_and_the_next_sweep_no_blob_without_its_row";
-        let lines = kill_after(name, folder.path(), 30 + draw.below(300));
+        let lines = kill_after(name, folder.path(), Since::Open, 20 + draw.below(300));
         uploads += lines.iter().filter(|line| line.parse::<u64>().is_ok()).count();
         let state = Arc::new(open(folder.path()).unwrap());
         let registry = registry(&state);

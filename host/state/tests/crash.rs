@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use stockade_core::store::{Batch, Blobs, Expect, Revision, Store};
 use stockade_state::{Config, IndexOrigin, OpenError, State};
-use support::{Draw, Rows, at_once, block_on, config, copy_folder, files, fill, kill_after, killed_in, open, rows};
+use support::{
+    Draw, Rows, Since, at_once, block_on, config, copy_folder, files, fill, kill_after, killed_in, open, rows,
+};
 
 const ROUNDS: u64 = 25;
 const COMMITTERS: u64 = 4;
@@ -74,7 +76,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let mut total = 0;
     for round in 0..ROUNDS {
         let name = "nothing_acknowledged_is_lost_when_the_process_is_killed";
-        let lines = kill_after(name, folder.path(), 20 + draw.below(500));
+        let lines = kill_after(name, folder.path(), Since::Spawned, 20 + draw.below(500));
         for line in lines {
             let Some((c, n)) = line.split_once(' ') else {
                 continue;

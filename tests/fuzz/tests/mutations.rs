@@ -24,7 +24,7 @@ fn fuzz(name: &str) {
     let seeds = (target.seeds)();
     assert!(!seeds.is_empty());
     seeds.iter().for_each(|seed| try_one(target, seed));
-    let mut draw = Draw::new(name.bytes().fold(1, |sum, byte| sum * 31 + u64::from(byte)));
+    let mut draw = Draw::new(name.bytes().fold(1u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())));
     let (start, mut tried) = (Instant::now(), 0);
     while tried < LEAST || start.elapsed() < Duration::from_secs_f64(seconds) {
         try_one(target, &mutate(target, &seeds, &mut draw));

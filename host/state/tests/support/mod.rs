@@ -11,6 +11,7 @@ use stockade_core::error::BoxFuture;
 use stockade_core::store::{Batch, Revision, Store};
 use stockade_state::{Config, OpenError, State};
 
+#[allow(dead_code, reason = "not every test program lists rows")]
 pub type Rows = BTreeMap<Vec<u8>, (Revision, Vec<u8>)>;
 
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -32,6 +33,7 @@ pub fn open(folder: &Path) -> Result<State, OpenError> {
     State::open(folder, config())
 }
 
+#[allow(dead_code, reason = "not every test program lists rows")]
 pub fn rows(state: &dyn Store) -> Rows {
     state
         .scan(b"", None, usize::MAX)
@@ -42,6 +44,7 @@ pub fn rows(state: &dyn Store) -> Rows {
 }
 
 /// Commits `key-0` .. with values of about `bytes` bytes, one batch each.
+#[allow(dead_code, reason = "not every test program fills")]
 pub fn fill(state: &State, n: usize, bytes: usize) {
     block_on(async {
         for i in 0..n {
@@ -109,10 +112,19 @@ pub fn killed_in() -> Option<PathBuf> {
     std::env::var_os(CHILD_FOLDER).map(PathBuf::from)
 }
 
+/// Since when a child's time runs.
+#[allow(dead_code, reason = "not every test program kills")]
+#[derive(Clone, Copy, PartialEq)]
+pub enum Since {
+    Spawned,
+    /// Since it printed `open`: what it does then is what is to be killed, also on a slow machine.
+    Open,
+}
+
 /// Runs a test of this program as a child of its own in `folder`, kills it, and answers what it printed. The last line may
 /// have been cut off, so it is left out.
 #[allow(dead_code, reason = "not every test program kills")]
-pub fn kill_after(test: &str, folder: &Path, milliseconds: u64) -> Vec<String> {
+pub fn kill_after(test: &str, folder: &Path, since: Since, milliseconds: u64) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", test])
         .env(CHILD_FOLDER, folder)
@@ -120,7 +132,18 @@ pub fn kill_after(test: &str, folder: &Path, milliseconds: u64) -> Vec<String> {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let (opened, open) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let note = |line: &String| {
+            if line == "open" {
+                let _ = opened.send(());
+            }
+        };
+        lines.map_while(Result::ok).inspect(note).collect::<Vec<_>>()
+    });
+    if since == Since::Open {
+        open.recv_timeout(Duration::from_secs(60)).expect("the child opens its folder");
+    }
     std::thread::sleep(Duration::from_millis(milliseconds));
     child.kill().unwrap();
     child.wait().unwrap();
