@@ -29,6 +29,7 @@ use stockade_core::infer::*;
 use stockade_core::limits::CallUsage;
 use stockade_core::plugin::*;
 use stockade_core::registry::{BindingEntry, MemoryStore, Registry};
+use stockade_core::train::{Ending, Outline, Publication, Publisher, Task, TrainError, Trainer};
 use stockade_core::{BoxFuture, ComponentRef, Digest};
 use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
@@ -241,6 +242,8 @@ async fn serve(host: Host) -> String {
         registry: host.registry,
         inference: Arc::new(Scripted),
         plugins: host.plugins,
+        trainer: Arc::new(NoTraining),
+        publisher: Arc::new(NoTraining),
         settings: stockade_gateway::Settings::default(),
         shipped: Vec::new(),
         readiness,
@@ -266,6 +269,7 @@ impl Inference for Scripted {
             architecture: "llama".into(),
             quantization: "F32".into(),
             created: 1,
+            base: None,
         }]
     }
     fn generate(&self, _: GenerateRequest) -> Result<EventStream, InferError> {
@@ -296,8 +300,32 @@ impl Inference for Scripted {
     fn render(&self, model: &ModelId, _: &ChatPrompt) -> Result<Rendered, InferError> {
         Err(unknown(model))
     }
+    fn tokenizer_info(&self, model: &ModelId) -> Result<serde_json::Map<String, Value>, InferError> {
+        Err(unknown(model))
+    }
     fn load(&self) -> Load {
         Load::default()
+    }
+}
+
+/// A host that trains nothing.
+struct NoTraining;
+
+impl Trainer for NoTraining {
+    fn check(&self, _: &Value) -> Result<Outline, TrainError> {
+        Err(TrainError::spec("method", "nothing is trained here"))
+    }
+    fn run(&self, _: Task<'_>) -> Result<Ending, TrainError> {
+        Err(TrainError::spec("method", "nothing is trained here"))
+    }
+}
+
+impl Publisher for NoTraining {
+    fn publish(&self, _: Publication) -> BoxFuture<'_, Result<ModelId, TrainError>> {
+        Box::pin(async { Err(TrainError::spec("output", "nothing is served here")) })
+    }
+    fn withdraw<'a>(&'a self, _: &'a TenantId, _: &'a ModelId) -> BoxFuture<'a, Result<bool, TrainError>> {
+        Box::pin(async { Ok(false) })
     }
 }
 
@@ -352,7 +380,7 @@ impl Plugins for Native {
             Ok(Verdict::Pass)
         })
     }
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+    fn open_stream(&self, call: Call, _: &[Message]) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
         Box::pin(async move {
             let stream: Box<dyn ShieldStream> = Box::new(Clears { call, fed: Default::default() });
             Ok(stream)
