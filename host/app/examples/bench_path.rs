@@ -300,9 +300,6 @@ impl Inference for Scripted {
     fn render(&self, model: &ModelId, _: &ChatPrompt) -> Result<Rendered, InferError> {
         Err(unknown(model))
     }
-    fn tokenizer_info(&self, model: &ModelId) -> Result<serde_json::Map<String, Value>, InferError> {
-        Err(unknown(model))
-    }
     fn load(&self) -> Load {
         Load::default()
     }

@@ -3,7 +3,6 @@
 use crate::app::App;
 use crate::error::ApiError;
 use serde_json::Value;
-use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
 use stockade_core::plugin::{Pinned, PluginKind, Role};
