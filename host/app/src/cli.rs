@@ -383,6 +383,7 @@ pub enum Kind {
     RewardScorer,
     Generator,
     Tool,
+    Toolset,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
