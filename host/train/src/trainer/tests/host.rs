@@ -73,7 +73,9 @@ impl Home {
 }
 
 fn questions() -> Vec<Value> {
-    (0..12).map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") })).collect()
+    (0..12)
+        .map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") }))
+        .collect()
 }
 
 fn finetuning(more: Value) -> Value {
@@ -170,8 +172,9 @@ fn preferences_scores_labels_and_embeddings_end_in_their_models() {
         .collect();
     let unpaired: Vec<Value> =
         (0..6).map(|i| json!({ "prompt": format!("Say {i}. "), "completion": "Yes", "label": i % 2 == 0 })).collect();
-    let labelled: Vec<Value> =
-        (0..6).map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } })).collect();
+    let labelled: Vec<Value> = (0..6)
+        .map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } }))
+        .collect();
     let similar: Vec<Value> =
         (0..6).map(|i| json!({ "anchor": format!("number {i}"), "positive": format!("{i} is it") })).collect();
     for (method, rows) in [
@@ -215,7 +218,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             "method": "grpo",
             "model": { "base": "llama-micro" },
             "data": { "train": "train.jsonl", "max_tokens": 64 },
-            "optim": { "steps": 25, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
+            "optim": { "steps": 30, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
             "grpo": { "rewards": ["letter-e"], "group": 8, "max_tokens": 12 },
             "checkpoint": { "every": 10 },
         });
@@ -228,7 +231,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             steps.iter().map(|metrics| metrics.more["reward"].as_f64().unwrap()).collect()
         };
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        assert!(mean(&rewards[20..]) > mean(&rewards[..5]) + 0.1, "{adapter:?}: {rewards:?}");
+        assert!(mean(&rewards[25..]) > 1.5 * mean(&rewards[..5]), "{adapter:?}: {rewards:?}");
         // Seeds fix everything: prompts, draws, batches of the engine.
         let second = Home::new().unwrap();
         second.write("train.jsonl", &prompts);
