@@ -19,7 +19,7 @@ use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
 
 /// Trains on this machine.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct HostTrainer;
+pub struct HostTrainer {}
 
 impl Trainer for HostTrainer {
     fn check(&self, spec: &Value) -> Result<Outline, TrainError> {

@@ -57,7 +57,7 @@ impl Home {
 
     fn run(&self, spec: &Value) -> Result<Ending, TrainError> {
         let (resolver, folder) = (Files(self.folder.path().to_owned()), self.out());
-        HostTrainer.run(Task {
+        HostTrainer::default().run(Task {
             spec,
             folder: &folder,
             resolver: &resolver,
@@ -252,9 +252,9 @@ fn a_job_that_cannot_run_says_why() {
     home.write("train.jsonl", &questions());
     let error = home.run(&finetuning(json!({ "data": { "max_tokens": 1 << 20 } }))).unwrap_err();
     assert!(error.to_string().starts_with("data.max_tokens: "), "{error}");
-    let error = HostTrainer.check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
+    let error = HostTrainer::default().check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
     assert!(matches!(error, TrainError::Spec { .. }), "{error}");
-    let outline = HostTrainer.check(&finetuning(json!({}))).unwrap();
+    let outline = HostTrainer::default().check(&finetuning(json!({}))).unwrap();
     assert_eq!((outline.method.as_str(), outline.steps), ("sft", Some(24)));
 }
 
