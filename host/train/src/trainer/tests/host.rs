@@ -57,7 +57,7 @@ impl Home {
 
     fn run(&self, spec: &Value) -> Result<Ending, TrainError> {
         let (resolver, folder) = (Files(self.folder.path().to_owned()), self.out());
-        HostTrainer.run(Task {
+        HostTrainer::default().run(Task {
             spec,
             folder: &folder,
             resolver: &resolver,
@@ -73,7 +73,9 @@ impl Home {
 }
 
 fn questions() -> Vec<Value> {
-    (0..12).map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") })).collect()
+    (0..12)
+        .map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") }))
+        .collect()
 }
 
 fn finetuning(more: Value) -> Value {
@@ -170,8 +172,9 @@ fn preferences_scores_labels_and_embeddings_end_in_their_models() {
         .collect();
     let unpaired: Vec<Value> =
         (0..6).map(|i| json!({ "prompt": format!("Say {i}. "), "completion": "Yes", "label": i % 2 == 0 })).collect();
-    let labelled: Vec<Value> =
-        (0..6).map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } })).collect();
+    let labelled: Vec<Value> = (0..6)
+        .map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } }))
+        .collect();
     let similar: Vec<Value> =
         (0..6).map(|i| json!({ "anchor": format!("number {i}"), "positive": format!("{i} is it") })).collect();
     for (method, rows) in [
@@ -215,7 +218,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             "method": "grpo",
             "model": { "base": "llama-micro" },
             "data": { "train": "train.jsonl", "max_tokens": 64 },
-            "optim": { "steps": 25, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
+            "optim": { "steps": 30, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
             "grpo": { "rewards": ["letter-e"], "group": 8, "max_tokens": 12 },
             "checkpoint": { "every": 10 },
         });
@@ -228,7 +231,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             steps.iter().map(|metrics| metrics.more["reward"].as_f64().unwrap()).collect()
         };
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        assert!(mean(&rewards[20..]) > mean(&rewards[..5]) + 0.1, "{adapter:?}: {rewards:?}");
+        assert!(mean(&rewards[25..]) > 1.5 * mean(&rewards[..5]), "{adapter:?}: {rewards:?}");
         // Seeds fix everything: prompts, draws, batches of the engine.
         let second = Home::new().unwrap();
         second.write("train.jsonl", &prompts);
@@ -249,9 +252,9 @@ fn a_job_that_cannot_run_says_why() {
     home.write("train.jsonl", &questions());
     let error = home.run(&finetuning(json!({ "data": { "max_tokens": 1 << 20 } }))).unwrap_err();
     assert!(error.to_string().starts_with("data.max_tokens: "), "{error}");
-    let error = HostTrainer.check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
+    let error = HostTrainer::default().check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
     assert!(matches!(error, TrainError::Spec { .. }), "{error}");
-    let outline = HostTrainer.check(&finetuning(json!({}))).unwrap();
+    let outline = HostTrainer::default().check(&finetuning(json!({}))).unwrap();
     assert_eq!((outline.method.as_str(), outline.steps), ("sft", Some(24)));
 }
 
