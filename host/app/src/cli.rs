@@ -190,6 +190,18 @@ pub enum Models {
         #[command(flatten)]
         data: DataFolder,
     },
+    /// Write a model as a .gguf file of smaller weights.
+    Quantize {
+        /// A name, a folder or a .gguf file.
+        model: String,
+        /// f32, f16, bf16, q8_0, q4_0 or q4_k_m.
+        #[arg(long, default_value = "q4_k_m")]
+        to: String,
+        /// The file to write; it must not be there.
+        out: PathBuf,
+        #[command(flatten)]
+        data: DataFolder,
+    },
     /// Remove a model from this machine.
     Rm {
         name: String,

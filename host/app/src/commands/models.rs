@@ -14,6 +14,8 @@ use stockade_model::adapter::{self, AdapterConfig};
 use stockade_model::catalogue::{self, Entry};
 use stockade_model::hub::{self, Download};
 use stockade_model::{Checkpoint, ModelError};
+use stockade_train::export::{self, GgufType};
+use stockade_train::job::Named;
 
 /// Largest model that is fetched by address: 1 TiB.
 const MAX_DOWNLOAD_BYTES: u64 = 1 << 40;
@@ -41,6 +43,9 @@ pub fn run(command: Models, output: Output) -> Result<(), Failure> {
             output.document(&json!({"data": rows}), |v| listing(v, &["name", "licence", "size_bytes", "here", "path"]));
         }
         Models::Show { name, data } => output.document(&show(&name, &folder(&data))?, fields),
+        Models::Quantize { model, to, out, data } => {
+            output.document(&quantize(&model, &to, &out, &folder(&data))?, fields);
+        }
         Models::Rm { name, data } => {
             let removed = remove(&name, &folder(&data))?;
             output.document(&json!({"name": name, "removed": removed}), fields);
@@ -153,6 +158,25 @@ fn name_base(config: &Path, base: &str) -> Result<(), Failure> {
     // Copied as it was, which may be read-only.
     std::fs::remove_file(config)?;
     Ok(std::fs::write(config, settings.to_string())?)
+}
+
+fn quantize(model: &str, to: &str, out: &Path, data: &Path) -> Result<Value, Failure> {
+    let types = || GgufType::ALL.iter();
+    let ty = types().find(|ty| ty.name() == to).ok_or_else(|| {
+        let names: Vec<&str> = types().map(|ty| ty.name()).collect();
+        Failure::usage(format!("`{to}` is no type of weights here; there are {}", names.join(", ")))
+    })?;
+    if out.exists() {
+        return Err(Failure::new(Exit::Refused, format!("{} is there already", out.display())));
+    }
+    let installed = || catalogue::find(model).and_then(|entry| entry.installed(&folders::models()));
+    let imported = || imports(data).into_iter().find(|(name, _)| name == model).map(|(_, path)| path);
+    let path = Path::new(model);
+    let from =
+        if path.exists() { path.to_owned() } else { installed().or_else(imported).ok_or_else(|| unknown(model))? };
+    export::to_gguf(&from, out, *ty).map_err(failed)?;
+    let size_bytes = std::fs::metadata(out)?.len();
+    Ok(json!({"path": out, "type": ty.name(), "size_bytes": size_bytes, "from": from}))
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -64,8 +64,10 @@ pub(super) struct PreTokenizer {
 /// The names that [`pre_tokenizer`] knows, each in its first spelling.
 pub(super) const PRE_TOKENIZERS: [&str; 4] = ["llama-bpe", "smollm", "qwen2", "gpt-2"];
 
-pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-pub(super) const QWEN2: &str =
+/// How Llama 3 splits text into words: at most three digits together.
+pub const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with each digit alone, which is Qwen 2's.
+pub const SINGLE_DIGIT_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 pub(super) fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
@@ -79,11 +81,11 @@ pub(super) fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokeni
     let plain = |split| PreTokenizer { split, ignore_merges: false, nfc: false, add_bos: false };
     Ok(match name {
         Some("llama-bpe" | "llama3" | "llama-v3") => {
-            PreTokenizer { ignore_merges: true, add_bos: true, ..plain(by_regex(LLAMA3)?) }
+            PreTokenizer { ignore_merges: true, add_bos: true, ..plain(by_regex(LLAMA3_SPLIT)?) }
         }
         // Every digit alone, then GPT-2's expression.
         Some("smollm") => plain(Sequence::new(vec![Digits::new(true).into(), gpt2().into()]).into()),
-        Some("qwen2") => PreTokenizer { nfc: true, ..plain(by_regex(QWEN2)?) },
+        Some("qwen2") => PreTokenizer { nfc: true, ..plain(by_regex(SINGLE_DIGIT_SPLIT)?) },
         Some("gpt-2") => plain(gpt2().into()),
         other => {
             return Err(ModelError::unsupported(file, "pre-tokenizer", other.unwrap_or("none")));

@@ -14,6 +14,8 @@ mod sentencepiece;
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::template::Rendered;
+pub use gguf::{LLAMA3_SPLIT, SINGLE_DIGIT_SPLIT};
+
 use added::{AddedTokens, Part};
 use bytes::TokenBytes;
 use sentencepiece::SentencePiece;
