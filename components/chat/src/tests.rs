@@ -124,7 +124,7 @@ fn what_fails_fails_the_turn() {
     assert!(matches!(missing, Err(Error::NotFound(_))));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("chat", || {

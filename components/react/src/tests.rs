@@ -116,7 +116,7 @@ fn a_call_that_needs_approval_interrupts_and_goes_on_exactly_there() {
     assert!(matches!(run::<React>(config, resumed("{}x", json!(1))), Err(Error::Invalid(_))));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("react", || {
