@@ -3,10 +3,8 @@
 //! A task takes a document and a head and walks over blocks of queries; a block's scores against the keys it sees are
 //! all that exists at once, and backward makes them again from the log-sum-exp of each row.
 
-use stockade_kernels::Pool;
-
 use super::parallel::Shards;
-use super::product::{Into, Target, View, multiply_here};
+use super::product::{Into, Products, Target, View};
 use super::simd::{LANES, dot, exp, fold, simd};
 
 /// Queries of a block.
@@ -43,7 +41,7 @@ impl Heads {
 
 /// `out [N, H D]` and the log-sum-exp of each row's scores `[H, N]`. `ends` are those of the documents.
 pub(super) fn forward(
-    pool: &Pool,
+    products: &Products,
     heads: Heads,
     qkv: &[f32],
     ends: &[usize],
@@ -53,7 +51,7 @@ pub(super) fn forward(
     let Heads { heads: h, kv_heads, head_dim: d, .. } = heads;
     let (n, width) = (qkv.len() / heads.width(), heads.width());
     let (out, sums) = (Shards::new(out), Shards::new(log_sum_exp));
-    pool.run(ends.len() * h, &|task| {
+    products.pool.run(ends.len() * h, &|task| {
         let (document, head) = (task / h, task % h);
         let (start, len) = span(ends, document);
         let (q, k, v) = columns(heads, head, head / (h / kv_heads));
@@ -68,7 +66,7 @@ pub(super) fn forward(
             let scores = &mut scores[..rows * keys];
             let queries = View::strided(&qkv[(start + first) * width + q..], rows, d, width);
             let seen = View::strided(&qkv[(start + low) * width + k..], keys, d, width);
-            multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
+            products.multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
             let mut weights = [0.0; BLOCK];
             for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
                 let i = first + row;
@@ -80,7 +78,7 @@ pub(super) fn forward(
             let at = (start + first) * h * d + head * d;
             // SAFETY: as above.
             let target = unsafe { Target::shared(out, at, rows, d, h * d) };
-            multiply_here(View::new(scores, rows, keys), values, 1.0, Into::Set, target);
+            products.multiply_here(View::new(scores, rows, keys), values, 1.0, Into::Set, target);
             for (row, weight) in weights[..rows].iter().enumerate() {
                 // SAFETY: as above.
                 let out = unsafe { out.part(at + row * h * d, d) };
@@ -93,7 +91,7 @@ pub(super) fn forward(
 
 /// Writes the gradients of q, k and v to `d_qkv`, whose rows are as those of `qkv`.
 pub(super) fn backward(
-    pool: &Pool,
+    products: &Products,
     heads: Heads,
     qkv: &[f32],
     ends: &[usize],
@@ -105,7 +103,7 @@ pub(super) fn backward(
     let Heads { heads: h, kv_heads, head_dim: d, .. } = heads;
     let (n, width, group) = (qkv.len() / heads.width(), heads.width(), h / kv_heads);
     let d_qkv = Shards::new(d_qkv);
-    pool.run(ends.len() * kv_heads, &|task| {
+    products.pool.run(ends.len() * kv_heads, &|task| {
         let (document, kv_head) = (task / kv_heads, task % kv_heads);
         let (start, len) = span(ends, document);
         let mut scores = vec![0.0; BLOCK.min(len) * len];
@@ -123,8 +121,8 @@ pub(super) fn backward(
                 let values = View::strided(&qkv[(start + low) * width + v..], keys, d, width);
                 let at = (start + first) * h * d + head * d;
                 let d_rows = View::strided(&d_out[at..], rows, d, h * d);
-                multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
-                multiply_here(d_rows, values.t(), 1.0, Into::Set, Target::new(d_scores, rows, keys));
+                products.multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
+                products.multiply_here(d_rows, values.t(), 1.0, Into::Set, Target::new(d_scores, rows, keys));
                 for (row, (scores, d_scores)) in
                     scores.chunks_exact_mut(keys).zip(d_scores.chunks_exact_mut(keys)).enumerate()
                 {
@@ -139,13 +137,13 @@ pub(super) fn backward(
                     Target::shared(d_qkv, (start + row) * width + column, rows, d, width)
                 };
                 let (scores, d_scores) = (View::new(scores, rows, keys), View::new(d_scores, rows, keys));
-                multiply_here(d_scores, seen, 1.0, Into::Set, target(first, q, rows));
+                products.multiply_here(d_scores, seen, 1.0, Into::Set, target(first, q, rows));
                 // Keys that no earlier block has seen hold nothing yet.
                 let fresh = if head == kv_head * group { first.max(low) - low } else { keys };
                 for (weights, by, column) in [(d_scores, queries, k), (scores, d_rows, v)] {
                     let (old, new) = weights.split_columns(fresh);
-                    multiply_here(old.t(), by, 1.0, Into::Add, target(low, column, fresh));
-                    multiply_here(new.t(), by, 1.0, Into::Set, target(low + fresh, column, keys - fresh));
+                    products.multiply_here(old.t(), by, 1.0, Into::Add, target(low, column, fresh));
+                    products.multiply_here(new.t(), by, 1.0, Into::Set, target(low + fresh, column, keys - fresh));
                 }
                 first += rows;
             }

@@ -123,9 +123,8 @@ impl Run<'_> {
         let sources: Vec<&dyn Source> = std::iter::once(self.train).chain(self.evaluation).collect();
         let Identity { job, base, data, evaluation } = &self.identity;
         let digest = format!("{job} {base} {data} {evaluation:?}");
-        let stop = || self.observer.command() != Command::Continue;
         let file = self.folder.join("reference.bin");
-        References::prepare(&self.objective, &self.network, &sources, &file, &digest, &stop)
+        References::prepare(&self.objective, &self.network, &sources, &file, &digest, self.observer)
     }
 
     /// The state to go on from, with weights and moments in place.

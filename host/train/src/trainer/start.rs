@@ -11,8 +11,13 @@ use stockade_core::train::{Resolver, TrainError};
 use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer};
 
 /// Files that belong to a tokenizer, copied beside the configuration of a model from scratch.
-const TOKENIZER_FILES: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 
 pub(super) struct Start {
     /// The base's folder or file; from scratch a folder with configuration and tokenizer, without weights.
@@ -43,7 +48,8 @@ impl Start {
             _ => return Err(TrainError::spec("model.base", "is missing; or give [model.config] and a tokenizer")),
         };
         if job.data.max_tokens > start.config.context_tokens {
-            let reason = format!("{} exceeds the model's context of {}", job.data.max_tokens, start.config.context_tokens);
+            let reason =
+                format!("{} exceeds the model's context of {}", job.data.max_tokens, start.config.context_tokens);
             return Err(TrainError::spec("data.max_tokens", reason));
         }
         Ok(start)
