@@ -122,3 +122,13 @@ fn what_fails_fails_the_turn() {
     let missing = run::<Assistant>(json!({"tools": ["none"]}), turn("x"));
     assert!(matches!(missing, Err(Error::NotFound(_))));
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    testing::latency("chat", || {
+        let host = testing::Host::new().reply("Hello.");
+        let ended = testing::run::<Assistant>(json!({}), testing::turn("Hi"));
+        assert_eq!((ended, host.sent_text().is_empty()), (Ok(FinishReason::Stop.into()), false));
+    });
+}

@@ -84,3 +84,13 @@ fn without_tools_it_just_answers_and_a_block_is_no_failure() {
     assert_eq!(run::<React>(json!({}), turn("Hi")), Ok(FinishReason::ContentFilter.into()));
     assert_eq!((host.sent_text(), host.requests().len()), ("Hello ".into(), 1));
 }
+
+/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn latency() {
+    testing::latency("react", || {
+        let host = testing::Host::new().reply("Final Answer: Hello.");
+        let ended = testing::run::<React>(json!({}), testing::turn("Hi"));
+        assert_eq!((ended, host.sent_text().is_empty()), (Ok(FinishReason::Stop.into()), false));
+    });
+}

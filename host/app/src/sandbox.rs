@@ -5,6 +5,7 @@ use crate::digest::sha256;
 use crate::failure::{Exit, Failure};
 use bytes::Bytes;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::error::BoxFuture;
@@ -35,14 +36,7 @@ impl Sandbox {
         let store = Arc::new(MemoryStore::new());
         let registry = Registry::new(store.clone(), store);
         registry.ensure_default_tenant().await.map_err(failed)?;
-        let settings = Settings { instances: 16, ..Settings::new(artifacts.path(), 2) };
-        let seams = Seams {
-            inference: Arc::new(NoModels),
-            registry: registry.clone(),
-            vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
-            http: Arc::new(NoNetwork),
-        };
-        let plugins = Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)?;
+        let plugins = runtime(&registry, artifacts.path())?;
         let tenant = TenantId::default_tenant();
         let bytes = Bytes::copy_from_slice(bytes);
         let admitted = plugins.admit(&tenant, bytes.clone()).await.map_err(|e| refused(&e))?;
@@ -66,6 +60,18 @@ impl Sandbox {
             depth: 0,
         }
     }
+}
+
+/// A runtime over a registry, with no models and no network.
+pub fn runtime(registry: &Registry, artifacts: &Path) -> Result<Runtime, Failure> {
+    let seams = Seams {
+        inference: Arc::new(NoModels),
+        registry: registry.clone(),
+        vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
+        http: Arc::new(NoNetwork),
+    };
+    let settings = Settings { instances: 16, ..Settings::new(artifacts, 2) };
+    Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)
 }
 
 fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>, grants: Arc<Grants>) -> Pinned {

@@ -49,8 +49,11 @@ pub trait Inference: Send + Sync + 'static {
 pub struct ModelInfo {
     pub id: ModelId,
     pub kind: ModelKind,
-    /// Sha256 of the weights.
+    /// Sha256 of the weights; of an adapter, over its base's and its own.
     pub digest: Digest,
+    /// The served model that an adapter changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ModelId>,
     /// Most tokens of prompt and completion together.
     pub context_tokens: u32,
     pub parameters: u64,

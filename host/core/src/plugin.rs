@@ -603,8 +603,12 @@ pub trait Plugins: Send + Sync + 'static {
         messages: Vec<Message>,
     ) -> BoxFuture<'_, Result<Verdict, CallError>>;
 
-    /// Opens a streaming shield for one reply.
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>>;
+    /// Opens a streaming shield for one reply to `conversation`.
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>>;
 
     /// Starts an orchestrator.
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream;

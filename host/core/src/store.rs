@@ -60,6 +60,12 @@ impl Batch {
         self.writes.push((key.into(), None));
         self
     }
+    /// Both, as one.
+    pub fn and(mut self, other: Self) -> Self {
+        self.expects.extend(other.expects);
+        self.writes.extend(other.writes);
+        self
+    }
 }
 
 /// Why state could not be read or written.

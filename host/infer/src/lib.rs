@@ -12,7 +12,6 @@ mod detokenizer;
 mod embedder;
 mod engine;
 mod fairness;
-mod family;
 mod generator;
 mod load;
 mod memory;

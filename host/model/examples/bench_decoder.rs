@@ -83,7 +83,7 @@ fn run(decoder: &mut LlamaDecoder, settings: &Settings) -> Result<Run> {
     let mut logits = Vec::new();
     decoder.measure(true);
     let start = Instant::now();
-    let prompt = Segment { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last };
+    let prompt = Segment { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last, adapter: None };
     decoder.step(&[prompt], &mut logits, &|| false)?;
     let prefill = start.elapsed();
     let prefill_ops = decoder.measured().collect();
@@ -92,7 +92,8 @@ fn run(decoder: &mut LlamaDecoder, settings: &Settings) -> Result<Run> {
     for position in settings.prompt..total {
         // What is chosen does not matter, but it must not be guessable.
         let token = [logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i as u32)];
-        let segment = Segment { tokens: &token, start: position, pages: &pages, logits: LogitRows::Last };
+        let segment =
+            Segment { tokens: &token, start: position, pages: &pages, logits: LogitRows::Last, adapter: None };
         decoder.step(&[segment], &mut logits, &|| false)?;
     }
     Ok(Run { prefill, prefill_ops, decode: start.elapsed(), decode_ops: decoder.measured().collect() })

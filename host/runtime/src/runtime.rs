@@ -157,8 +157,12 @@ impl Plugins for Runtime {
         })
     }
 
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
-        Box::pin(judge::open(&self.inner, Context::new(call)))
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+        Box::pin(judge::open(&self.inner, Context::new(call), convert::conversation_out(conversation)))
     }
 
     fn metrics(&self) -> Vec<ComponentMetric> {

@@ -80,6 +80,23 @@ impl Registry {
         })
     }
 
+    /// The component that scores under a name: the one bound to `reward/NAME`, else the newest version of the component
+    /// NAME; with `NAME@VERSION` that version.
+    pub fn pin_reward(&self, tenant: &TenantId, name: &str) -> Result<Arc<Pinned>, RegistryError> {
+        let unknown = || RegistryError::NotFound { what: "reward component", name: name.chars().take(128).collect() };
+        let (component, version) = match name.split_once('@') {
+            Some((component, version)) => (component, Some(Version::new(version).map_err(|_| unknown())?)),
+            None => (name, None),
+        };
+        let component = ComponentName::new(component).map_err(|_| unknown())?;
+        let role = Role::Reward(component.clone());
+        let bound = self.pins(tenant)?.one(&role).cloned();
+        match bound.filter(|_| version.is_none()) {
+            Some(bound) => Ok(bound),
+            None => Ok(Arc::new(self.pin(tenant, role, &component, version.as_ref(), json!({}))?)),
+        }
+    }
+
     /// Pins with exactly this orchestrator: what an interrupted turn goes on with. Its grants are today's.
     ///
     /// # Errors

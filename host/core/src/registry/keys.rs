@@ -4,6 +4,11 @@
 //! g/tenant/TENANT                    Tenant
 //! g/secret/SHA256                    where the API key with this secret is: its own row's key
 //! g/key/ID                           ApiKey of the whole host (no tenant)
+//! g/job/ID/TENANT                    the id of a job that has not ended; oldest first
+//! g/model/ID                         TrainedModel, by the name that the engine knows it by
+//! t/TENANT/job-event/ID/NUMBER       JobEvent; the number has 16 hexadecimal digits
+//! t/TENANT/job-usage/DAY/ID          JobUsage
+//! t/TENANT/dataset/NAME              Dataset
 //! t/TENANT/key/ID                    ApiKey of a tenant
 //! t/TENANT/component/NAME/VERSION    VersionRecord
 //! t/TENANT/grants/NAME               Grants
@@ -23,11 +28,13 @@
 //!
 //! `g` and `t` never mix: a tenant's rows are exactly those under `t/TENANT/`.
 
-use crate::id::{AssistantName, ComponentName, Digest, TenantId, Version};
+use crate::id::{AssistantName, ComponentName, Digest, ModelId, TenantId, Version};
 use crate::plugin::Role;
 
 pub(super) const TENANTS: &str = "g/tenant/";
 pub(super) const HOST_KEYS: &str = "g/key/";
+pub(super) const OPEN_JOBS: &str = "g/job/";
+pub(super) const TRAINED_MODELS: &str = "g/model/";
 
 /// Where a value stands: its head row and the prefix of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +119,31 @@ pub(super) fn document(tenant: &TenantId, path: &str, key: &str) -> Place {
 }
 pub(super) fn documents(tenant: &TenantId, path: &str) -> Vec<u8> {
     format!("t/{tenant}/doc/{path}/").into_bytes()
+}
+/// Ids begin with their time.
+pub(super) fn open_job(id: &str, tenant: &TenantId) -> Vec<u8> {
+    format!("{OPEN_JOBS}{id}/{tenant}").into_bytes()
+}
+pub(super) fn job_events(tenant: &TenantId, id: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-event/{id}/").into_bytes()
+}
+pub(super) fn job_event(tenant: &TenantId, id: &str, number: u64) -> Vec<u8> {
+    format!("t/{tenant}/job-event/{id}/{number:016x}").into_bytes()
+}
+pub(super) fn job_usage(tenant: &TenantId, day: &str, id: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-usage/{day}/{id}").into_bytes()
+}
+pub(super) fn job_usages(tenant: &TenantId, day: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-usage/{day}/").into_bytes()
+}
+pub(super) fn trained_model(id: &ModelId) -> Vec<u8> {
+    format!("{TRAINED_MODELS}{id}").into_bytes()
+}
+pub(super) fn dataset(tenant: &TenantId, name: &str) -> Place {
+    place(tenant, &format!("dataset/{name}"))
+}
+pub(super) fn datasets(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/dataset/").into_bytes()
 }
 pub(super) fn secret(tenant: &TenantId, name: &str) -> Place {
     place(tenant, &format!("secret/{name}"))

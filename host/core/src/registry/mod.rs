@@ -17,11 +17,14 @@ mod buckets;
 mod casting;
 mod collections;
 mod components;
+mod datasets;
 mod files;
 mod grants;
 mod interruptions;
+mod jobs;
 mod keys;
 mod memory;
+mod models;
 mod pins;
 mod recorder;
 mod secrets;
@@ -35,13 +38,22 @@ pub use assistants::{
     Assistant, AssistantVersion, BankRef, BankScope, Memory, OrchestratorRef, PromptRef, ShieldRef, Shields, TurnLimits,
 };
 pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
-pub use buckets::{Bucket, BucketKey, BucketValue, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, ValueKind};
+pub use buckets::{
+    Bucket, BucketKey, BucketValue, BucketWrite, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, MAX_STATE_WRITES,
+    ValueKind,
+};
 pub use casting::{Party, keep_tools};
 pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
+pub use datasets::{Dataset, DatasetPurpose};
 pub use files::{FileLabel, FileRecord};
 pub use interruptions::{Dialect, Waiting};
+pub use jobs::{
+    Checkpoint, Claimed, EventKind, Job, JobEnd, JobError, JobEvent, JobKind, JobStatus, JobUsage, Lease,
+    MAX_JOB_SPEC_BYTES, MAX_REPORT, NewEvent, NewJob, Progress, Report, Wish, Worker,
+};
 pub use memory::MemoryStore;
+pub use models::TrainedModel;
 pub use recorder::{Recorder, Recording};
 pub use tenants::{Quotas, Tenant, tenant_row_key, tenant_rows};
 pub use traces::{Span, TraceRecord, new_trace_id};
@@ -65,6 +77,7 @@ struct Inner {
     pins: pins::Cache,
     counts: traces::Counts,
     sizes: collections::Sizes,
+    owners: models::Owners,
 }
 
 impl Registry {
@@ -76,6 +89,7 @@ impl Registry {
                 pins: pins::Cache::default(),
                 counts: traces::Counts::default(),
                 sizes: collections::Sizes::default(),
+                owners: models::Owners::default(),
             }),
         }
     }
@@ -120,6 +134,9 @@ pub enum RegistryError {
     /// Part of the interface that this host does not serve yet.
     #[error("{0} is not served by this host")]
     NotServed(&'static str),
+    /// Another worker has taken the job.
+    #[error("the job `{job}` is no longer this worker's")]
+    LeaseLost { job: String },
     #[error("{what} of {size} bytes exceeds the limit of {limit}")]
     TooLarge { what: &'static str, size: usize, limit: usize },
     #[error(transparent)]

@@ -29,7 +29,16 @@ pub struct Quotas {
     /// Prompt and completion tokens in a day (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<u64>,
-    /// Served models that the tenant may use; absent: all.
+    /// Jobs that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<u32>,
+    /// Tokens that jobs may train on in a day (UTC); at the bound they pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_tokens_per_day: Option<u64>,
+    /// Seconds that jobs may run in a day (UTC), all together; at the bound they pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_seconds_per_day: Option<u64>,
+    /// Served models that the tenant may use, besides its own; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<String>>,
 }
@@ -126,6 +135,7 @@ impl Registry {
     }
 
     async fn purge(&self, id: &TenantId) -> Result<(), RegistryError> {
+        self.purge_models(id).await?;
         loop {
             let rows = self.store().scan(&keys::api_keys(Some(id)), None, 256)?;
             if rows.is_empty() {

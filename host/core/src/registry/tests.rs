@@ -307,6 +307,49 @@ fn state_values_of_every_size_read_back_and_shrinking_leaves_no_parts() {
 }
 
 #[test]
+fn several_state_values_change_in_one_commit_or_not_at_all() {
+    block_on(async {
+        let (r, t) = with_tenant("a").await;
+        let bucket = r.bucket(&t, "b").unwrap();
+        let write = |key: &str, size: Option<usize>, expect| BucketWrite {
+            key: key.into(),
+            value: size.map(|size| BucketValue::bytes(vec![7; size])),
+            expect,
+        };
+        let first = [write("1", Some(1), Some(Expect::Absent)), write("2", Some(100_000), None)];
+        let now = bucket.commit(&first).await.unwrap();
+        assert!(matches!(bucket.commit(&first).await, Err(RegistryError::RevisionMismatch { .. })));
+        let stale = [write("3", Some(1), None), write("2", None, Some(Expect::Revision(now + 1)))];
+        assert!(matches!(bucket.commit(&stale).await, Err(RegistryError::RevisionMismatch { .. })));
+        assert!(bucket.get("3").unwrap().is_none());
+        let both = [write("1", None, None), write("2", Some(3), Some(Expect::Revision(now))), write("9", None, None)];
+        bucket.commit(&both).await.unwrap();
+        assert!(bucket.get("1").unwrap().is_none());
+        assert_eq!(bucket.get("2").unwrap().unwrap().value.bytes.len(), 3);
+        assert!(r.store().scan(b"t/a/~/", None, 10).unwrap().is_empty(), "no part is left");
+
+        // The largest commits fit, whatever they replace.
+        let most: Vec<_> = (0..256).map(|n| write(&format!("k{n}"), Some(8191), None)).collect();
+        bucket.commit(&most).await.unwrap();
+        let gone: Vec<_> = most.iter().map(|w| write(&w.key, None, None)).collect();
+        bucket.commit(&gone).await.unwrap();
+        for (what, refused) in [
+            ("none", vec![]),
+            ("too many", (0..257).map(|n| write(&n.to_string(), Some(1), None)).collect()),
+            (
+                "too large together",
+                vec![write("x", Some(1 << 20), None), write("y", Some(1 << 20), None), write("z", Some(9), None)],
+            ),
+            ("twice the same", vec![write("x", Some(1), None), write("x", None, None)]),
+        ] {
+            let answer = bucket.commit(&refused).await;
+            let named = matches!(answer, Err(RegistryError::TooLarge { .. } | RegistryError::Invalid { .. }));
+            assert!(named, "{what}: {answer:?}");
+        }
+    });
+}
+
+#[test]
 fn state_changes_by_compare_and_set_and_lists_by_prefix() {
     block_on(async {
         let (r, t) = with_tenant("a").await;

@@ -49,21 +49,24 @@ pub(super) fn read(file: &Path, metadata: &Metadata) -> Result<Tokenizer, ModelE
 }
 
 /// What `tokenizer.ggml.pre` stands for.
-struct PreTokenizer {
-    split: PreTokenizerWrapper,
+pub(super) struct PreTokenizer {
+    pub(super) split: PreTokenizerWrapper,
     /// Whole words in the vocabulary skip the merges.
     ignore_merges: bool,
     /// Text is composed first.
-    nfc: bool,
+    pub(super) nfc: bool,
     /// BOS unless the file says otherwise.
     add_bos: bool,
 }
 
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
+/// The names that [`pre_tokenizer`] knows, each in its first spelling.
+pub(super) const PRE_TOKENIZERS: [&str; 4] = ["llama-bpe", "smollm", "qwen2", "gpt-2"];
+
+pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
+pub(super) fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
     let failed = |e: tokenizers::Error| ModelError::damaged(file, format!("pre-tokenizer: {e}"));
     let by_regex = |regex: &str| -> Result<PreTokenizerWrapper, ModelError> {
         let split = Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false);

@@ -5,6 +5,7 @@
 
 pub(crate) mod added;
 mod bytes;
+mod export;
 mod gguf;
 mod json;
 mod sentencepiece;
@@ -63,12 +64,15 @@ pub enum TokenizeError {
     Control(String),
     #[error("the tokenizer failed: {0}")]
     Failed(String),
+    /// The other format has no way to say what this tokenizer does.
+    #[error("the tokenizer cannot be written in this format: {0}")]
+    Export(String),
 }
 
 impl TokenizeError {
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooLong { .. } | Self::Control(_) => Fault::Caller,
+            Self::TooLong { .. } | Self::Control(_) | Self::Export(_) => Fault::Caller,
             Self::Failed(_) => Fault::Host,
         }
     }

@@ -246,6 +246,7 @@ impl Inference for Scripted {
             id: ModelId::new(MODEL).unwrap(),
             kind: ModelKind::Generator,
             digest: Digest([7; 32]),
+            base: None,
             context_tokens: 2048,
             parameters: 1,
             embedding_dimensions: None,

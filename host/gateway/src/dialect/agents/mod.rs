@@ -4,7 +4,7 @@
 mod compose;
 mod config;
 mod messages;
-mod time;
+pub mod time;
 mod turns;
 
 pub use turns::{create as create_turn, get as get_turn, resume, resume_turn, step as get_step};

@@ -19,6 +19,9 @@ const KINDS: &[(&str, &str)] = &[
     ("file_search_call", "fs"),
 ];
 
+/// What names an item that the host keeps.
+pub const ITEM_REFERENCE: &str = "item_reference";
+
 /// A fresh item id; it never changes.
 pub fn item_id(kind: &str) -> String {
     let prefix = KINDS.iter().find(|(k, _)| *k == kind).map_or("item", |(_, p)| p);
@@ -41,6 +44,7 @@ fn item(f: &Fields) -> Result<Value, ApiError> {
     let kind = match f.str("type")? {
         Some(kind) => kind,
         None if f.value("role").is_some() => "message",
+        None if f.value("id").is_some() => ITEM_REFERENCE,
         None => return Err(f.wrong("type", "is required")),
     };
     let fields = match kind {
@@ -70,7 +74,8 @@ fn item(f: &Fields) -> Result<Value, ApiError> {
         "file_search_call" => json!({
             "queries": f.array("queries")?.cloned().unwrap_or_default(), "results": f.value("results"),
         }),
-        "item_reference" => return Err(f.wrong("type", "name earlier items by `previous_response_id`")),
+        // Stands for an item until it is looked up.
+        ITEM_REFERENCE => return Ok(json!({"type": kind, "id": f.need_str("id")?})),
         _ => {
             let kinds: Vec<&str> = KINDS.iter().map(|(k, _)| *k).collect();
             return Err(f.wrong("type", format!("must be one of {}", kinds.join(", "))));

@@ -1,6 +1,6 @@
 //! What the templates of a model family insist on beyond the common form of a conversation.
 
-use crate::tool_calls::CallFormat;
+use super::CallFormat;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use stockade_core::chat::{Message, Part, Role};
@@ -12,7 +12,7 @@ const MISTRAL_ID: usize = 9;
 ///
 /// Llama 3 refuses a message with several calls: each goes with its result, one after the other. Mistral refuses ids that
 /// are not of nine letters and digits: others become a digest of theirs.
-pub(crate) fn adapted(messages: &[Message], format: CallFormat) -> Cow<'_, [Message]> {
+pub(super) fn adapted(messages: &[Message], format: CallFormat) -> Cow<'_, [Message]> {
     let is_call = |part: &&Part| matches!(part, Part::ToolCall(_));
     let calls = |message: &Message| message.parts.iter().filter(is_call).count();
     let is_tools = |part: &Part| matches!(part, Part::ToolCall(_) | Part::ToolResult(_));
