@@ -64,7 +64,9 @@ fn main() -> Result<()> {
         }
     }
     println!("{rounds} rounds; the tenant `default` has regex-shield both ways, chat and prompt-store");
-    println!("| bound | first token, ms | more than nothing bound | one token, ms | more | components, us a request | us a token |");
+    println!(
+        "| bound | first token, ms | more than nothing bound | one token, ms | more | components, us a request | us a token |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let (first, short) = (sides[0].first_ms.clone(), sides[0].short_ms.clone());
     for side in sides {

@@ -123,7 +123,8 @@ pub struct Serve {
     /// The data folder [default: $STOCKADE_DATA or the XDG data folder].
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Serve a model: NAME=PATH of a folder, .gguf, .zip or .whl, or a catalogue name. The first is the default model.
+    /// Serve a model: NAME=PATH of a folder, .gguf, .zip, .whl or PEFT adapter (NAME=PATH@BASE where it does not name its
+    /// base), or a catalogue name. The first is the default model.
     #[arg(long = "model", value_name = "NAME=PATH")]
     pub models: Vec<String>,
     /// A stockade.toml.
@@ -175,7 +176,8 @@ pub enum Models {
     /// Copy a model into the data folder, to be served under NAME from the next start on.
     Add {
         name: String,
-        /// A folder, .gguf, .zip or .whl, or an http(s) address of a .gguf.
+        /// A folder, .gguf, .zip or .whl, a PEFT adapter's folder (FOLDER@BASE where it does not name its base), or an
+        /// http(s) address of a .gguf.
         source: String,
         #[command(flatten)]
         data: DataFolder,
@@ -185,6 +187,18 @@ pub enum Models {
     /// One model: licence, size, architecture, digest.
     Show {
         name: String,
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Write a model as a .gguf file of smaller weights.
+    Quantize {
+        /// A name, a folder or a .gguf file.
+        model: String,
+        /// f32, f16, bf16, q8_0, q4_0 or q4_k_m.
+        #[arg(long, default_value = "q4_k_m")]
+        to: String,
+        /// The file to write; it must not be there.
+        out: PathBuf,
         #[command(flatten)]
         data: DataFolder,
     },

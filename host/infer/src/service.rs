@@ -7,6 +7,7 @@ use crate::memory::machine_limit;
 use crate::settings::Settings;
 use crate::text::ModelText;
 use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -314,6 +315,10 @@ impl Inference for Engine {
 
     fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError> {
         self.find(model)?.text().decode(tokens)
+    }
+
+    fn tokenizer_info(&self, model: &ModelId) -> Result<Map<String, Value>, InferError> {
+        Ok(self.find(model)?.text().tokenizer_config())
     }
 
     fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError> {

@@ -190,8 +190,8 @@ impl ChatTemplate {
     }
 
     /// The text that is used without tools.
-    pub fn default_source(&self) -> &str {
-        self.environment.get_template("default").map_or("", |template| template.source())
+    pub fn default_source(&self) -> String {
+        self.environment.get_template("default").map_or_else(|_| String::new(), |template| template.source().to_owned())
     }
 
     /// Renders a conversation.

@@ -50,8 +50,7 @@ fn cases() -> Vec<(&'static str, &'static str, Value, Case)> {
         "You help {{who}}.{{#each topics}} You know {{this}}.{{/each}}"}, "variables": [], "partials": [],
         "strict": false, "model-config": "{}", "description": "", "tags": [], "metadata": "{}"});
     let put = vec![json!("help"), prompt, json!({"author": "ann", "message": "why"})];
-    let render =
-        vec![json!("help"), json!("latest"), json!(r#"{"who": "Ann", "topics": ["tea", "trains", "Rust"]}"#)];
+    let render = vec![json!("help"), json!("latest"), json!(r#"{"who": "Ann", "topics": ["tea", "trains", "Rust"]}"#)];
     let note = |n: usize| {
         let text = format!("Note {n} about tea of kind {}.", n % 7);
         json!({"id": n.to_string(), "text": text, "metadata": "{}"})
@@ -319,6 +318,7 @@ impl Inference for AtOnce {
             id: ModelId::new(id).expect("a name"),
             kind,
             digest: Digest([0; 32]),
+            base: None,
             context_tokens: 8192,
             parameters: 1,
             embedding_dimensions: dimensions,

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use stockade_core::train::{Command, Ending, Observer, Saved, StepMetrics, Task, TrainError, Trainer};
-use stockade_train::HostTrainer;
+use stockade_train::trainer::HostTrainer;
 
 /// Largest job file in bytes.
 const MAX_JOB_BYTES: u64 = 16 << 20;

@@ -16,7 +16,7 @@ use crate::jobs::worker::Workers;
 use crate::outbound::Outbound;
 use crate::output::print_line;
 use crate::settings::Settings;
-pub use models::Puller;
+pub use models::{Puller, base_path, path_and_base};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
 use stockade_state::State;
-use stockade_train::HostTrainer;
+use stockade_train::trainer::HostTrainer;
 use stockade_vectors::Indexes;
 use tokio::net::TcpListener;
 

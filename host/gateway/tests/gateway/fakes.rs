@@ -196,6 +196,11 @@ impl Inference for FakeInference {
         Box::pin(async move { Ok(ids.into_iter().map(one).collect()) })
     }
 
+    fn tokenizer_info(&self, model: &ModelId) -> Result<serde_json::Map<String, serde_json::Value>, InferError> {
+        let info = serde_json::json!({"bos_token": "^", "model_max_length": 1e30, "chat_template": model.as_str()});
+        Ok(info.as_object().unwrap().clone())
+    }
+
     fn tokenize(&self, _: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
         let begin = options.add_special.then_some(u32::from(b'^'));
         Ok(begin.into_iter().chain(text.bytes().map(u32::from)).collect())

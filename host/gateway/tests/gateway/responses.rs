@@ -3,9 +3,9 @@
 use crate::fakes::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use stockade_core::ModelId;
 use stockade_core::chat::{Role, ToolChoice};
 use stockade_core::event::{Event, FinishReason, StepKind, StepStatus, ToolCallDelta};
-use stockade_core::ModelId;
 use stockade_core::infer::{ChatPrompt, Constraint, Inference, Prompt};
 
 fn asked(host: &Host, i: usize) -> (ChatPrompt, stockade_core::infer::GenerateRequest) {
@@ -292,8 +292,12 @@ async fn the_tenants_tools_and_look_ups_are_items_and_a_request_may_narrow_the_t
         host.bind(&format!("tool/{tool}"), "adder", "tool", json!({})).await;
     }
     let narrow = json!([{"type": "mcp", "server_label": "stockade", "allowed_tools": ["add"]}]);
-    let r = respond(&host, json!({"input": "x", "tools": narrow, "prompt": {"id": "greet", "version": "3"},
-        "include": ["file_search_call.results"]})).await;
+    let r = respond(
+        &host,
+        json!({"input": "x", "tools": narrow, "prompt": {"id": "greet", "version": "3"},
+        "include": ["file_search_call.results"]}),
+    )
+    .await;
     let output = r["output"].as_array().unwrap();
     let kinds: Vec<&str> = output.iter().map(|i| i["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["message", "mcp_call", "file_search_call", "message"]);

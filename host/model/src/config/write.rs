@@ -4,8 +4,8 @@ use super::{Architecture, Head, ModelConfig, RopeScaling};
 use serde_json::{Map, Value, json};
 use stockade_kernels::WeightType;
 
-/// Factors of the published models with Llama 3's frequencies; the other three numbers are the same in all.
-const LLAMA3_FACTORS: [f64; 2] = [8.0, 32.0];
+/// Contexts before scaling that Llama 3's setting is tried with, in tokens, as powers of two.
+const ORIGINAL_CONTEXTS: std::ops::RangeInclusive<u32> = 5..=20;
 
 impl ModelConfig {
     /// `config.json` of a decoder whose weights are stored as `dtype`.
@@ -28,7 +28,10 @@ impl ModelConfig {
             Head::Classifier { labels } => {
                 let ids = labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label)));
                 set("id2label", Value::Object(ids.collect()));
-                set("label2id", labels.iter().zip(0..).map(|(l, i)| (l.clone(), json!(i))).collect::<Map<_, _>>().into());
+                set(
+                    "label2id",
+                    labels.iter().zip(0..).map(|(l, i)| (l.clone(), json!(i))).collect::<Map<_, _>>().into(),
+                );
                 set("architectures", json!([format!("{class}ForSequenceClassification")]))
             }
         };
@@ -102,20 +105,22 @@ impl ModelConfig {
                 "original_max_position_embeddings": *original_context as u64,
             }),
             RopeScaling::Divisors(divisors) => {
-                // GGUF keeps the result; which of the published settings gave it can be tried.
-                let published = LLAMA3_FACTORS.into_iter().map(|factor| RopeScaling::Llama3 {
+                // GGUF keeps the result. The longest waves are divided by the factor; of the rest only the context
+                // differs from model to model.
+                let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
+                let settings = ORIGINAL_CONTEXTS.map(|power| RopeScaling::Llama3 {
                     factor,
                     low_freq_factor: 1.0,
                     high_freq_factor: 4.0,
-                    original_context: 8192.0,
+                    original_context: 2f64.powi(power as i32),
                 });
                 let same = |scaling: &RopeScaling| {
                     let found = self.rope_divisors(scaling);
                     found.iter().zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs())
                 };
-                match published.into_iter().find(same) {
+                match settings.into_iter().find(same) {
                     Some(scaling) => self.rope_scaling(&scaling)?,
-                    None => return Err("frequencies of `rope_freqs.weight` that no published setting gives".into()),
+                    None => return Err("frequencies of `rope_freqs.weight` that no setting of Llama 3's gives".into()),
                 }
             }
         })
@@ -124,9 +129,8 @@ impl ModelConfig {
     /// What the frequencies without scaling are divided by, `head_dim / 2` numbers: GGUF's `rope_freqs.weight`.
     pub fn rope_divisors(&self, scaling: &RopeScaling) -> Vec<f32> {
         let theta = self.rope.as_ref().map_or(10_000.0, |rope| rope.theta);
-        let with = |scaling: &RopeScaling| {
-            super::Rope { theta, scaling: scaling.clone() }.inverse_frequencies(self.head_dim)
-        };
+        let with =
+            |scaling: &RopeScaling| super::Rope { theta, scaling: scaling.clone() }.inverse_frequencies(self.head_dim);
         with(&RopeScaling::None).iter().zip(with(scaling)).map(|(plain, scaled)| plain / scaled).collect()
     }
 }

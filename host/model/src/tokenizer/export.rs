@@ -37,7 +37,11 @@ impl Tokenizer {
         }
         for token in file["added_tokens"].as_array().into_iter().flatten() {
             let special = token["special"].as_bool().unwrap_or(false);
-            put(token["content"].as_str().unwrap_or_default(), &token["id"], if special { CONTROL } else { USER_DEFINED })?;
+            put(
+                token["content"].as_str().unwrap_or_default(),
+                &token["id"],
+                if special { CONTROL } else { USER_DEFINED },
+            )?;
         }
         // A GGUF file's own control tokens are no added tokens of the coder's.
         for id in self.control_ids() {
@@ -48,7 +52,8 @@ impl Tokenizer {
             Value::Array(pair) => Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?)),
             _ => None,
         };
-        let merges: Option<Vec<String>> = file["model"]["merges"].as_array().and_then(|m| m.iter().map(merge).collect());
+        let merges: Option<Vec<String>> =
+            file["model"]["merges"].as_array().and_then(|m| m.iter().map(merge).collect());
         let merges = merges.ok_or_else(|| refuse("its merges cannot be read"))?;
         let text = |text: &str| Metadatum::String(text.to_owned());
         let mut metadata = vec![

@@ -213,6 +213,16 @@ fn each_row(
     Ok(())
 }
 
+/// Hands over the texts of the training data, until `take` has enough.
+pub fn each_text(job: &Job, resolver: &dyn Resolver, take: &mut dyn FnMut(String) -> bool) -> Result<(), TrainError> {
+    let mut enough = false;
+    let read = each_row(job, &job.data.train, resolver, |row, _| {
+        enough = row.texts().into_iter().any(|text| !take(text));
+        if enough { Err(Refusal::Row(String::new())) } else { Ok(()) }
+    });
+    if enough { Ok(()) } else { read }
+}
+
 /// The labels that occur, sorted.
 fn collect_labels(job: &Job, resolver: &dyn Resolver) -> Result<Vec<String>, TrainError> {
     debug_assert_eq!(job.method, Method::Classify);

@@ -21,6 +21,27 @@ pub enum Row {
     Tokens { tokens: Vec<u32>, labels: Option<Vec<i32>> },
 }
 
+impl Row {
+    /// Everything in it that is text.
+    pub fn texts(self) -> Vec<String> {
+        let spoken = |messages: Vec<Message>| messages.iter().map(Message::joined_text).collect::<Vec<_>>();
+        let answered = |answered: Answered| match answered {
+            Answered::Raw { prompt, completion } => vec![prompt, completion],
+            Answered::Chat { prompt, answer } => [spoken(prompt), spoken(answer)].concat(),
+        };
+        match self {
+            Self::Text(text) | Self::Classify { text, .. } => vec![text],
+            Self::Chat { conversation, .. } => spoken(conversation.messages),
+            Self::Completion(one) | Self::Unpaired { answered: one, .. } => answered(one),
+            Self::Preference { pair, .. } => [answered(pair.chosen), answered(pair.rejected)].concat(),
+            Self::Embed { anchor, positive, negative } => [anchor, positive].into_iter().chain(negative).collect(),
+            Self::Prompts { prompt: Content::Raw(text), .. } => vec![text],
+            Self::Prompts { prompt: Content::Chat(messages), .. } => spoken(messages),
+            Self::Tokens { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Messages, and which of the assistant's are learned from (all unless a `weight` is 0).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {

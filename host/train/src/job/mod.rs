@@ -18,12 +18,13 @@ pub use methods::{
     ClassifySpec, DpoLoss, DpoSpec, EmbedPooling, EmbedSpec, GrpoLoss, GrpoSpec, IpoSpec, KtoSpec, Method, OrpoSpec,
     Reduction, RewardSpec, RewardWeight, ScaleRewards, SimpoSpec,
 };
-pub use model::{AdapterKind, AdapterSpec, ModelSpec, TARGETS};
+pub use model::{AdapterKind, AdapterSpec, ModelSpec, NewTokenizer, TARGETS};
 pub use optim::{
     CheckpointSpec, Dtype, EvalSpec, MAX_STEPS, MuonIteration, MuonScale, MuonSpec, OptimSpec, OptimizerKind,
     OutputFormat, OutputSpec, Precision, Schedule,
 };
 pub use read::Named;
+pub(crate) use read::named;
 
 use read::Section;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! `[model]`: what the run starts from.
 
 use super::read::{Section, named};
+use crate::tokenizer::MIN_VOCABULARY;
 use serde::Serialize;
 use serde_json::Value;
 use stockade_core::train::TrainError;
@@ -19,9 +20,25 @@ pub struct ModelSpec {
     /// Folder or `.gguf` file whose tokenizer and chat template are used; absent: the base's. Needed with `config`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// Instead of `tokenizer`: one that is trained on the job's data before anything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_tokenizer: Option<NewTokenizer>,
     /// Absent: all weights are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterSpec>,
+}
+
+/// A byte-level BPE tokenizer that is to be trained.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NewTokenizer {
+    /// Tokens in all, control tokens included; fewer where the text gives no more.
+    pub vocabulary: usize,
+    /// No token holds two digits.
+    pub single_digits: bool,
+    /// Least occurrences of a pair that becomes a token.
+    pub min_frequency: u64,
+    /// Text that is read, from the front.
+    pub max_bytes: u64,
 }
 
 /// Low-rank matrices beside frozen weights.
@@ -63,11 +80,15 @@ pub(super) fn read(mut model: Section<'_>) -> Result<ModelSpec, TrainError> {
         return Err(model.refuse("config", "expected a table: a Hugging Face configuration"));
     }
     let tokenizer = model.text("tokenizer")?;
+    let new_tokenizer = new_tokenizer(model.section("new_tokenizer")?)?;
     match (&base, &config) {
         (None, None) => return Err(model.refuse("base", "is missing; or give [model.config] for a model from scratch")),
         (Some(_), Some(_)) => return Err(model.refuse("config", "a model from scratch has no base")),
-        (None, Some(_)) if tokenizer.is_none() => {
-            return Err(model.refuse("tokenizer", "is missing; a model from scratch needs one"));
+        (None, Some(_)) if tokenizer.is_some() == new_tokenizer.is_some() => {
+            return Err(model.refuse("tokenizer", "a model from scratch needs one, or [model.new_tokenizer]"));
+        }
+        (Some(_), None) if new_tokenizer.is_some() => {
+            return Err(model.refuse("new_tokenizer", "the base's weights belong to its own tokens"));
         }
         _ => {}
     }
@@ -76,7 +97,21 @@ pub(super) fn read(mut model: Section<'_>) -> Result<ModelSpec, TrainError> {
         return Err(model.refuse("adapter", "a model from scratch has no frozen base for an adapter"));
     }
     model.finish()?;
-    Ok(ModelSpec { base, config, tokenizer, adapter })
+    Ok(ModelSpec { base, config, tokenizer, new_tokenizer, adapter })
+}
+
+fn new_tokenizer(mut section: Section<'_>) -> Result<Option<NewTokenizer>, TrainError> {
+    if !section.present() {
+        return Ok(None);
+    }
+    let settings = NewTokenizer {
+        vocabulary: section.size("vocabulary", MIN_VOCABULARY..=1 << 20)?.unwrap_or(4096),
+        single_digits: section.flag("single_digits", true)?,
+        min_frequency: section.integer("min_frequency", 1..=1 << 32)?.unwrap_or(2),
+        max_bytes: section.integer("max_bytes", 1..=1 << 34)?.unwrap_or(256 << 20),
+    };
+    section.finish()?;
+    Ok(Some(settings))
 }
 
 fn adapter(mut adapter: Section<'_>) -> Result<Option<AdapterSpec>, TrainError> {

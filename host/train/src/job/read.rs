@@ -45,7 +45,7 @@ macro_rules! named {
         }
     };
 }
-pub(super) use named;
+pub(crate) use named;
 
 /// One table of the job.
 pub(super) struct Section<'a> {

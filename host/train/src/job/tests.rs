@@ -80,6 +80,14 @@ fn a_model_from_scratch_keeps_its_configuration_but_for_nulls() {
     assert_eq!(job.data.train, DataName::Rows(vec![json!({"text": "a"})]));
     assert!(job.outline().data.is_empty());
     assert_eq!(Job::from_toml(&job.to_toml()).unwrap(), job);
+    let mut trained = value.clone();
+    trained["model"]["tokenizer"] = Value::Null;
+    trained["model"]["new_tokenizer"] = json!({"vocabulary": 512});
+    let job = Job::from_json(&trained).unwrap();
+    assert_eq!(job.model.new_tokenizer.as_ref().unwrap().vocabulary, 512);
+    assert_eq!(Job::from_toml(&job.to_toml()).unwrap(), job);
+    trained["model"]["tokenizer"] = json!("t");
+    assert_eq!(refused(&trained).0, "model.tokenizer");
 }
 
 #[test]

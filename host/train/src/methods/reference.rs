@@ -2,7 +2,7 @@
 //!
 //! They are computed once, before the first step, for every sequence that the run will ask for, and kept in a file of the
 //! job's folder under the digest of what they depend on. So training holds one network, not two, and a run that resumes
-//! reads the very same bits.
+//! reads the very same bits. The crossed pairs of kto are others in each epoch, so that all epochs are gone through.
 
 use super::batch::{Batch, sum};
 use super::{Objective, foreign};
@@ -12,7 +12,7 @@ use crate::network::{Mode, Network};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
-use stockade_core::train::TrainError;
+use stockade_core::train::{Command, Observer, TrainError};
 
 type Key = [u8; 16];
 
@@ -29,14 +29,14 @@ pub struct References {
 impl References {
     /// Those that `objective` will ask for over all steps of `sources`: from `file`, if it was made for the same
     /// `digest`, else computed by `network`, which must hold the weights that the run starts from, and written there.
-    /// `Ok(None)` when `stop` says so meanwhile.
+    /// `Ok(None)` when the observer wants the run to end meanwhile.
     pub fn prepare(
         objective: &Objective,
         network: &Network,
         sources: &[&dyn Source],
         file: &Path,
         digest: &str,
-        stop: &dyn Fn() -> bool,
+        observer: &dyn Observer,
     ) -> Result<Option<Self>, TrainError> {
         if !matches!(objective, Objective::Pairs(loss) if loss.has_reference())
             && !matches!(objective, Objective::Unpaired(_))
@@ -46,10 +46,11 @@ impl References {
         if let Some(known) = Self::read(file, digest) {
             return Ok(Some(known));
         }
+        observer.note("computing log-probabilities under the reference");
         let mut references = Self::default();
         for source in sources {
             for step in 0..source.steps() {
-                if stop() {
+                if observer.command() != Command::Continue {
                     return Ok(None);
                 }
                 for rows in &source.step(step)?.micro_batches {

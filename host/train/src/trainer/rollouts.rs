@@ -9,6 +9,7 @@ use crate::network::Network;
 use crate::random::{Purpose, bits};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::time::Instant;
 use stockade_core::train::{Observer, Rewards, Rollout, TrainError};
 
 /// Samples and scores; keeps the answers of the present step.
@@ -85,6 +86,7 @@ impl<'a> Roller<'a> {
     ) -> Result<(), TrainError> {
         let micro_batches = data.micro_batches.iter().map(|rows| asked(rows)).collect::<Result<Vec<_>, _>>()?;
         let prompts: Vec<&Asked<'_>> = micro_batches.iter().flatten().collect();
+        let begin = Instant::now();
         let mut resampled = 0;
         let (completions, scored, advantage) = loop {
             let attempt = step.wrapping_mul(self.spec.resample + 1).wrapping_add(resampled);
@@ -103,6 +105,7 @@ impl<'a> Roller<'a> {
         };
         self.facts = facts(&completions, &scored, advantage.degenerate as f64 / advantage.groups.max(1) as f64);
         self.facts.insert("resampled".into(), json!(resampled));
+        self.facts.insert("rollout_seconds".into(), json!(begin.elapsed().as_secs_f64()));
         // A step of equal rewards has no gradient but that of the divergence.
         let nothing = advantage.degenerate == advantage.groups && self.spec.beta == 0.0;
         let mut answers = completions.iter().zip(&advantage.values);

@@ -31,7 +31,10 @@ pub struct Run<'a> {
     pub identity: Identity,
     pub folder: &'a Path,
     pub observer: &'a dyn Observer,
+    /// For checkpoints.
     pub export: &'a Export<'a>,
+    /// For the result.
+    pub finish: &'a Export<'a>,
 }
 
 /// What a step came to.
@@ -120,9 +123,8 @@ impl Run<'_> {
         let sources: Vec<&dyn Source> = std::iter::once(self.train).chain(self.evaluation).collect();
         let Identity { job, base, data, evaluation } = &self.identity;
         let digest = format!("{job} {base} {data} {evaluation:?}");
-        let stop = || self.observer.command() != Command::Continue;
         let file = self.folder.join("reference.bin");
-        References::prepare(&self.objective, &self.network, &sources, &file, &digest, &stop)
+        References::prepare(&self.objective, &self.network, &sources, &file, &digest, self.observer)
     }
 
     /// The state to go on from, with weights and moments in place.
@@ -308,7 +310,7 @@ impl Run<'_> {
                 }
             }
         }
-        (self.export)(&self.network, self.folder)?;
+        (self.finish)(&self.network, self.folder)?;
         let eval_loss = if best.is_some() { state.best } else { state.evaluation }.map(|evaluated| evaluated.loss);
         Ok(Ending::Finished {
             path: PathBuf::from(self.folder),

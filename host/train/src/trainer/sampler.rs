@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use stockade_core::event::Event;
 use stockade_core::id::{ModelId, TenantId};
-use stockade_core::infer::{EventStream, GenerateRequest, Inference, Prompt, Sampling, TokenizeOptions};
+use stockade_core::infer::{EventStream, GenerateRequest, Inference, Prompt, Sampling};
 use stockade_core::train::TrainError;
 use stockade_infer::{Engine, ModelOptions, Settings};
 
@@ -31,8 +31,6 @@ pub trait Sampler {
     fn sample(&mut self, network: &Network, prompts: &[&[u32]], seeds: &[u64]) -> Result<Vec<Completion>, TrainError>;
 }
 
-/// Control tokens that end a turn in the families that are trained, whatever the configuration lists.
-const ENDS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>"];
 /// Sequences that the engine runs at once.
 const MAX_RUNNING: usize = 32;
 const BASE: &str = "base";
@@ -51,11 +49,12 @@ pub struct EngineSampler<'a> {
 
 impl<'a> EngineSampler<'a> {
     /// `export` writes a model or, where `base` is set, an adapter to it, in f32: a rounded policy would be another one.
-    /// `sampling` without a seed; its `max_tokens` is the longest answer.
+    /// An answer ends with one of `ends`; `sampling` has no seed, and its `max_tokens` is the longest answer.
     pub fn new(
         folder: PathBuf,
         base: Option<&Path>,
         export: &'a Export<'a>,
+        ends: &[u32],
         sampling: Sampling,
         threads: usize,
     ) -> Result<Self, TrainError> {
@@ -74,7 +73,7 @@ impl<'a> EngineSampler<'a> {
             engine.load_model(id(BASE), base, &options, &|_, _| ()).map_err(failed)?;
             options.base = Some(BASE.to_owned());
         }
-        Ok(Self { engine, folder, export, options, sampling, ends: BTreeSet::new() })
+        Ok(Self { engine, folder, export, options, sampling, ends: ends.iter().copied().collect() })
     }
 
     /// Serves the weights as they are now.
@@ -85,15 +84,7 @@ impl<'a> EngineSampler<'a> {
             std::fs::remove_dir_all(&self.folder).map_err(failed)?;
         }
         (self.export)(network, &self.folder)?;
-        self.engine.load_model(policy.clone(), &self.folder, &self.options, &|_, _| ()).map_err(failed)?;
-        if self.ends.is_empty() {
-            self.ends.extend(&network.config().eos_ids);
-            let options = TokenizeOptions { add_special: false, parse_special: true };
-            for end in ENDS {
-                let ids = self.engine.tokenize(&policy, end, options).map_err(failed)?;
-                self.ends.extend(ids.first().filter(|_| ids.len() == 1));
-            }
-        }
+        self.engine.load_model(policy, &self.folder, &self.options, &|_, _| ()).map_err(failed)?;
         Ok(())
     }
 

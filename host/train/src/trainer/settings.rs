@@ -3,6 +3,7 @@
 use crate::job::{self, Job, MuonIteration};
 use crate::network::{Adapter, AdapterKind, NetworkOptions, Output, Precision, Trained};
 use crate::optimizer::{Muon, MuonScale, OptimizerSettings, Orthogonalisation, Schedule, Shape};
+use sha2::{Digest, Sha256};
 
 /// Steps in the decay of `wsd` where a job does not say: one in so many.
 const DECAY_SHARE: u64 = 5;
@@ -63,4 +64,19 @@ pub fn network(job: &Job, output: Output, threads: usize) -> NetworkOptions {
         job::Precision::Bf16 => Precision::Bf16,
     };
     NetworkOptions { train, output, precision, checkpointing: job.optim.checkpointing, threads, seed: job.seed }
+}
+
+/// Sha256 in hex of what a job says about the numbers of its run: without names, whose contents have digests of their
+/// own, and without what only says where results go.
+pub fn digest(job: &Job) -> String {
+    let mut settings = job.to_json();
+    if let Some(sections) = settings.as_object_mut() {
+        sections.retain(|section, _| section != "output" && section != "checkpoint");
+        for (section, name) in [("data", "train"), ("data", "eval"), ("model", "base"), ("model", "tokenizer")] {
+            if let Some(section) = sections.get_mut(section).and_then(serde_json::Value::as_object_mut) {
+                section.remove(name);
+            }
+        }
+    }
+    format!("{:x}", Sha256::digest(settings.to_string()))
 }

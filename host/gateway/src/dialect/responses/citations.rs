@@ -97,7 +97,8 @@ mod tests {
         let text = "Ça [1], x [[2, 9] [7] [b] [1 and [ 2 ] é [1";
         let sources = sources();
         let whole = Scanner::default().take(text, &sources);
-        let told: Vec<_> = whole.iter().map(|a| (a["index"].as_u64().unwrap(), a["filename"].as_str().unwrap())).collect();
+        let told: Vec<_> =
+            whole.iter().map(|a| (a["index"].as_u64().unwrap(), a["filename"].as_str().unwrap())).collect();
         assert_eq!(told, [(3, "a.md"), (11, "Note"), (33, "Note")]);
         assert_eq!(whole[0]["file_id"], "file_a");
         for (cut, _) in text.char_indices() {

@@ -32,7 +32,8 @@ pub fn write_gguf(
     let mut sizes = Vec::with_capacity(tensors.len());
     let mut offset = 0usize;
     for tensor in tensors {
-        let fits = tensor.name.len() < super::MAX_NAME_BYTES && (1..=super::MAX_DIMS as usize).contains(&tensor.shape.len());
+        let fits =
+            tensor.name.len() < super::MAX_NAME_BYTES && (1..=super::MAX_DIMS as usize).contains(&tensor.shape.len());
         let size = tensor.size_bytes().filter(|_| fits);
         let size = size.ok_or_else(|| refuse(path, tensor, "cannot stand in a GGUF file"))?;
         put_string(&mut header, &tensor.name);

@@ -2,6 +2,7 @@
 
 mod methods;
 mod resume;
+mod rollouts;
 mod traces;
 
 use super::run::{Export, Run};
@@ -111,6 +112,7 @@ pub(super) fn run<'a>(
         evaluation: None,
         roller: None,
         export: NOWHERE,
+        finish: NOWHERE,
         job,
         network,
         objective,
