@@ -4,13 +4,15 @@
 //! packed once a product, in the order in which the processor's kernel reads them. The output is cut by its shape alone,
 //! and each value sums over k in one order, so that results do not depend on threads.
 //!
-//! Kernels: [`avx512`] for f32 and [`amx`] for bf16 where the processor has them; else the `gemm` crate, on values
+//! Kernels: [`avx512`] for f32, [`amx`] or [`bf16`] for bf16 where the processor has them; else the `gemm` crate, on values
 //! rounded to bf16 if that is asked for.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod panel;
 mod plain;
 #[cfg(test)]
@@ -179,7 +181,7 @@ impl Products {
                 let rows = row..out.rows.min(row + rows);
                 let panels = first..panels.min(first + across);
                 let right = Right { packed: &packed, lines, skip: 0, first: 0 };
-                run(kernel, lhs, alpha, (start, depth), rows, &right, panels, into, &out);
+                run(kernel, Left { view: lhs, alpha, start, depth }, rows, &right, panels, into, &out);
             });
         }
     }
@@ -187,7 +189,7 @@ impl Products {
     /// A product on this thread.
     pub(super) fn multiply_here(&self, lhs: View<'_>, rhs: View<'_>, alpha: f32, into: Into, out: Target<'_>) {
         let ready = self.ready(rhs);
-        self.multiply_ready(lhs, &ready, 0..rhs.rows, 0..rhs.cols, alpha, into, out);
+        self.multiply_ready(lhs, &ready, (0..rhs.rows, 0..rhs.cols), alpha, into, out);
     }
 
     /// Packs a right matrix, on this thread, for products with parts of it.
@@ -212,8 +214,7 @@ impl Products {
         &self,
         lhs: View<'_>,
         rhs: &Ready<'_>,
-        k: Range<usize>,
-        cols: Range<usize>,
+        (k, cols): (Range<usize>, Range<usize>),
         alpha: f32,
         into: Into,
         out: Target<'_>,
@@ -231,7 +232,8 @@ impl Products {
                     first: cols.start / COLS,
                 };
                 let panels = 0..cols.len().div_ceil(COLS);
-                run(kernel, lhs, alpha, (0, k.len()), 0..out.rows, &right, panels, into, &out);
+                let left = Left { view: lhs, alpha, start: 0, depth: k.len() };
+                run(kernel, left, 0..out.rows, &right, panels, into, &out);
             }
             _ => plain::multiply_here(self.precision, lhs, rhs.view.part(k, cols), alpha, into, &out),
         }
@@ -242,6 +244,15 @@ impl Products {
 pub(super) struct Ready<'a> {
     view: View<'a>,
     packed: Option<Buffer>,
+}
+
+/// A left matrix times a factor, `depth` values of k from `start` on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    view: View<'a>,
+    alpha: f32,
+    start: usize,
+    depth: usize,
 }
 
 /// Panels of a right matrix.
@@ -261,7 +272,8 @@ fn find(precision: Precision) -> Option<&'static Kernel> {
     {
         return match precision {
             Precision::F32 => std::arch::is_x86_feature_detected!("avx512f").then_some(&avx512::F32),
-            Precision::Bf16 => amx::available().then_some(&amx::BF16),
+            Precision::Bf16 if amx::available() => Some(&amx::BF16),
+            Precision::Bf16 => bf16::available().then_some(&bf16::BF16),
         };
     }
     #[allow(unreachable_code, reason = "reached on other processors")]
@@ -278,7 +290,7 @@ fn rows_of_a_task(n: usize, panel: usize) -> usize {
 
 /// k in blocks of about the same depth, at most `block`; the first sets where the product sets.
 fn blocks(k: usize, block: usize, into: Into) -> impl Iterator<Item = (usize, usize, Into)> {
-    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32);
+    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32).max(32);
     (0..k).step_by(block).map(move |start| {
         let into = if start == 0 { into } else { Into::Add };
         (start, block.min(k - start), into)
@@ -307,15 +319,14 @@ const GROUP_BYTES: usize = 512 << 10;
 /// Rows of the output against panels of the right matrix, over one block of k.
 fn run(
     kernel: &Kernel,
-    lhs: View<'_>,
-    alpha: f32,
-    (start, depth): (usize, usize),
+    left: Left<'_>,
     rows: Range<usize>,
     right: &Right<'_>,
     panels: Range<usize>,
     into: Into,
     out: &Target<'_>,
 ) {
+    let Left { view, alpha, start, depth } = left;
     let lhs_lines = kernel.lhs_lines(depth);
     let count = rows.len().div_ceil(kernel.rows);
     with_scratch(count * lhs_lines, |left| {
@@ -323,7 +334,7 @@ fn run(
             let first = rows.start + i * kernel.rows;
             let panel = Panel { first, count: kernel.rows.min(rows.end - first), start, depth };
             // SAFETY: the panel is inside of the matrix and the lines are its own.
-            unsafe { (kernel.pack_lhs)(lhs, panel, alpha, to.as_mut_ptr()) };
+            unsafe { (kernel.pack_lhs)(view, panel, alpha, to.as_mut_ptr()) };
         }
         (kernel.enter)();
         let group = (GROUP_BYTES / (kernel.rhs_lines(depth) * 64).max(1)).max(1);
