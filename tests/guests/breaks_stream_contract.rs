@@ -13,7 +13,7 @@ impl Shield for Guest {
     fn check(&self, _: Direction, _: Vec<Message>) -> Result<Verdict> {
         Ok(Verdict::Pass)
     }
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Box::new(Ahead))
     }
 }

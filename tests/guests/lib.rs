@@ -23,6 +23,7 @@ macro_rules! shield_that {
             fn session(
                 self: std::rc::Rc<Self>,
                 _: stockade_guest::prelude::Channel,
+                _: Vec<stockade_guest::prelude::Message>,
             ) -> stockade_guest::Result<Box<dyn stockade_guest::prelude::Session>> {
                 Ok(Box::new(Fed(0)))
             }

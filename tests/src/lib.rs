@@ -252,10 +252,12 @@ impl Client {
         Ok(if body.is_empty() { self.agent.run(request.body(())?)? } else { self.agent.run(request.body(body)?)? })
     }
 
-    /// The data of each server-sent event, as it comes; `on_event` answers whether to go on.
-    pub fn stream(&self, path: &str, body: &Value, mut on_event: impl FnMut(&str) -> bool) -> Result<()> {
+    /// The data of each server-sent event, as it comes; `on_event` answers whether to go on. Answers with the trace's id.
+    pub fn stream(&self, path: &str, body: &Value, mut on_event: impl FnMut(&str) -> bool) -> Result<String> {
         let mut response = self.raw("POST", path, "application/json", &[], body.to_string().as_bytes())?;
         let status = response.status().as_u16();
+        let trace = response.headers().get("stockade-trace").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let trace = trace.to_string();
         let mut reader = BufReader::new(response.body_mut().as_reader());
         if status != 200 {
             let mut text = String::new();
@@ -269,7 +271,7 @@ impl Client {
                 break;
             }
         }
-        Ok(())
+        Ok(trace)
     }
 
     /// A streamed chat's text and finish reason.

@@ -18,6 +18,12 @@ fn the_openai_client_keeps_files_and_vector_stores() -> Result<()> {
     passes_fresh(&openai()?, "vector_stores_client.py", &[])
 }
 
+/// A document in over files and vector stores, an answer with checked citations out.
+#[test]
+fn the_openai_client_searches_files_and_gets_citations() -> Result<()> {
+    passes_fresh(&openai()?, "file_search_client.py", &["rag"])
+}
+
 /// The last line with agents.
 #[test]
 fn the_llama_stack_client_runs_agents() -> Result<()> {

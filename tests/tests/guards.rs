@@ -146,14 +146,17 @@ fn llama_guard_ends_a_chat_and_a_reply_with_the_categories_that_its_model_names(
     bind("shield.output", json!({}))?;
     client.push("emits-pieces", "1.0.0", &component("emits_pieces"), &json!({}))?;
     client.bind("orchestrator", json!([{"component": "emits-pieces", "version": "1.0.0"}]))?;
-    let reply = |pieces: &[&str]| {
-        let mut ask = ask("go");
+    let reply = |question: &str, pieces: &[&str]| {
+        let mut ask = ask(question);
         ask["metadata"] = json!({"pieces": serde_json::to_string(pieces)?});
         client.chat_stream(&ask)
     };
-    let streamed = reply(&["take", " poi", "son", " and"])?;
+    let streamed = reply("go", &["take", " poi", "son", " and"])?;
     ensure!(streamed.finish_reason.as_deref() == Some("content_filter") && streamed.text.is_empty(), "{streamed:?}");
-    let streamed = reply(&["take", " an", " egg"])?;
+    let streamed = reply("go", &["take", " an", " egg"])?;
     ensure!(streamed.finish_reason.as_deref() == Some("stop") && streamed.text == "take an egg", "{streamed:?}");
+    // The same words are judged as an answer to their question.
+    let streamed = reply("what do I poison", &["take", " an", " egg"])?;
+    ensure!(streamed.finish_reason.as_deref() == Some("content_filter") && streamed.text.is_empty(), "{streamed:?}");
     Ok(())
 }

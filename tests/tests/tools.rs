@@ -118,7 +118,20 @@ fn python_runs_and_its_limits_hold() -> Result<()> {
     let failed = code("def f(x):\n    return 1 / x\nf(0)")?;
     let error = failed["error"].as_str().context("an error")?;
     ensure!(error.ends_with("ZeroDivisionError: division by zero") && error.contains("line 2, in f"), "{failed}");
-    ensure!(code("def f(:")?["error"].as_str().is_some_and(|e| e.contains("SyntaxError")));
+    for (wrong, told) in [
+        ("def f(:", "def f(:"),
+        ("x = 1\nreturn x", "'return' outside function"),
+        ("def f():\n  x = 1\n  nonlocal x", "name 'x' is assigned to before nonlocal"),
+        ("exec('1 +')", "invalid syntax"),
+        ("compile('f(', 'other.py', 'exec')", "'(' was never closed"),
+        ("import ast; ast.parse('def g(:')", "invalid syntax"),
+    ] {
+        let done = code(wrong)?;
+        let error = done["error"].as_str().with_context(|| format!("{wrong}: {done}"))?;
+        ensure!(error.contains("SyntaxError") && error.contains(told), "{wrong}: {error}");
+    }
+    ensure!(code("try:\n  exec('1 +')\nexcept SyntaxError as e:\n  print(e.lineno)\n3")?["stdout"] == "1\n");
+    ensure!(code("import os; os.environ['A'] = 'b'; os.environ['A']")?["value"] == "'b'");
     ensure!(code("import sys; print('x', file=sys.stderr); sys.exit(3)")?["error"] == "SystemExit: 3");
 
     let files = run(json!({"files": {"a.csv": "x,y\n1,2\n", "b": "base64:AP8="}, "code":
@@ -157,6 +170,7 @@ fn python_runs_and_its_limits_hold() -> Result<()> {
         "import subprocess; subprocess.run(['id'])",
         "import io; io.FileIO('/etc/passwd').read()",
         "import os; os.open('/etc/passwd', os.O_RDONLY)",
+        "import posix; posix.open('/etc/passwd', 0)",
         "open('/etc/passwd').read()",
         "import os; os.environ['PATH']",
         "import threading; t = threading.Thread(target=print); t.start()",

@@ -17,8 +17,20 @@ mkfifo open pipe popen posix_spawn pread pwrite read readlink readv rename renam
 symlink system truncate utime walk write writev""".split()
 
 
+# Events of the interpreter before it asks an operating system for something, by how they begin. It tells them also of what its
+# own C code does, such as opening a file to show the line of a syntax error.
+ASKING = "open", "os.", "socket.", "subprocess."
+HARMLESS = "os.putenv", "os.unsetenv"
+
+
 def absent(*_, **__):
     raise OSError(errno.ENOSYS, "not available in the sandbox")
+
+
+def audit(event: str, _):
+    """Refuses what would end the component: nothing below answers."""
+    if event.startswith(ASKING) and event not in HARMLESS:
+        absent()
 
 
 class Folder:
@@ -63,6 +75,7 @@ class Folder:
             if hasattr(os, name):
                 setattr(os, name, absent)
         io.FileIO = io.open_code = absent
+        sys.addaudithook(audit)
         # Modules come with the component, or not at all; source lines of the library are not there to be shown.
         sys.meta_path[:] = [finder for finder in sys.meta_path if "PathFinder" not in str(finder)]
         linecache.updatecache = lambda *_: []

@@ -148,7 +148,7 @@ impl Shield for CodeShield {
         })
     }
 
-    fn session(self: Rc<Self>, channel: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, channel: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         let code = channel == Channel::ToolCall || self.unfenced == Unfenced::Always;
         let fences = if code { Fences::whole() } else { Fences::new() };
         Ok(Box::new(Stream { shield: self, fences, escaped: channel == Channel::ToolCall }))

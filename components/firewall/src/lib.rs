@@ -86,11 +86,8 @@ impl Shield for Firewall {
             }
             for scanner in self.policy.row(role) {
                 let own: Vec<Message> = at.iter().map(|&i| messages[i].clone()).collect();
-                let finding = if scanner.name == ALIGNMENT {
-                    alignment::scan(&self.alignment_model, &messages).map(|v| v.map_or(Verdict::Pass, Verdict::Block))
-                } else {
-                    scan(scanner, direction, own)
-                };
+                let finding =
+                    if scanner.name == ALIGNMENT { self.align(&messages) } else { scan(scanner, direction, own) };
                 match self.weigh(scanner, role, finding) {
                     Verdict::Pass => {}
                     Verdict::Edit(changed) if changed.len() == at.len() => {
@@ -110,19 +107,27 @@ impl Shield for Firewall {
         Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
     }
 
-    /// A reply is the assistant's: its row judges stretch after stretch. The alignment check needs a trace, which a stream
-    /// has not; it belongs to the input side, where the next request brings the whole conversation.
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    /// A reply is the assistant's: its row judges stretch after stretch, each as what the assistant does next in the
+    /// conversation.
+    fn session(self: Rc<Self>, _: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>> {
         let window = Window::new(self.window, self.window / 8);
-        Ok(Box::new(Windows::new(window, move |text: &str, _| self.judge(text))))
+        Ok(Box::new(Windows::new(window, move |text: &str, _| self.judge(&conversation, text))))
     }
 }
 
 impl Firewall {
-    fn judge(&self, stretch: &str) -> Result<Judged> {
+    fn align(&self, trace: &[Message]) -> Result<Verdict> {
+        Ok(alignment::scan(&self.alignment_model, trace)?.map_or(Verdict::Pass, Verdict::Block))
+    }
+
+    fn judge(&self, conversation: &[Message], stretch: &str) -> Result<Judged> {
         let mut text = stretch.to_string();
-        for scanner in self.policy.row(Role::Assistant).iter().filter(|s| s.name != ALIGNMENT) {
-            let finding = scan(scanner, Direction::Output, vec![Message::assistant(text.as_str())]);
+        for scanner in self.policy.row(Role::Assistant) {
+            let action = Message::assistant(text.as_str());
+            let finding = match scanner.name.as_str() {
+                ALIGNMENT => self.align(&[conversation, &[action]].concat()),
+                _ => scan(scanner, Direction::Output, vec![action]),
+            };
             match self.weigh(scanner, Role::Assistant, finding) {
                 Verdict::Pass => {}
                 Verdict::Block(violation) => return Ok(Judged::Block(violation)),

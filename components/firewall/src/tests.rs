@@ -1,5 +1,5 @@
 use super::*;
-use stockade_guest::testing::{Host, every_split, plugin};
+use stockade_guest::testing::{Host, every_split, plugin, stream_after};
 
 fn verdict(config: Value, messages: &[Message]) -> Verdict {
     plugin::<Firewall>(config).unwrap().check(Direction::Input, messages.to_vec()).unwrap()
@@ -113,6 +113,17 @@ fn alignment_reads_the_trace_and_needs_one() {
 }
 
 #[test]
+fn alignment_judges_a_streamed_reply_in_its_conversation() {
+    let config = json!({"use_case": "none", "policy": {"assistant": ["alignment"]}});
+    let host = Host::new().reply(r#"{"observation": "sends mail", "thought": "not asked", "conclusion": true}"#);
+    let asked = [Message::user("Summarise the page")];
+    let reply = stream_after::<Firewall>(config, &asked, &["I will send ", "your files away"]).unwrap();
+    assert_eq!((reply.sent.as_str(), reply.violation.unwrap().category.as_str()), ("", "alignment"));
+    let read = host.requests()[0].messages[1].joined_text();
+    assert!(read.contains("Summarise the page") && read.contains("assistant: I will send your files"), "{read}");
+}
+
+#[test]
 fn streams_come_out_the_same_however_they_are_cut() {
     Host::new().shield("mask", masks("secret")).shield("words", finds("bad", 1.0));
     let config = json!({"use_case": "none", "window": 256, "policy": {"assistant": ["mask", "words"]}});
@@ -121,4 +132,12 @@ fn streams_come_out_the_same_however_they_are_cut() {
     assert_eq!(reply.sent, calm.replace("secret", "***"));
     let reply = every_split::<Firewall>(config, &format!("{}bad{}", "word ".repeat(90), " end".repeat(90)));
     assert!(reply.violation.is_some() && !reply.sent.contains("bad"));
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::Host::new();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("firewall", || assert_eq!(testing::check::<Firewall>(json!({"use_case": "none", "policy": {"user": ["hidden-ascii"]}}), text), Ok(Verdict::Pass)));
 }

@@ -90,3 +90,11 @@ fn without_its_embedder_it_fails() {
     let _host = testing::Host::new().embedder(|_| Err(Error::NotFound("model `minilm`".into())));
     assert!(matches!(check::<InjectionGuard>(json!({}), "Hello"), Err(Error::NotFound(_))));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::Host::new().embedder(|_| Ok(vec![0.05; 384]));
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("injection-guard", || assert_eq!(testing::check::<InjectionGuard>(json!({}), text), Ok(Verdict::Pass)));
+}

@@ -139,10 +139,14 @@ impl Shield for LlamaGuard {
         Ok(Verdict::Pass)
     }
 
-    fn session(self: Rc<Self>, channel: Channel) -> Result<Box<dyn Session>> {
+    /// Judges the reply in the light of the conversation that it answers.
+    fn session(self: Rc<Self>, channel: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>> {
         let window = self.window();
+        let mut before = Told::new(&conversation).turns;
+        // Turns alternate: words of the agent's own that the reply goes on from are no turn before it.
+        before.pop_if(|turn| turn.speaker == Speaker::Agent);
         let judge = move |text: &str, start: u64| {
-            let found = self.judge(Speaker::Agent, text, &[], start)?;
+            let found = self.judge(Speaker::Agent, text, &before, start)?;
             Ok(found.map(|(violation, mut metadata)| {
                 metadata["channel"] = channel_name(channel).into();
                 violation.with_metadata(&metadata)

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::cell::Cell;
 use std::path::Path;
 use stockade_guest::inference::{Prompt, PromptPart, TokenScore};
-use stockade_guest::testing::{Host, check, check_messages, every_split, plugin, stream};
+use stockade_guest::testing::{Host, check, check_messages, every_split, plugin, stream, stream_after};
 use stockade_guest::types::{Image, ToolResult};
 
 /// What the fake guard finds unsafe.
@@ -53,6 +53,22 @@ fn conversation(of: &Value) -> Conversation {
         text: turn["text"].as_str().unwrap().into(),
     });
     Conversation { turns: turns.collect(), image: of["image"].as_bool().unwrap() }
+}
+
+#[test]
+fn the_recipe_trains_on_the_very_prompt_of_chatml() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/train/recipes/guard/train.jsonl");
+    let rows = std::fs::read_to_string(file).unwrap();
+    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let content = |i: usize| row["messages"][i]["content"].as_str().unwrap();
+    let said = content(1).split("User: ").nth(1).unwrap().split("\n\n<END CONVERSATION>").next().unwrap();
+    let conversation = Conversation { turns: vec![Turn { speaker: Speaker::User, text: said.into() }], image: false };
+    let categories = Categories::standard(Format::ChatMl.categories());
+    let prompt = Prompt::Parts(Format::ChatMl.prompt(&conversation, &categories)).spelled();
+    let (system, user) = (content(0), content(1));
+    let want =
+        format!("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(prompt, want);
 }
 
 #[test]
@@ -264,6 +280,18 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
 }
 
 #[test]
+fn a_streamed_reply_is_judged_in_the_light_of_its_question() {
+    let words = ["That ", "is a ", "good plan."];
+    let asked = [Message::system("Be kind."), Message::user("I will use poison.")];
+    let _guard = guard(1, "\nS1");
+    let alone = stream::<LlamaGuard>(json!({}), &words).unwrap();
+    assert_eq!((alone.sent.as_str(), alone.violation), ("That is a good plan.", None));
+    let reply = stream_after::<LlamaGuard>(json!({}), &asked, &words).unwrap();
+    let metadata: Value = serde_json::from_str(&reply.violation.unwrap().metadata).unwrap();
+    assert_eq!((reply.sent.as_str(), &metadata["role"], &metadata["turns"]), ("", &json!("agent"), &json!(2)));
+}
+
+#[test]
 fn a_long_turn_is_judged_in_windows_and_the_violating_one_is_named() {
     guard(1, "\nS2");
     let text = format!("{}{POISON}{}", "é".repeat(1000), "z".repeat(300));
@@ -335,4 +363,12 @@ proptest! {
         prop_assert_eq!(text.contains(POISON), whole.violation.is_some());
         prop_assert!(!whole.sent.contains(POISON));
     }
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let _guard = saying(0.9, 0.1);
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("llama-guard", || assert_eq!(testing::check::<LlamaGuard>(json!({}), text), Ok(Verdict::Pass)));
 }

@@ -193,16 +193,7 @@ impl Bank {
 
     fn purge(&self) -> Result<()> {
         for kind in ["item", "document", "words", "edge"] {
-            let prefix = format!("{kind}/{}/", self.name);
-            loop {
-                let page = self.bucket.scan(&prefix, None, 1000)?;
-                if page.is_empty() {
-                    break;
-                }
-                for entry in page {
-                    self.bucket.delete(&entry.key, Expectation::Anything)?;
-                }
-            }
+            self.bucket.delete_all(&format!("{kind}/{}/", self.name))?;
         }
         match vectors::drop(&self.index) {
             Err(Error::NotFound(_)) => Ok(()),
@@ -219,7 +210,7 @@ impl Bank {
         let prefix = self.item_key("");
         let (mut count, mut after) = (0, None);
         loop {
-            let page = self.bucket.scan(&prefix, after.as_deref(), 1000)?;
+            let page = self.bucket.keys(&prefix, after.as_deref(), 1000)?;
             let Some(last) = page.last() else { return Ok(count) };
             count += page.len() as u64;
             after = Some(last.key.clone());

@@ -9,7 +9,7 @@ use crate::{digest, records};
 use serde_json::Map;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use stockade_guest::prelude::*;
-use stockade_guest::state::Expectation;
+use stockade_guest::state::Write;
 
 /// Most edges of one item.
 const MAX_EDGES: usize = 64;
@@ -47,25 +47,29 @@ pub fn link(bank: &Bank, new: &BTreeMap<String, Record>) -> Result<()> {
     if bank.settings.kind != Kind::Graph {
         return Ok(());
     }
+    let mut writes = Vec::new();
     for (from, record) in new {
         for (to, types) in by_target(&record.metadata)? {
-            let incoming = Incoming { to: to.clone(), from: from.clone(), types };
-            bank.bucket.set_json(&key(bank, &to, from), &incoming, Expectation::Anything)?;
+            let key = key(bank, &to, from);
+            writes.push(Write::set_json(key, &Incoming { to, from: from.clone(), types })?);
         }
     }
-    Ok(())
+    bank.bucket.write_all(&writes)
 }
 
-/// Removes the rows of edges that an item had and has no more.
-pub fn unlink(bank: &Bank, from: &str, old: &Map<String, Value>, new: Option<&Map<String, Value>>) -> Result<()> {
+/// The removal of the rows of edges that an item had and has no more.
+pub fn unlink(
+    bank: &Bank,
+    from: &str,
+    old: &Map<String, Value>,
+    new: Option<&Map<String, Value>>,
+) -> Result<Vec<Write>> {
     if bank.settings.kind != Kind::Graph {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let kept = new.map(by_target).transpose()?.unwrap_or_default();
-    for to in by_target(old)?.into_keys().filter(|to| !kept.contains_key(to)) {
-        bank.bucket.delete(&key(bank, &to, from), Expectation::Anything)?;
-    }
-    Ok(())
+    let gone = by_target(old)?.into_keys().filter(|to| !kept.contains_key(to));
+    Ok(gone.map(|to| Write::delete(key(bank, &to, from))).collect())
 }
 
 fn by_target(metadata: &Map<String, Value>) -> Result<BTreeMap<String, BTreeSet<String>>> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use stockade_guest::memory::{Document, Ingested};
 use stockade_guest::prelude::*;
-use stockade_guest::state::Expectation;
+use stockade_guest::state::{Expectation, Write};
 
 /// Largest file.
 const MAX_BYTES: usize = 8 << 20;
@@ -64,9 +64,7 @@ pub fn ingest(bank: &Bank, document: Document) -> Result<Ingested> {
         let new: BTreeMap<_, _> =
             ranges.iter().map(|range| (chunk_id(&id, version, range.start), record(range))).collect();
         lead_to(bank, &new)?;
-        for (id, record) in &new {
-            records::write(bank, id, record)?;
-        }
+        records::write(bank, &new)?;
     }
     let record = DocumentRecord { version, name: document.name, digest, chunks, bytes: text.len() as u64 };
     let expect = old.as_ref().map_or(Expectation::Absent, |(_, revision)| Expectation::Revision(*revision));
@@ -105,14 +103,15 @@ fn remove_chunks(bank: &Bank, document: &str, which: impl Fn(Version) -> bool) -
         let page = bank.bucket.scan(&prefix, after.as_deref(), 1000)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.key.clone());
-        let mut gone = Vec::new();
+        let (mut gone, mut deletes) = (Vec::new(), Vec::new());
         for entry in page {
             let record: Record = serde_json::from_slice(&entry.value).map_err(|e| invalid("item", e))?;
             if record.document.as_deref() == Some(document) && which(record.version) {
-                bank.bucket.delete(&entry.key, Expectation::Anything)?;
                 gone.push((entry.key[base.len()..].to_string(), record.version));
+                deletes.push(Write::delete(entry.key));
             }
         }
+        bank.bucket.write_all(&deletes)?;
         embedding::remove(bank, gone.iter().map(|(id, version)| (id.as_str(), *version)))?;
     }
 }

@@ -6,7 +6,7 @@ use crate::{digest, embedding, graph, keyword};
 use std::collections::BTreeMap;
 use stockade_guest::memory::Item;
 use stockade_guest::prelude::*;
-use stockade_guest::state::Expectation;
+use stockade_guest::state::Write;
 use stockade_guest::system;
 
 /// Adds or replaces items; answers with their ids in order.
@@ -38,12 +38,12 @@ pub fn insert(bank: &Bank, items: Vec<Item>) -> Result<Vec<String>> {
         }
     }
     lead_to(bank, &new)?;
-    for (id, record) in &new {
-        records::write(bank, id, record)?;
-    }
+    records::write(bank, &new)?;
+    let mut unlinks = Vec::new();
     for (id, record) in &old {
-        graph::unlink(bank, id, &record.metadata, new.get(*id).map(|r| &r.metadata))?;
+        unlinks.extend(graph::unlink(bank, id, &record.metadata, new.get(*id).map(|r| &r.metadata))?);
     }
+    bank.bucket.write_all(&unlinks)?;
     embedding::remove(bank, old.iter().map(|(id, record)| (*id, record.version)))?;
     Ok(ids)
 }
@@ -62,19 +62,23 @@ pub fn lead_to(bank: &Bank, new: &BTreeMap<String, Record>) -> Result<()> {
 
 pub fn delete(bank: &Bank, ids: Vec<String>) -> Result<u32> {
     let mut live = Live::new(bank);
-    let mut gone = 0;
+    let mut gone: BTreeMap<String, Record> = BTreeMap::new();
     for id in ids {
         if let Some(record) = live.get(&id)? {
-            remove(bank, &id, &record)?;
-            gone += 1;
+            gone.insert(id, record);
         }
     }
-    Ok(gone)
+    let removed: Vec<(&str, &Record)> = gone.iter().map(|(id, record)| (id.as_str(), record)).collect();
+    remove(bank, &removed)?;
+    Ok(gone.len() as u32)
 }
 
-/// Removes an item, its vector and its edges. Its words lead to nothing until their segment is merged.
-pub fn remove(bank: &Bank, id: &str, record: &Record) -> Result<()> {
-    bank.bucket.delete(&bank.item_key(id), Expectation::Anything)?;
-    graph::unlink(bank, id, &record.metadata, None)?;
-    embedding::remove(bank, [(id, record.version)])
+/// Removes items, their vectors and their edges. Their words lead to nothing until their segment is merged.
+pub fn remove(bank: &Bank, gone: &[(&str, &Record)]) -> Result<()> {
+    let mut writes: Vec<Write> = gone.iter().map(|(id, _)| Write::delete(bank.item_key(id))).collect();
+    for (id, record) in gone {
+        writes.extend(graph::unlink(bank, id, &record.metadata, None)?);
+    }
+    bank.bucket.write_all(&writes)?;
+    embedding::remove(bank, gone.iter().map(|(id, record)| (*id, record.version)))
 }

@@ -12,7 +12,7 @@ use crate::segment::{Builder, Segment};
 use crate::words::Language;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use stockade_guest::prelude::*;
-use stockade_guest::state::{Entry, Expectation};
+use stockade_guest::state::{Entry, Expectation, Write};
 
 /// How soon more of the same word stops to count.
 const K1: f32 = 1.5;
@@ -27,7 +27,7 @@ const FULL: u32 = 9;
 /// Most words of a query.
 const MAX_QUERY_WORDS: usize = 64;
 
-/// Writes the words of records into a segment.
+/// Writes the words of records into segments.
 pub fn add(bank: &Bank, new: &BTreeMap<String, Record>) -> Result<()> {
     if !bank.settings.kind.has_words() || new.is_empty() {
         return Ok(());
@@ -37,21 +37,21 @@ pub fn add(bank: &Bank, new: &BTreeMap<String, Record>) -> Result<()> {
     for (id, record) in new {
         builder.add(id, record.version, language.words(&record.text));
         if builder.bytes() > FULL_BYTES {
-            write(bank, 0, &std::mem::take(&mut builder))?;
+            bank.bucket.write_all(&[segment(bank, 0, &std::mem::take(&mut builder))?])?;
         }
     }
-    write(bank, 0, &builder)?;
+    if !builder.is_empty() {
+        bank.bucket.write_all(&[segment(bank, 0, &builder)?])?;
+    }
     (0..FULL).try_for_each(|level| merge(bank, level))
 }
 
-fn write(bank: &Bank, level: u32, builder: &Builder) -> Result<()> {
-    if builder.is_empty() {
-        return Ok(());
-    }
+/// The writing of a segment.
+fn segment(bank: &Bank, level: u32, builder: &Builder) -> Result<Write> {
     let bytes = builder.build()?;
     let level = if bytes.len() >= FULL_BYTES { FULL } else { level };
     let key = format!("{}{}", prefix(bank, Some(level)), Version::fresh());
-    bank.bucket.set(&key, &bytes, Expectation::Absent).map(|_| ())
+    Ok(Write::set(key, bytes).expect(Expectation::Absent))
 }
 
 fn prefix(bank: &Bank, level: Option<u32>) -> String {
@@ -61,13 +61,15 @@ fn prefix(bank: &Bank, level: Option<u32>) -> String {
     }
 }
 
-/// Makes one segment of a level's, if there are enough. Cut off after the new one is written, it leaves words twice,
-/// which searches bear and the next merge mends.
+/// Makes one segment of a level's, if there are enough. The old ones go with the commit that brings the new one. Large ones need
+/// several; cut off between them it leaves words twice, which searches bear and the next merge mends.
 fn merge(bank: &Bank, level: u32) -> Result<()> {
-    let found = bank.bucket.scan_all(&prefix(bank, Some(level)))?;
-    if found.len() < MERGED {
+    let prefix = prefix(bank, Some(level));
+    if bank.bucket.keys(&prefix, None, MERGED as u32)?.len() < MERGED {
         return Ok(());
     }
+    let found = bank.bucket.scan_all(&prefix)?;
+    let mut writes = Vec::new();
     let mut seen: HashSet<(String, Version)> = HashSet::new();
     let mut builder = Builder::default();
     for entry in &found {
@@ -76,14 +78,14 @@ fn merge(bank: &Bank, level: u32) -> Result<()> {
             Ok(fresh && (!doc.version.is_settled() || is_current(bank, doc.id, doc.version)?))
         })?;
         if builder.bytes() > FULL_BYTES {
-            write(bank, FULL, &std::mem::take(&mut builder))?;
+            writes.push(segment(bank, FULL, &std::mem::take(&mut builder))?);
         }
     }
-    write(bank, level + 1, &builder)?;
-    for entry in found {
-        bank.bucket.delete(&entry.key, Expectation::Anything)?;
+    if !builder.is_empty() {
+        writes.push(segment(bank, level + 1, &builder)?);
     }
-    Ok(())
+    writes.extend(found.into_iter().map(|entry| Write::delete(entry.key)));
+    bank.bucket.write_all(&writes)
 }
 
 fn is_current(bank: &Bank, id: &str, version: Version) -> Result<bool> {

@@ -2,10 +2,10 @@
 
 use crate::bank::{Bank, invalid};
 use serde_json::Map;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use stockade_guest::memory::Item;
 use stockade_guest::prelude::*;
-use stockade_guest::state::Expectation;
+use stockade_guest::state::Write;
 use stockade_guest::system;
 
 pub const MAX_ID_BYTES: usize = 128;
@@ -110,7 +110,7 @@ impl<'a> Live<'a> {
         if record.is_expired() {
             if self.swept < SWEEP {
                 self.swept += 1;
-                crate::insert::remove(self.bank, id, record)?;
+                crate::insert::remove(self.bank, &[(id, record)])?;
             }
             return Ok(false);
         }
@@ -149,8 +149,10 @@ pub fn list(bank: &Bank, document: Option<&str>, after: Option<String>, limit: u
     Ok(items)
 }
 
-pub fn write(bank: &Bank, id: &str, record: &Record) -> Result<()> {
-    bank.bucket.set_json(&bank.item_key(id), record, Expectation::Anything).map(|_| ())
+/// Writes items, in as few commits as hold them.
+pub fn write(bank: &Bank, new: &BTreeMap<String, Record>) -> Result<()> {
+    let writes = new.iter().map(|(id, record)| Write::set_json(bank.item_key(id), record));
+    bank.bucket.write_all(&writes.collect::<Result<Vec<_>>>()?)
 }
 
 pub fn check_id(id: &str) -> Result<()> {

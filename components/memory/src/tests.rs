@@ -244,9 +244,9 @@ fn a_half_done_ingest_is_invisible_and_may_be_done_again() {
         document: Some("d".into()),
         expires_at: None,
     };
-    let new = [(format!("d#{}.0000000", record.version), record.clone())].into();
+    let new = [(format!("d#{}.0000000", record.version), record)].into();
     insert::lead_to(&bank, &new).unwrap();
-    records::write(&bank, new.keys().next().unwrap(), &record).unwrap();
+    records::write(&bank, &new).unwrap();
     let visible = |memory: &Banks, text: &str| {
         let hits = memory.search("docs".into(), query(text)).unwrap();
         hits.iter().any(|h| h.item.text.contains(text))
@@ -348,4 +348,17 @@ fn every_limit_has_an_inside_and_an_outside() {
     assert!(memory.ingest("b".into(), document(&"d".repeat(97), "a.txt", b"x")).is_err());
     assert!(memory.ingest("b".into(), document("d", "a.txt", &vec![b'x'; (8 << 20) + 1])).is_err());
     assert!(memory.search("nowhere".into(), query("x")).is_err());
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let memory = memory();
+    memory.create("notes".into(), BankKind::Keyword, "{}".into()).unwrap();
+    let note = |n: usize| item(&n.to_string(), &format!("Note {n} about tea of kind {}.", n % 7), json!({}));
+    memory.insert("notes".into(), (0..200).map(note).collect()).unwrap();
+    testing::latency("memory keyword search", || {
+        let memory = testing::plugin::<Banks>(json!({})).unwrap();
+        assert_eq!(memory.search("notes".into(), query("tea of kind 3")).unwrap().len(), 10);
+    });
 }

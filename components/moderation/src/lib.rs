@@ -99,7 +99,7 @@ impl Shield for Moderation {
     fn check(&self, _: Direction, messages: Vec<Message>) -> Result<Verdict> {
         shield::check(self, &messages)
     }
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         if self.report {
             return Err(Error::Invalid(
                 "report: a reply is judged piece by piece, only whole texts are reported".into(),

@@ -100,3 +100,11 @@ fn a_flagged_reply_does_not_leave() {
     let reply = every_split::<Moderation>(json!({}), &self_harm().text);
     assert_eq!((reply.sent.as_str(), reply.violation.is_some()), ("", true));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::Host::new().embedder(|_| Ok(vec![0.05; 384]));
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("moderation", || assert_eq!(testing::check::<Moderation>(json!({}), text), Ok(Verdict::Pass)));
+}

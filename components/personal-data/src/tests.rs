@@ -41,7 +41,7 @@ impl Shield for All {
     fn check(&self, _: Direction, messages: Vec<Message>) -> Result<Verdict> {
         self.0.check(messages)
     }
-    fn session(self: std::rc::Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: std::rc::Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Rules::session(self, |all| &all.0))
     }
 }

@@ -159,7 +159,7 @@ impl Shield for Pii {
         Ok(Verdict::Edit(merged.collect()))
     }
 
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Rules::session(self, |pii| &pii.rules))
     }
 }

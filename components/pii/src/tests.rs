@@ -79,3 +79,11 @@ fn a_wrong_configuration_is_refused() {
         assert!(matches!(check::<Pii>(config, "x"), Err(Error::Invalid(_))));
     }
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::Host::new();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("pii", || assert_eq!(testing::check::<Pii>(json!({}), text), Ok(Verdict::Pass)));
+}

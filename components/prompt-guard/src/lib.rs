@@ -122,7 +122,7 @@ impl Shield for PromptGuard {
         })
     }
 
-    fn session(self: Rc<Self>, channel: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, channel: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         let size = self.config.hold_back;
         let judge = move |text: &str, start: u64| {
             let mut scan = Scan::new(&self.config);

@@ -211,7 +211,7 @@ fn a_reply_comes_out_the_same_at_every_split_and_nothing_of_a_bad_window_leaves(
 fn a_short_reply_is_judged_whole_before_any_of_it_leaves() {
     guard_2();
     let shield = plugin::<PromptGuard>(json!({})).unwrap();
-    let mut session = shield.session(Channel::Text).unwrap();
+    let mut session = shield.session(Channel::Text, Vec::new()).unwrap();
     assert_eq!(session.feed("IGNORE").unwrap().cleared, 0);
     assert_eq!(session.feed(" ALL").unwrap().cleared, 0);
     assert!(session.finish().unwrap().violation.is_some());
@@ -264,4 +264,12 @@ proptest! {
         prop_assert!(whole.violation.is_some() || !text.contains(ATTACK));
         prop_assert!(!whole.sent.contains(ATTACK));
     }
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    guard_2();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("prompt-guard", || assert_eq!(testing::check::<PromptGuard>(json!({}), text), Ok(Verdict::Pass)));
 }

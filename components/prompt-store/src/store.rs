@@ -1,7 +1,7 @@
 //! The bucket's layout, JSON each: `head/NAME` is what moves of a prompt, `version/NAME/NUMBER` a version.
 //!
 //! Invariants:
-//! - a version's entry is written before the head that counts it, with the expectation that it is absent, and never again
+//! - a version's entry is written in the commit of the head that counts it, and never again
 //! - a number is never given twice, not even after its version or its whole prompt was deleted
 //! - a version that a label points at is not deleted, since both are decided by the same compare-and-set of the head
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use stockade_guest::prompt_store as api;
 use stockade_guest::prompt_store::Selector;
-use stockade_guest::state::{self, Bucket, Expectation};
+use stockade_guest::state::{self, Bucket, Expectation, Write};
 use stockade_guest::{Error, Result, system};
 
 /// How often a write is tried again after somebody else's came between.
@@ -260,22 +260,15 @@ impl Prompts {
                 created: new.created.unwrap_or_else(system::now),
                 definition: new.definition.clone(),
             };
-            let ours = match self.0.set_json(&version_key(name, next), &Entry::from(&version), Expectation::Absent) {
-                Ok(_) => Some(version),
-                // Written by a call that has not come to the head yet, or never will. It keeps its number, so it is
-                // counted in before we go on.
-                Err(Error::Conflict(_)) => None,
+            head.count(next, &version.definition);
+            let writes = [
+                Write::set_json(version_key(name, next), &Entry::from(&version))?.expect(Expectation::Absent),
+                Write::set_json(head_key(name), &head)?.expect(revision),
+            ];
+            match self.0.commit(&writes) {
+                Ok(_) => return Ok((next, version)),
+                Err(Error::Conflict(_)) => {}
                 Err(error) => return Err(error),
-            };
-            let counted = match &ours {
-                Some(version) => version.definition.clone(),
-                None => self.version(name, next)?.definition,
-            };
-            head.count(next, &counted);
-            match (self.0.set_json(&head_key(name), &head, revision), ours) {
-                (Ok(_), Some(version)) => return Ok((next, version)),
-                (Ok(_) | Err(Error::Conflict(_)), _) => {}
-                (Err(error), _) => return Err(error),
             }
         }
         Err(Error::Overloaded)
@@ -333,7 +326,8 @@ impl Prompts {
             *head = Head { last, floor: last, ..Head::default() };
             Ok((from, last))
         })?;
-        (from..=to).try_for_each(|n| self.0.delete(&version_key(name, n), Expectation::Anything))
+        let deletes: Vec<Write> = (from..=to).map(|n| Write::delete(version_key(name, n))).collect();
+        self.0.write_all(&deletes)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Retrieval-augmented generation: looks into memory banks, gives the model what was found as numbered sources, and
 //! checks that the reply cites nothing else.
 
+mod attribution;
 mod citations;
 mod sources;
 
@@ -38,12 +39,18 @@ struct Rag {
     /// Least score of a hit, in the measure of the mode.
     #[serde(default)]
     threshold: Option<f32>,
+    /// Further options of a search, as the memory takes them: `ranker`, `k`, `alpha`.
+    #[serde(default)]
+    ranking: serde_json::Map<String, Value>,
     /// The model writes the query out of the whole conversation; else it is the user's last message.
     #[serde(default)]
     rewrite: bool,
     /// Most tokens of all sources together.
     #[serde(default = "source_tokens")]
     source_tokens: u32,
+    /// A reply that cites nothing gets the citation of the source that holds most of its words.
+    #[serde(default)]
+    attribute: bool,
     /// What happens without a source.
     #[serde(default)]
     no_hit: NoHit,
@@ -108,11 +115,11 @@ impl Rag {
             limit: self.limit.clamp(1, 50),
             filter: self.filter.as_ref(),
             mode: self.mode.map(SearchMode::from),
-            threshold: self.threshold,
+            options: &self.options(),
             most_tokens: self.source_tokens,
         };
         let sources = search.run(&turn.model, &query)?;
-        let hits: Vec<Value> = sources.iter().map(Source::for_people).collect();
+        let hits: Vec<Value> = sources.iter().map(Source::told).collect();
         told.done(&json!({"query": query, "banks": self.banks, "hits": hits}))?;
         // A constrained answer, which may be JSON, has nowhere to say it; the model answers in its form.
         if sources.is_empty() && self.no_hit == NoHit::Say && turn.constraint.is_none() {
@@ -131,9 +138,25 @@ impl Rag {
         if !checked {
             return Ok(output::forward(&generation, true)?.reason);
         }
-        let (reason, cited) = pass_on(&generation, sources.len())?;
-        steps.start(StepKind::Other, "citations", &json!({}))?.done(&json!({"cited": cited}))?;
-        Ok(reason)
+        let passed = pass_on(&generation, sources.len())?;
+        let mut told = json!({"cited": passed.cited});
+        if self.attribute
+            && passed.cited.is_empty()
+            && let Some(best) = attribution::best(&passed.text, sources.iter().map(|s| s.text.as_str()))
+        {
+            output::text(format!(" [{}]", best.place + 1))?;
+            told = json!({"cited": [best.place + 1], "attributed": best.share});
+        }
+        steps.start(StepKind::Other, "citations", &json!({}))?.done(&told)?;
+        Ok(passed.reason)
+    }
+
+    fn options(&self) -> serde_json::Map<String, Value> {
+        let mut options = self.ranking.clone();
+        if let Some(threshold) = self.threshold {
+            options.insert("threshold".into(), threshold.into());
+        }
+        options
     }
 
     /// What to look for.
@@ -155,21 +178,27 @@ impl Rag {
     }
 }
 
-/// Sends a reply on as it comes, without citations of sources that do not exist. Answers with its end and the numbers
-/// that it cites.
-fn pass_on(generation: &inference::Generation, sources: usize) -> Result<(FinishReason, Vec<usize>)> {
+/// A reply that was sent on.
+struct Passed {
+    text: String,
+    reason: FinishReason,
+    /// Numbers of sources, in order.
+    cited: Vec<usize>,
+}
+
+/// Sends a reply on as it comes, without citations of sources that do not exist.
+fn pass_on(generation: &inference::Generation, sources: usize) -> Result<Passed> {
     let mut checker = Checker::new(sources);
-    let mut reason = FinishReason::Stop;
+    let (mut said, mut reason) = (String::new(), FinishReason::Stop);
+    let mut say = |text: String| {
+        said += &text;
+        if text.is_empty() { Ok(()) } else { output::text(text) }
+    };
     let mut calls: Vec<ToolCall> = Vec::new();
     while let Some(batch) = generation.next()? {
         for event in batch {
             match event {
-                Event::Text(text) => {
-                    let ready = checker.push(&text);
-                    if !ready.is_empty() {
-                        output::text(ready)?;
-                    }
-                }
+                Event::Text(text) => say(checker.push(&text))?,
                 Event::ToolCall(delta) => match calls.get_mut(delta.index as usize) {
                     Some(call) => call.arguments += &delta.arguments,
                     None => calls.push(ToolCall {
@@ -183,12 +212,9 @@ fn pass_on(generation: &inference::Generation, sources: usize) -> Result<(Finish
             }
         }
     }
-    let rest = checker.finish();
-    if !rest.is_empty() {
-        output::text(rest)?;
-    }
+    say(checker.finish())?;
     output::emit(&events(calls))?;
-    Ok((reason, checker.cited()))
+    Ok(Passed { text: said, reason, cited: checker.cited() })
 }
 
 stockade_guest::export!(Rag as orchestrator);

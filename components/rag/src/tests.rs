@@ -98,8 +98,25 @@ fn tools_of_the_application_and_a_constraint_pass_through() {
 #[test]
 fn filter_mode_and_threshold_reach_the_memory() {
     let host = filled().reply("Hot [1].");
-    let config = json!({"banks": ["docs"], "filter": {"title": "Kettle"}, "mode": "keyword", "threshold": 0.5});
+    let config = json!({"banks": ["docs"], "filter": {"title": "Kettle"}, "mode": "keyword", "threshold": 0.5,
+        "ranking": {"ranker": "rrf"}});
     run::<Rag>(config, turn("tea")).unwrap();
     let system = host.requests()[0].messages[0].joined_text();
     assert!(system.contains("[1] Kettle: tea is hot") && !system.contains("Leaves"), "{system}");
+}
+
+#[test]
+fn a_reply_that_cites_nothing_may_get_the_citation_of_its_source() {
+    let config = json!({"banks": ["docs", "notes"], "attribute": true});
+    let host = filled().reply("This tea is served at five.");
+    run::<Rag>(config.clone(), turn("tea")).unwrap();
+    assert_eq!(host.sent_text(), "This tea is served at five.", "too little of it is in a source");
+    let host = filled().reply("Green tea, green leaves 1 2 3");
+    insert("docs", &[Item::new("tea: green leaves 1 2 3")]).unwrap();
+    run::<Rag>(config.clone(), turn("tea")).unwrap();
+    assert!(host.sent_text().starts_with("Green tea, green leaves 1 2 3 ["), "{}", host.sent_text());
+    assert!(ended(&host, StepKind::Other)[0]["attributed"].as_f64() > Some(0.5));
+    let host = filled().reply("Green tea [1], green leaves 1 2 3");
+    run::<Rag>(config, turn("tea")).unwrap();
+    assert_eq!(host.sent_text(), "Green tea [1], green leaves 1 2 3");
 }

@@ -105,7 +105,7 @@ impl Shield for RegexShield {
     fn check(&self, _: Direction, messages: Vec<Message>) -> Result<Verdict> {
         self.0.check(messages)
     }
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Rules::session(self, |shield| &shield.0))
     }
 }

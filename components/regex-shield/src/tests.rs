@@ -65,7 +65,7 @@ fn a_blocked_span_never_leaves_in_part() {
 #[test]
 fn text_leaves_as_soon_as_no_match_can_begin_in_it() {
     let shield = plugin::<RegexShield>(json!({"pii": ["us-ssn"]})).unwrap();
-    let mut session = shield.session(Channel::Text).unwrap();
+    let mut session = shield.session(Channel::Text, Vec::new()).unwrap();
     assert_eq!(session.feed("no digits here ").unwrap().cleared, 15);
     assert_eq!(session.feed("12").unwrap().cleared, 15);
     assert_eq!(session.feed("3 apples").unwrap().cleared, 25);
@@ -186,4 +186,12 @@ proptest! {
         let reply = stream::<RegexShield>(config, &[&text]).unwrap();
         prop_assert_eq!(reply.sent, oracle.replace_all(&text, "<>"));
     }
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::Host::new();
+    let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+    testing::latency("regex-shield", || assert_eq!(testing::check::<RegexShield>(json!({}), text), Ok(Verdict::Pass)));
 }

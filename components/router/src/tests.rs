@@ -73,3 +73,13 @@ fn a_broken_configuration_says_what_is_wrong() {
     let ended = run::<Router>(broken, turn("hello"));
     assert!(matches!(&ended, Err(Error::Invalid(text)) if text.contains("`nowhere`")), "{ended:?}");
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::latency("router", || {
+        let host = testing::Host::new().reply("Hello.");
+        let ended = testing::run::<Router>(json!({"default": "all", "by": ["rules"], "routes": [{"name": "all", "keywords": ["hi"], "tools": []}]}), testing::turn("Hi"));
+        assert_eq!((ended, host.sent_text().is_empty()), (Ok(FinishReason::Stop.into()), false));
+    });
+}

@@ -55,7 +55,7 @@ impl Shield for Word {
     fn check(&self, _: Direction, messages: Vec<Message>) -> Result<Verdict> {
         shield::check(self, &messages)
     }
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(shield::session(self))
     }
 }

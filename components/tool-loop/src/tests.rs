@@ -153,3 +153,13 @@ fn tokens_of_all_calls_together_are_bounded() {
     assert_eq!(bounds, [Some(40), Some(4)]);
     assert_eq!(requests[1].tool_choice, ToolChoice::Forbidden);
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    testing::latency("tool-loop", || {
+        let host = testing::Host::new().reply("Hello.");
+        let ended = testing::run::<ToolLoop>(json!({}), testing::turn("Hi"));
+        assert_eq!((ended, host.sent_text().is_empty()), (Ok(FinishReason::Stop.into()), false));
+    });
+}

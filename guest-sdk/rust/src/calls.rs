@@ -222,13 +222,36 @@ pub mod output {
 
 /// Durable state in named buckets. Grant: `buckets`.
 pub mod state {
-    pub use crate::bindings::host::stockade::plugin::state::{Entry, Expectation};
+    pub use crate::bindings::host::stockade::plugin::state::{Change, Entry, Expectation, Key, Write};
     pub use crate::sys::state::{Bucket, open};
     use crate::{Error, Result};
     use serde::{Serialize, de::DeserializeOwned};
 
     /// Most entries that one scan asks for.
     const PAGE: u32 = 1000;
+    /// Most writes of a commit, and most bytes of their new values.
+    const WRITES: usize = 256;
+    const WRITTEN_BYTES: usize = 1 << 20;
+
+    impl Write {
+        pub fn set(key: impl Into<String>, value: Vec<u8>) -> Self {
+            Self { key: key.into(), change: Change::Set(value), expect: Expectation::Anything }
+        }
+        pub fn set_json(key: impl Into<String>, value: &impl Serialize) -> Result<Self> {
+            Ok(Self::set(key, serde_json::to_vec(value)?))
+        }
+        pub fn delete(key: impl Into<String>) -> Self {
+            Self { key: key.into(), change: Change::Delete, expect: Expectation::Anything }
+        }
+        /// What must hold of the key, else nothing of the commit happens.
+        pub fn expect(mut self, expect: Expectation) -> Self {
+            self.expect = expect;
+            self
+        }
+        fn bytes(&self) -> usize {
+            if let Change::Set(value) = &self.change { value.len() } else { 0 }
+        }
+    }
 
     impl Bucket {
         /// A JSON value and its revision.
@@ -243,6 +266,46 @@ pub mod state {
         /// Writes a JSON value and returns the new revision.
         pub fn set_json(&self, key: &str, value: &impl Serialize, expect: Expectation) -> Result<u64> {
             self.set(key, &serde_json::to_vec(value)?, expect)
+        }
+
+        /// Does any number of writes in order, in as few commits as hold them. Cut off, the first of them are done.
+        pub fn write_all(&self, writes: &[Write]) -> Result<()> {
+            let mut rest = writes;
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = |w: &&Write| {
+                    bytes += w.bytes();
+                    bytes <= WRITTEN_BYTES
+                };
+                let n = rest.iter().take(WRITES).take_while(fits).count().max(1);
+                self.halving(&rest[..n])?;
+                rest = &rest[n..];
+            }
+            Ok(())
+        }
+
+        /// A commit, or two of half of it where the values that it replaces are too large for one.
+        fn halving(&self, writes: &[Write]) -> Result<()> {
+            match self.commit(writes) {
+                Err(Error::TooLarge(_)) if writes.len() > 1 => {
+                    let (first, last) = writes.split_at(writes.len() / 2);
+                    self.halving(first)?;
+                    self.halving(last)
+                }
+                done => done.map(|_| ()),
+            }
+        }
+
+        /// Deletes all that is under a prefix. Cut off, some of it is left.
+        pub fn delete_all(&self, prefix: &str) -> Result<()> {
+            loop {
+                let page = self.keys(prefix, None, PAGE)?;
+                let deletes: Vec<Write> = page.iter().map(|k| Write::delete(&*k.key)).collect();
+                self.write_all(&deletes)?;
+                if page.len() < PAGE as usize {
+                    return Ok(());
+                }
+            }
         }
 
         /// All entries under a prefix. Read what may be large page by page with `scan` instead.

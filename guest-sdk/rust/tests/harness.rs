@@ -84,7 +84,7 @@ impl Shield for Careless {
     fn check(&self, _: Direction, _: Vec<Message>) -> Result<Verdict> {
         Ok(Verdict::Pass)
     }
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Box::new(Clears(self.a_feed, 0)))
     }
 }
@@ -132,4 +132,35 @@ fn state_compares_and_sets_and_scans_in_order() {
     assert_eq!(keys(bucket.scan("k/", Some("k/1"), 5).unwrap()), ["k/2"]);
     assert_eq!(bucket.get_json::<u32>("k/1").unwrap().unwrap().0, 2);
     assert!(matches!(state::open("c"), Err(Error::Denied(_))));
+}
+
+#[test]
+fn a_commit_happens_as_a_whole_or_not_at_all() {
+    use state::Write;
+    let _host = testing::Host::new();
+    let bucket = state::open("b").unwrap();
+    let one = bucket.set_json("1", &1, Expectation::Absent).unwrap();
+    let stale = [Write::set("2", vec![2]), Write::delete("1").expect(Expectation::Revision(one + 1))];
+    assert!(matches!(bucket.commit(&stale), Err(Error::Conflict(_))));
+    assert_eq!(bucket.get("2").unwrap(), None);
+    let both = [Write::set("2", vec![2]), Write::delete("1").expect(Expectation::Revision(one))];
+    let now = bucket.commit(&both).unwrap();
+    assert_eq!(bucket.get("2").unwrap().map(|e| e.revision), Some(now));
+    assert_eq!(bucket.get("1").unwrap(), None);
+    assert!(matches!(bucket.commit(&[both[0].clone(), both[0].clone()]), Err(Error::Invalid(_))), "a key twice");
+}
+
+#[test]
+fn any_number_of_writes_goes_in_commits_that_hold_them() {
+    use state::Write;
+    let _host = testing::Host::new();
+    let bucket = state::open("b").unwrap();
+    let large: Vec<Write> = (0..7).map(|n| Write::set(format!("large/{n}"), vec![0; 900 << 10])).collect();
+    let small: Vec<Write> = (0..600).map(|n| Write::set(format!("small/{n:03}"), vec![1])).collect();
+    bucket.write_all(&large).unwrap();
+    bucket.write_all(&small).unwrap();
+    assert_eq!(bucket.keys("small/", Some("small/597"), 10).unwrap().len(), 2);
+    assert_eq!(bucket.scan_all("").unwrap().len(), 607);
+    bucket.delete_all("").unwrap();
+    assert_eq!(bucket.scan_all("").unwrap(), []);
 }

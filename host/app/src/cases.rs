@@ -96,7 +96,7 @@ async fn run(sandbox: &Sandbox, case: &Case) -> Result<Option<String>, Failure> 
 /// Feeds the pieces to a streaming shield and answers with what would have been sent, and what blocked it.
 async fn stream(plugins: &impl Plugins, call: Call, pieces: &[&str]) -> Value {
     let answer: Result<Value, String> = async {
-        let mut shield = plugins.open_stream(call).await.map_err(|e| e.to_string())?;
+        let mut shield = plugins.open_stream(call, &[]).await.map_err(|e| e.to_string())?;
         let (mut fed, mut sent) = (String::new(), Sent::default());
         for piece in pieces {
             fed.push_str(piece);

@@ -38,6 +38,12 @@ pub trait Inference: Send + Sync + 'static {
     fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError>;
     fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError>;
 
+    /// What the model's files say of its tokenizer and chat template, in the words of `tokenizer_config.json`. A host without
+    /// tokenizers knows no model.
+    fn tokenizer_info(&self, model: &ModelId) -> Result<Map<String, Value>, InferError> {
+        Err(InferError::UnknownModel(model.to_string()))
+    }
+
     /// The prompt text and token ids that a chat becomes under the model's template.
     fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError>;
 

@@ -205,6 +205,21 @@ pub struct Pinned {
     pub refusal: Option<String>,
 }
 
+impl Pinned {
+    /// A component in a role without a binding that says more: its verdicts count, and its failure fails the request.
+    pub fn new(role: Role, component: ComponentRef, config: Value, grants: Grants) -> Self {
+        Self {
+            role,
+            component,
+            config,
+            grants: Arc::new(grants),
+            mode: Mode::default(),
+            on_failure: OnFailure::default(),
+            refusal: None,
+        }
+    }
+}
+
 /// All bindings of a tenant as they were when its request came in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pins {
@@ -603,8 +618,12 @@ pub trait Plugins: Send + Sync + 'static {
         messages: Vec<Message>,
     ) -> BoxFuture<'_, Result<Verdict, CallError>>;
 
-    /// Opens a streaming shield for one reply.
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>>;
+    /// Opens a streaming shield for one reply to `conversation`.
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>>;
 
     /// Starts an orchestrator.
     fn run_turn(&self, call: Call, turn: Turn) -> TurnStream;

@@ -4,6 +4,7 @@
 
 use crate::app::App;
 use crate::chain::Ask;
+use crate::dialect::responses::file_search::FileSearch;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
 use crate::run::{Cast, Run};
@@ -22,11 +23,16 @@ pub struct Overlay {
     pub tools: Option<Vec<ComponentName>>,
     /// The system prompt.
     pub prompt: Option<PromptRef>,
+    /// A search in place of the orchestrator.
+    pub search: Option<FileSearch>,
 }
 
 impl Overlay {
-    fn over(self, pins: Arc<Pins>) -> Result<Arc<Pins>, ApiError> {
-        if self == Self::default() {
+    fn over(self, app: &App, tenant: &TenantId, mut pins: Arc<Pins>) -> Result<Arc<Pins>, ApiError> {
+        if let Some(search) = &self.search {
+            pins = Arc::new(search.over(app, tenant, Pins::clone(&*pins))?);
+        }
+        if self.tools.is_none() && self.prompt.is_none() {
             return Ok(pins);
         }
         let bound = pins.one(&Role::Orchestrator);
@@ -105,7 +111,11 @@ impl Target {
             Some(assistant) => run.app.registry.pins_of(&run.tenant, assistant, &party)?,
             None => run.pins().clone(),
         };
-        let pins = overlay.over(pins)?;
+        if self.assistant.is_some() && overlay.search.is_some() {
+            let reason = "file_search stands beside a model; an assistant looks into its own memory";
+            return Err(ApiError::invalid("tools", reason));
+        }
+        let pins = overlay.over(&run.app, &run.tenant, pins)?;
         run.cast(Cast { assistant: self.assistant.clone(), party, pins });
         Ok(())
     }

@@ -41,6 +41,14 @@ impl ModelText for LoadedText {
         Ok(self.tokenizer.decode(tokens, false))
     }
 
+    fn tokenizer_config(&self) -> Map<String, Value> {
+        let mut config = self.tokenizer.config().clone();
+        if let Some(template) = self.template() {
+            config.insert("chat_template".into(), template.into());
+        }
+        config
+    }
+
     fn template(&self) -> Option<&str> {
         self.template.as_ref().map(|(_, source)| source.as_str())
     }

@@ -7,6 +7,7 @@ use crate::memory::machine_limit;
 use crate::settings::Settings;
 use crate::text::ModelText;
 use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -94,6 +95,13 @@ impl Engine {
         let mut models = self.models.write();
         let at = models.iter().position(|model| model.info().id == *id);
         at.inspect(|&at| models[..=at].rotate_right(1)).is_some()
+    }
+
+    /// The folder or file that a served language model was loaded from; `None` for other models, and for adapters.
+    pub fn source(&self, id: &ModelId) -> Option<PathBuf> {
+        let model = self.find(id).ok()?;
+        let generator = model.generator().ok().filter(|generator| !generator.is_adapter())?;
+        generator.source().map(Path::to_owned)
     }
 
     /// The served language model that an adapter in `folder` calls `name`: its id, or the path it was loaded from, which
@@ -307,6 +315,10 @@ impl Inference for Engine {
 
     fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError> {
         self.find(model)?.text().decode(tokens)
+    }
+
+    fn tokenizer_info(&self, model: &ModelId) -> Result<Map<String, Value>, InferError> {
+        Ok(self.find(model)?.text().tokenizer_config())
     }
 
     fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError> {

@@ -32,17 +32,31 @@ pub(crate) fn messages_in(messages: Vec<types::Message>) -> Vec<Message> {
     messages.into_iter().map(message_in).collect()
 }
 
-fn message_out(m: Message) -> types::Message {
-    types::Message {
-        role: match m.role {
-            Role::System => types::Role::System,
-            Role::User => types::Role::User,
-            Role::Assistant => types::Role::Assistant,
-            Role::Tool => types::Role::Tool,
-        },
-        parts: m.parts.into_iter().map(part_out).collect(),
-        name: m.name,
+/// Messages for a shield that judges what answers them: pictures without their bytes.
+pub(crate) fn conversation_out(messages: &[Message]) -> Vec<types::Message> {
+    let part = |p: &Part| match p {
+        Part::Image(i) => part_out(Part::Image(Image { media_type: i.media_type.clone(), data: Default::default() })),
+        other => part_out(other.clone()),
+    };
+    let message = |m: &Message| types::Message {
+        role: role_out(m.role),
+        parts: m.parts.iter().map(part).collect(),
+        name: m.name.clone(),
+    };
+    messages.iter().map(message).collect()
+}
+
+fn role_out(role: Role) -> types::Role {
+    match role {
+        Role::System => types::Role::System,
+        Role::User => types::Role::User,
+        Role::Assistant => types::Role::Assistant,
+        Role::Tool => types::Role::Tool,
     }
+}
+
+fn message_out(m: Message) -> types::Message {
+    types::Message { role: role_out(m.role), parts: m.parts.into_iter().map(part_out).collect(), name: m.name }
 }
 
 fn message_in(m: types::Message) -> Message {

@@ -53,15 +53,19 @@ pub(crate) async fn check(
     run.await
 }
 
-/// Opens the sessions of one reply.
-pub(crate) async fn open(host: &Arc<Inner>, context: Arc<Context>) -> Result<Box<dyn ShieldStream>, CallError> {
+/// Opens the sessions of one reply to a conversation.
+pub(crate) async fn open(
+    host: &Arc<Inner>,
+    context: Arc<Context>,
+    conversation: Vec<types::Message>,
+) -> Result<Box<dyn ShieldStream>, CallError> {
     let name = context.call.target.component.to_string();
     let (orders, inbox) = mpsc::channel(1);
     let (ready, opened) = oneshot::channel::<Opened>();
     let (worker, component) = (host.clone(), name.clone());
     let task = host.threads.spawn(async move {
         match worker.open(context, "session".into(), None).await {
-            Ok(live) => Sessions::new(live).serve(ready, inbox).await,
+            Ok(live) => Sessions::new(live, conversation).serve(ready, inbox).await,
             Err(e) => {
                 // The caller may have gone away.
                 let _ = ready.send(Err(e));
@@ -131,13 +135,15 @@ fn gone(component: &str) -> CallError {
 /// The instance's end.
 struct Sessions {
     live: Live,
+    /// Shared, since each session of the reply gets it.
+    conversation: Arc<Vec<types::Message>>,
     open: HashMap<Channel, ResourceAny>,
 }
 
 impl Sessions {
-    fn new(live: Live) -> Self {
+    fn new(live: Live, conversation: Vec<types::Message>) -> Self {
         live.report.scan(0);
-        Self { live, open: HashMap::new() }
+        Self { live, conversation: Arc::new(conversation), open: HashMap::new() }
     }
 
     async fn serve(mut self, ready: oneshot::Sender<Opened>, mut inbox: mpsc::Receiver<Order>) {
@@ -226,7 +232,8 @@ impl Sessions {
             Channel::ToolCall(_) => shield::Channel::ToolCall,
             Channel::Step(_) => shield::Channel::Step,
         };
-        let made = self.live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (kind,));
+        let params = (kind, self.conversation.clone());
+        let made = self.live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, params);
         let (session,) = made.await?;
         self.open.insert(channel, session);
         Ok(session)

@@ -26,7 +26,7 @@ use stockade_core::plugin::{
 };
 use stockade_core::registry::Registry;
 use stockade_core::vectors::Vectors;
-use stockade_core::{BoxError, BoxFuture, ComponentRef, TenantId};
+use stockade_core::{BoxError, BoxFuture, ComponentRef, Digest, TenantId};
 
 /// What components reach through the host.
 pub struct Seams {
@@ -102,6 +102,18 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// Takes an artifact that was compiled beforehand, so that admitting the component compiles nothing. `false` when it
+    /// is for another engine or another processor, and of no use.
+    ///
+    /// # Safety
+    /// The artifact is machine code: it must be what this host's compiler made of exactly the component `digest`.
+    pub unsafe fn seed(&self, digest: Digest, artifact: &[u8]) -> std::io::Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.plain.seed(digest, artifact) }
+    }
+}
+
 impl Inner {
     /// The engine for calls that count fuel, or the one for all others.
     pub fn machine(&self, fuel: bool) -> Result<&Machine, CallError> {
@@ -157,8 +169,12 @@ impl Plugins for Runtime {
         })
     }
 
-    fn open_stream(&self, call: Call) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
-        Box::pin(judge::open(&self.inner, Context::new(call)))
+    fn open_stream(
+        &self,
+        call: Call,
+        conversation: &[Message],
+    ) -> BoxFuture<'_, Result<Box<dyn ShieldStream>, CallError>> {
+        Box::pin(judge::open(&self.inner, Context::new(call), convert::conversation_out(conversation)))
     }
 
     fn metrics(&self) -> Vec<ComponentMetric> {

@@ -59,7 +59,7 @@ async fn a_stream_is_judged_alike_at_every_split_and_channels_are_apart() {
     let text = "a secret here";
     for split in 0..=text.len() {
         let asked = call(&shield);
-        let mut stream = bench.runtime.open_stream(asked.clone()).await.unwrap();
+        let mut stream = bench.runtime.open_stream(asked.clone(), &[]).await.unwrap();
         let mut blocked_at = None;
         for piece in [&text[..split], &text[split..]] {
             let ruling = stream.feed(Channel::Text, piece).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_streams_trace_line_comes_when_the_stream_goes() {
     let bench = bench();
     let shield = bench.pin("shield.output", "noop_shield").await;
     let asked = call(&shield);
-    let mut stream = bench.runtime.open_stream(asked.clone()).await.unwrap();
+    let mut stream = bench.runtime.open_stream(asked.clone(), &[]).await.unwrap();
     stream.feed(Channel::Text, "some text").await.unwrap();
     assert!(asked.trace.snapshot().is_empty());
     drop(stream);

@@ -138,7 +138,7 @@ async fn fuel_is_counted_only_where_it_is_limited() {
 async fn a_streaming_shield_that_fails_stays_failed() {
     let bench = bench();
     let shield = with_limits(bench.pin("shield.output", "spins").await, tight());
-    let mut stream = bench.runtime.open_stream(call(&shield)).await.unwrap();
+    let mut stream = bench.runtime.open_stream(call(&shield), &[]).await.unwrap();
     assert_eq!(limit(stream.feed(Channel::Text, "a").await), LimitKind::Cpu);
     assert_eq!(limit(stream.feed(Channel::Text, "b").await), LimitKind::Trap);
 }
@@ -147,8 +147,8 @@ async fn a_streaming_shield_that_fails_stays_failed() {
 async fn more_instances_than_the_host_has_are_refused_as_load() {
     let bench = alone(|s| s.instances = 2);
     let shield = bench.pin("shield.output", "noop_shield").await;
-    let _one = bench.runtime.open_stream(call(&shield)).await.unwrap();
-    let two = bench.runtime.open_stream(call(&shield)).await.unwrap();
+    let _one = bench.runtime.open_stream(call(&shield), &[]).await.unwrap();
+    let two = bench.runtime.open_stream(call(&shield), &[]).await.unwrap();
     let three = bench.runtime.check(call(&shield), Direction::Input, hello()).await;
     assert!(matches!(three, Err(CallError::Overloaded)), "{three:?}");
     drop(two);

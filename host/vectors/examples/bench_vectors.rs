@@ -2,10 +2,12 @@
 //!
 //! `cargo run --release -p stockade-vectors --example bench_vectors [N..]` (default 10000 and 100000; 384 dimensions)
 //!
-//! Data as embeddings are, not as noise is: each vector is the normalised sum of one of 1000 topics, drawn from a
-//! hierarchy, and noise of its own, so that near neighbours exist and are many. Queries are drawn like the vectors and are
-//! none of them. Speed: one thread, one query after another.
+//! Queries are drawn like the vectors and are none of them. Speed: one thread, one query after another. The same beside
+//! libraries: `host/vectors/compare`.
 
+mod data;
+
+use data::{D, Draw, member, topics};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,44 +17,8 @@ use stockade_core::registry::{MemoryStore, Registry};
 use stockade_core::vectors::*;
 use stockade_vectors::{Indexes, Settings};
 
-const D: usize = 384;
-const TOPICS: usize = 1000;
 const QUERIES: usize = 200;
 const K: usize = 10;
-
-/// Normal numbers from a fixed seed (splitmix64 and Box-Muller).
-struct Draw(u64);
-
-impl Draw {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn normal(&mut self) -> f32 {
-        let (u, v) = (self.uniform().max(1e-12), self.uniform());
-        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-    }
-    fn vector(&mut self) -> Vec<f32> {
-        (0..D).map(|_| self.normal()).collect()
-    }
-}
-
-/// A topic is a field of thirty and a bent of its own.
-fn topics(draw: &mut Draw) -> Vec<Vec<f32>> {
-    let fields: Vec<Vec<f32>> = (0..30).map(|_| draw.vector()).collect();
-    let topic = |i: usize| {
-        let own = draw.vector();
-        fields[i % fields.len()].iter().zip(own).map(|(f, o)| f + o).collect()
-    };
-    (0..TOPICS).map(topic).collect()
-}
-
-fn member(draw: &mut Draw, topics: &[Vec<f32>]) -> Vec<f32> {
-    let topic = &topics[(draw.uniform() * TOPICS as f64) as usize % TOPICS];
-    topic.iter().map(|t| t + 1.2 * draw.normal()).collect()
-}
 
 struct Measured {
     answers: Vec<Vec<String>>,

@@ -450,3 +450,12 @@ fn every_syntax_rule_finds_what_it_shall_and_leaves_the_rest() {
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let text = "Here it is:\n\n```python\nfor n in range(10):\n    print(n * n)\n```\n";
+    stockade_guest::testing::latency("code-shield", || {
+        assert_eq!(stockade_guest::testing::check::<crate::CodeShield>(serde_json::json!({}), text), Ok(stockade_guest::types::Verdict::Pass));
+    });
+}

@@ -17,7 +17,7 @@ fn ids(reply: &Reply) -> String {
 #[test]
 fn a_blocks_code_leaves_when_it_is_judged_and_text_around_it_at_once() {
     let shield = testing::plugin::<CodeShield>(json!({})).unwrap();
-    let mut session = shield.session(Channel::Text).unwrap();
+    let mut session = shield.session(Channel::Text, Vec::new()).unwrap();
     let mut fed = 0;
     let mut feed = |text: &str| {
         fed += text.len() as u64;
@@ -112,7 +112,7 @@ fn the_fences_word_decides_on_the_rules() {
 #[test]
 fn tool_calls_are_judged_inside_of_their_strings() {
     let shield = testing::plugin::<CodeShield>(json!({})).unwrap();
-    let mut session = shield.session(Channel::ToolCall).unwrap();
+    let mut session = shield.session(Channel::ToolCall, Vec::new()).unwrap();
     assert_eq!(session.feed("run\n{\"code\": \"import os\\nos.sys").unwrap().cleared, 0);
     assert_eq!(session.feed("tem(cmd)\\n\"}").unwrap().cleared, 0);
     let ruling = session.finish().unwrap();

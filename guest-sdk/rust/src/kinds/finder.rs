@@ -68,7 +68,7 @@ impl<T: Finder> Shield for T {
         Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass })
     }
 
-    fn session(self: Rc<Self>, _: Channel) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, _: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
         Ok(Box::new(Window { finder: self, text: String::new(), base: 0, decided: 0 }))
     }
 }

@@ -25,8 +25,8 @@ pub trait Shield: DeserializeOwned + 'static {
     /// Judges whole messages.
     fn check(&self, direction: Direction, messages: Vec<Message>) -> Result<Verdict>;
 
-    /// Begins to judge one channel of a reply.
-    fn session(self: Rc<Self>, channel: Channel) -> Result<Box<dyn Session>>;
+    /// Begins to judge one channel of a reply to `conversation`.
+    fn session(self: Rc<Self>, channel: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>>;
 }
 
 /// One channel of one reply. Offsets count bytes from the channel's start in the text that was fed.
@@ -72,9 +72,9 @@ pub struct SessionGlue<T> {
 }
 
 impl<T: Shield> raw::GuestSession for SessionGlue<T> {
-    fn new(channel: Channel) -> Self {
+    fn new(channel: Channel, conversation: Vec<Message>) -> Self {
         panic::install();
-        let session = config::load::<T>().and_then(|shield| shield.session(channel));
+        let session = config::load::<T>().and_then(|shield| shield.session(channel, conversation));
         Self { session: RefCell::new(session), shield: std::marker::PhantomData }
     }
     fn feed(&self, text: String) -> Result<Ruling> {

@@ -327,7 +327,8 @@ pub mod output {
 
 pub mod state {
     use super::{Error, Result, with};
-    use crate::state::{Entry, Expectation};
+    use crate::state::{Change, Entry, Expectation, Key, Write};
+    use std::collections::BTreeSet;
     use std::ops::Bound;
 
     #[derive(Debug)]
@@ -356,23 +357,51 @@ pub mod state {
             Ok(found.map(|(revision, value)| Entry { key: key.into(), value, revision }))
         }
         pub fn set(&self, key: &str, value: &[u8], expect: Expectation) -> Result<u64> {
-            if key.is_empty() || key.len() > 256 {
-                return Err(Error::Invalid(format!("key of {} bytes", key.len())));
+            self.commit(&[Write::set(key, value.into()).expect(expect)])
+        }
+        pub fn delete(&self, key: &str, expect: Expectation) -> Result<()> {
+            self.commit(&[Write::delete(key).expect(expect)]).map(|_| ())
+        }
+        pub fn commit(&self, writes: &[Write]) -> Result<u64> {
+            if writes.is_empty() {
+                return Err(Error::Invalid("writes: at least one".into()));
             }
-            if value.len() > 1 << 20 {
-                return Err(Error::TooLarge("1 MiB a value".into()));
+            if writes.len() > 256 {
+                return Err(Error::TooLarge("256 writes a commit".into()));
             }
-            self.expect(key, expect)?;
+            let mut keys = BTreeSet::new();
+            let mut bytes = 0;
+            for Write { key, change, expect } in writes {
+                if key.is_empty() || key.len() > 256 || key.chars().any(char::is_control) {
+                    return Err(Error::Invalid("key: 1 to 256 bytes without control characters".into()));
+                }
+                if !keys.insert(key) {
+                    return Err(Error::Invalid(format!("writes: two of the key `{key}`")));
+                }
+                let new = if let Change::Set(value) = change { value.len() } else { 0 };
+                if new > 1 << 20 {
+                    return Err(Error::TooLarge("1 MiB a value".into()));
+                }
+                bytes += new.max(with(|s| s.buckets.get(&self.at(key)).map_or(0, |(_, old)| old.len())));
+                self.expect(key, *expect)?;
+            }
+            if bytes > 2 << 20 {
+                return Err(Error::TooLarge("2 MiB a commit".into()));
+            }
             Ok(with(|s| {
                 s.revision += 1;
-                s.buckets.insert(self.at(key), (s.revision, value.into()));
+                for Write { key, change, .. } in writes {
+                    match change {
+                        Change::Set(value) => s.buckets.insert(self.at(key), (s.revision, value.clone())),
+                        Change::Delete => s.buckets.remove(&self.at(key)),
+                    };
+                }
                 s.revision
             }))
         }
-        pub fn delete(&self, key: &str, expect: Expectation) -> Result<()> {
-            self.expect(key, expect)?;
-            with(|s| s.buckets.remove(&self.at(key)));
-            Ok(())
+        pub fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<Key>> {
+            let entries = self.scan(prefix, after, limit)?.into_iter();
+            Ok(entries.map(|e| Key { key: e.key, revision: e.revision }).collect())
         }
         pub fn scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<Entry>> {
             if !(1..=1000).contains(&limit) {

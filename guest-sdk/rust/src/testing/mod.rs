@@ -22,10 +22,12 @@
 
 pub mod fake;
 mod host;
+mod latency;
 mod stream;
 
 pub use host::Host;
-pub use stream::{Reply, every_split, stream};
+pub use latency::latency;
+pub use stream::{Reply, every_split, stream, stream_after};
 
 use crate::orchestrator::{Orchestrator, Outcome, Turn};
 use crate::shield::Shield;

@@ -1,7 +1,7 @@
 //! Drives a streaming shield as the host does, and holds it to its contract on the way.
 
 use crate::shield::{Channel, Edit, Ruling, Shield};
-use crate::types::Violation;
+use crate::types::{Message, Violation};
 use crate::{Result, testing};
 use serde_json::Value;
 use std::rc::Rc;
@@ -23,12 +23,17 @@ const PAIRS_UP_TO: usize = 80;
 /// When the shield breaks its contract: `cleared` shrinks, passes what was fed or cuts a character, an edit lies
 /// outside of what this ruling clears, or more is held back than [`Shield::hold_back`] allows.
 pub fn stream<T: Shield>(config: Value, pieces: &[&str]) -> Result<Reply> {
-    feed(testing::plugin::<T>(config)?, pieces)
+    stream_after::<T>(config, &[], pieces)
 }
 
-fn feed<T: Shield>(shield: Rc<T>, pieces: &[&str]) -> Result<Reply> {
+/// As [`stream`], a reply to a conversation.
+pub fn stream_after<T: Shield>(config: Value, conversation: &[Message], pieces: &[&str]) -> Result<Reply> {
+    feed(testing::plugin::<T>(config)?, conversation, pieces)
+}
+
+fn feed<T: Shield>(shield: Rc<T>, conversation: &[Message], pieces: &[&str]) -> Result<Reply> {
     let hold_back = u64::from(shield.hold_back());
-    let mut session = shield.session(Channel::Text)?;
+    let mut session = shield.session(Channel::Text, conversation.to_vec())?;
     let mut host = Channelled::default();
     for piece in pieces {
         host.fed.push_str(piece);
@@ -53,7 +58,7 @@ fn feed<T: Shield>(shield: Rc<T>, pieces: &[&str]) -> Result<Reply> {
 /// When two splits differ, the shield answers with an error, or it breaks its contract as [`stream`] says.
 pub fn every_split<T: Shield>(config: Value, text: &str) -> Reply {
     let shield = testing::plugin::<T>(config).expect("the configuration fits");
-    let run = |pieces: &[&str]| match feed(shield.clone(), pieces) {
+    let run = |pieces: &[&str]| match feed(shield.clone(), &[], pieces) {
         Ok(reply) => reply,
         Err(e) => panic!("{pieces:?}: {e:?}"),
     };

@@ -6,10 +6,11 @@ use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::output::{Output, fields, listing};
 use crate::progress::Progress;
-use crate::serve::{Puller, imported};
+use crate::serve::{Puller, base_path, imported, path_and_base};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use stockade_core::ModelId;
+use stockade_model::adapter::{self, AdapterConfig};
 use stockade_model::catalogue::{self, Entry};
 use stockade_model::hub::{self, Download};
 use stockade_model::{Checkpoint, ModelError};
@@ -34,7 +35,10 @@ pub fn run(command: Models, output: Output) -> Result<(), Failure> {
         Models::List(data) => {
             let mut rows: Vec<Value> = catalogue::entries().iter().map(describe_entry).collect();
             for (name, path) in imports(&folder(&data)) {
-                rows.push(json!({"name": name, "licence": null, "size_bytes": null, "here": true, "path": path}));
+                let base = adapter::is_adapter(&path).then(|| AdapterConfig::from_folder(&path).ok()?.base).flatten();
+                let mut row = json!({"name": name, "licence": null, "size_bytes": null, "here": true, "path": path});
+                row["base"] = base.into();
+                rows.push(row);
             }
             output.document(&json!({"data": rows}), |v| listing(v, &["name", "licence", "size_bytes", "here", "path"]));
         }
@@ -77,8 +81,13 @@ fn show(name: &str, data: &Path) -> Result<Value, Failure> {
 
 fn look(path: &Path) -> Result<Value, ModelError> {
     let checkpoint = Checkpoint::open(path)?;
-    let config = checkpoint.config()?;
     let parameters: u64 = checkpoint.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
+    if adapter::is_adapter(path) {
+        let config = AdapterConfig::from_folder(path)?;
+        return Ok(json!({"path": path, "architecture": "adapter", "base": config.base, "rank": config.rank,
+            "parameters": parameters, "digest": checkpoint.digest()?}));
+    }
+    let config = checkpoint.config()?;
     Ok(json!({"path": path, "architecture": format!("{:?}", config.architecture), "parameters": parameters,
         "context_tokens": config.context_tokens, "digest": checkpoint.digest()?}))
 }
@@ -95,6 +104,7 @@ fn add(name: &str, source: &str, data: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::new(Exit::Refused, format!("there is a model `{name}` already")));
     }
     let beside = folder.join(format!(".{name}.partial"));
+    let (source, base) = path_and_base(source);
     let from = if source.starts_with("http://") || source.starts_with("https://") {
         let progress = Progress::new(format!("downloading {name}"));
         hub::download(&Download {
@@ -111,14 +121,43 @@ fn add(name: &str, source: &str, data: &Path) -> Result<PathBuf, Failure> {
         hub::resolve(Path::new(source), &folders::models()).map_err(failed)?
     };
     // Opened before it is taken in: what cannot be a model is refused with file, tensor and reason.
-    Checkpoint::open(&from).and_then(|c| c.config()).map_err(failed)?;
+    let checkpoint = Checkpoint::open(&from).map_err(failed)?;
+    let base = match adapter::is_adapter(&from) {
+        true => Some(base_of(&from, base)?),
+        false if base.is_some() => return Err(Failure::usage(format!("{source}: only an adapter has a base"))),
+        false => checkpoint.config().map(|_| None).map_err(failed)?,
+    };
     let is_folder = from.is_dir();
     if from != beside {
         copy(&from, &beside)?;
     }
+    if let Some(base) = base {
+        name_base(&beside.join(adapter::CONFIG_FILE), &base)?;
+    }
     let to = folder.join(if is_folder { name.to_string() } else { format!("{name}.gguf") });
     std::fs::rename(&beside, &to)?;
     Ok(to)
+}
+
+/// What an adapter's base will be found by from another folder: the model's name, or a path from the root.
+fn base_of(folder: &Path, named: Option<&str>) -> Result<String, Failure> {
+    let config = AdapterConfig::from_folder(folder).map_err(failed)?;
+    let base = named.map(String::from).or(config.base).ok_or_else(|| {
+        let adapter = folder.display();
+        Failure::usage(format!("{adapter} does not say which model it adapts; name it: {adapter}@BASE"))
+    })?;
+    match base_path(&base, folder) {
+        Some(path) if catalogue::find(&base).is_none() => Ok(path.display().to_string()),
+        _ => Ok(base),
+    }
+}
+
+fn name_base(config: &Path, base: &str) -> Result<(), Failure> {
+    let mut settings: Value = serde_json::from_slice(&std::fs::read(config)?).map_err(anyhow::Error::from)?;
+    settings["base_model_name_or_path"] = base.into();
+    // Copied as it was, which may be read-only.
+    std::fs::remove_file(config)?;
+    Ok(std::fs::write(config, settings.to_string())?)
 }
 
 fn quantize(model: &str, to: &str, out: &Path, data: &Path) -> Result<Value, Failure> {

@@ -2,13 +2,16 @@
 //!
 //! A value is JSON text or bytes of at most 1 MiB, kept exactly as given.
 
-use super::{Registry, RegistryError, Versioned, keys};
+use super::keys;
+use super::values::Change;
+use super::{Registry, RegistryError, Versioned};
 use crate::id::{ComponentName, TenantId};
 use crate::store::{Expect, Revision, StoreError};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
-/// Longest key in bytes.
-pub const MAX_STATE_KEY_BYTES: usize = 200;
+/// Longest key in bytes: with tenant, bucket and what marks a part, it stays below the store's longest key.
+pub const MAX_STATE_KEY_BYTES: usize = 256;
 /// Largest value in bytes.
 pub const MAX_STATE_VALUE_BYTES: usize = 1 << 20;
 
@@ -32,6 +35,18 @@ impl BucketValue {
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self { kind: ValueKind::Bytes, bytes: bytes.into() }
     }
+}
+
+/// Most writes of one commit.
+pub const MAX_STATE_WRITES: usize = 256;
+
+/// One of several writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketWrite {
+    pub key: String,
+    /// `None` deletes.
+    pub value: Option<BucketValue>,
+    pub expect: Option<Expect>,
 }
 
 /// A listed key.
@@ -85,24 +100,44 @@ impl Bucket {
     /// [`RegistryError::RevisionMismatch`] when `expect` does not hold.
     pub async fn set(&self, key: &str, value: &BucketValue, expect: Option<Expect>) -> Result<Revision, RegistryError> {
         check_key(key)?;
-        if value.bytes.len() > MAX_STATE_VALUE_BYTES {
-            return Err(RegistryError::TooLarge {
-                what: "state value",
-                size: value.bytes.len(),
-                limit: MAX_STATE_VALUE_BYTES,
-            });
-        }
-        let kind = match value.kind {
-            ValueKind::Json => b'j',
-            ValueKind::Bytes => b'b',
-        };
-        let bytes = [&[kind], &value.bytes[..]].concat();
+        let bytes = stored(value)?;
         let place = keys::state(&self.tenant, self.name.as_str(), key);
         let tenant = keys::tenant(&self.tenant);
         let written = self
             .registry
             .write_value(&place, Some(&bytes), expect, |batch| batch.expect(tenant.clone(), Expect::Present))
             .await;
+        written.map_err(|e| self.tenant_gone(e))
+    }
+
+    /// Does all of `writes`, each of another key, or none, in one commit. A delete of what is not there is none.
+    ///
+    /// # Errors
+    /// [`RegistryError::RevisionMismatch`] when an expectation does not hold.
+    pub async fn commit(&self, writes: &[BucketWrite]) -> Result<Revision, RegistryError> {
+        if writes.is_empty() {
+            return Err(RegistryError::invalid("writes", "at least one"));
+        }
+        if writes.len() > MAX_STATE_WRITES {
+            return Err(RegistryError::TooLarge { what: "writes", size: writes.len(), limit: MAX_STATE_WRITES });
+        }
+        let mut keys = BTreeSet::new();
+        let mut rows = Vec::with_capacity(writes.len());
+        for BucketWrite { key, value, .. } in writes {
+            check_key(key)?;
+            if !keys.insert(key) {
+                return Err(RegistryError::invalid("writes", "two of the same key"));
+            }
+            rows.push((keys::state(&self.tenant, self.name.as_str(), key), value.as_ref().map(stored).transpose()?));
+        }
+        let changes = writes.iter().zip(&rows).map(|(write, row)| Change {
+            place: &row.0,
+            value: row.1.as_deref(),
+            want: write.expect,
+        });
+        let changes: Vec<Change> = changes.collect();
+        let tenant = keys::tenant(&self.tenant);
+        let written = self.registry.write_values(&changes, |batch| batch.expect(tenant.clone(), Expect::Present)).await;
         written.map_err(|e| self.tenant_gone(e))
     }
 
@@ -140,6 +175,19 @@ impl Bucket {
             e => e,
         }
     }
+}
+
+/// A value as its row has it: what it is, then its bytes.
+fn stored(value: &BucketValue) -> Result<Vec<u8>, RegistryError> {
+    let size = value.bytes.len();
+    if size > MAX_STATE_VALUE_BYTES {
+        return Err(RegistryError::TooLarge { what: "state value", size, limit: MAX_STATE_VALUE_BYTES });
+    }
+    let kind = match value.kind {
+        ValueKind::Json => b'j',
+        ValueKind::Bytes => b'b',
+    };
+    Ok([&[kind], &value.bytes[..]].concat())
 }
 
 fn check_key(key: &str) -> Result<(), RegistryError> {

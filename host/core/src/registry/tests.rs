@@ -26,7 +26,7 @@ pub(super) async fn with_tenant(name: &str) -> (Registry, TenantId) {
     (registry, id)
 }
 
-fn admitted(bytes: &[u8]) -> Admitted {
+pub(super) fn admitted(bytes: &[u8]) -> Admitted {
     Admitted {
         digest: Digest(Sha256::digest(bytes).into()),
         size_bytes: bytes.len() as u64,
@@ -40,7 +40,7 @@ fn admitted(bytes: &[u8]) -> Admitted {
     }
 }
 
-fn name(s: &str) -> ComponentName {
+pub(super) fn name(s: &str) -> ComponentName {
     ComponentName::new(s).unwrap()
 }
 pub(super) fn version(s: &str) -> Version {
@@ -299,10 +299,53 @@ fn state_values_of_every_size_read_back_and_shrinking_leaves_no_parts() {
         assert!(matches!(refused, Err(RegistryError::TooLarge { .. })));
         assert!(bucket.delete("a/b", None).await.unwrap());
         assert!(!bucket.delete("a/b", None).await.unwrap());
-        for bad in ["", "a\0b", &"k".repeat(201)] {
+        for bad in ["", "a\0b", &"k".repeat(257)] {
             assert!(matches!(bucket.get(bad), Err(RegistryError::Invalid { .. })));
         }
         assert!(r.bucket(&TenantId::default_tenant(), "a/b").is_err());
+    });
+}
+
+#[test]
+fn several_state_values_change_in_one_commit_or_not_at_all() {
+    block_on(async {
+        let (r, t) = with_tenant("a").await;
+        let bucket = r.bucket(&t, "b").unwrap();
+        let write = |key: &str, size: Option<usize>, expect| BucketWrite {
+            key: key.into(),
+            value: size.map(|size| BucketValue::bytes(vec![7; size])),
+            expect,
+        };
+        let first = [write("1", Some(1), Some(Expect::Absent)), write("2", Some(100_000), None)];
+        let now = bucket.commit(&first).await.unwrap();
+        assert!(matches!(bucket.commit(&first).await, Err(RegistryError::RevisionMismatch { .. })));
+        let stale = [write("3", Some(1), None), write("2", None, Some(Expect::Revision(now + 1)))];
+        assert!(matches!(bucket.commit(&stale).await, Err(RegistryError::RevisionMismatch { .. })));
+        assert!(bucket.get("3").unwrap().is_none());
+        let both = [write("1", None, None), write("2", Some(3), Some(Expect::Revision(now))), write("9", None, None)];
+        bucket.commit(&both).await.unwrap();
+        assert!(bucket.get("1").unwrap().is_none());
+        assert_eq!(bucket.get("2").unwrap().unwrap().value.bytes.len(), 3);
+        assert!(r.store().scan(b"t/a/~/", None, 10).unwrap().is_empty(), "no part is left");
+
+        // The largest commits fit, whatever they replace.
+        let most: Vec<_> = (0..256).map(|n| write(&format!("k{n}"), Some(8191), None)).collect();
+        bucket.commit(&most).await.unwrap();
+        let gone: Vec<_> = most.iter().map(|w| write(&w.key, None, None)).collect();
+        bucket.commit(&gone).await.unwrap();
+        for (what, refused) in [
+            ("none", vec![]),
+            ("too many", (0..257).map(|n| write(&n.to_string(), Some(1), None)).collect()),
+            (
+                "too large together",
+                vec![write("x", Some(1 << 20), None), write("y", Some(1 << 20), None), write("z", Some(9), None)],
+            ),
+            ("twice the same", vec![write("x", Some(1), None), write("x", None, None)]),
+        ] {
+            let answer = bucket.commit(&refused).await;
+            let named = matches!(answer, Err(RegistryError::TooLarge { .. } | RegistryError::Invalid { .. }));
+            assert!(named, "{what}: {answer:?}");
+        }
     });
 }
 
@@ -328,6 +371,22 @@ fn state_changes_by_compare_and_set_and_lists_by_prefix() {
         assert_eq!(keys(bucket.list("", Some("x/1"), 1).unwrap()), ["x/2"]);
         let other = r.bucket(&t, "b2").unwrap();
         assert!(other.list("", None, 10).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn the_longest_key_of_the_longest_tenant_and_bucket_takes_the_largest_value() {
+    block_on(async {
+        let (r, t) = with_tenant(&"t".repeat(crate::id::MAX_NAME_BYTES)).await;
+        let bucket = r.bucket(&t, &"b".repeat(crate::id::MAX_NAME_BYTES)).unwrap();
+        let value = BucketValue::bytes(vec![7; MAX_STATE_VALUE_BYTES]);
+        let longest = "k".repeat(256);
+        bucket.set(&longest, &value, None).await.unwrap();
+        assert_eq!(bucket.get(&longest).unwrap().unwrap().value, value);
+        assert_eq!(bucket.list("", None, 10).unwrap()[0].key, longest);
+        for bad in ["k".repeat(257), String::new(), "a\0".into()] {
+            assert!(matches!(bucket.set(&bad, &value, None).await, Err(RegistryError::Invalid { .. })), "{bad}");
+        }
     });
 }
 
@@ -454,7 +513,7 @@ fn the_store_in_memory_holds_the_limits_of_a_real_one() {
         assert!(store.commit(over).await.is_err());
         let just = Batch::new().put("k", vec![0; 4096]);
         assert!(store.commit(just).await.is_ok());
-        let long = Batch::new().put(vec![b'k'; 513], "v");
+        let long = Batch::new().put(vec![b'k'; crate::store::MAX_KEY_BYTES + 1], "v");
         assert!(store.commit(long).await.is_err());
     });
 }

@@ -13,6 +13,9 @@ use bytes::Bytes;
 /// Largest value of several rows: 1 MiB and the kind byte of a state value; head and parts fit a batch, old and new.
 pub const MAX_LARGE_BYTES: usize = (1 << 20) + 1;
 
+/// Most bytes of all values of one commit, of each the larger of old and new: with 256 of them, their rows fit a batch.
+pub const MAX_BATCH_BYTES: usize = 2 * MAX_LARGE_BYTES;
+
 const INLINE: u8 = 0;
 const PARTS: u8 = 1;
 const INLINE_BYTES: usize = MAX_VALUE_BYTES - 1;
@@ -81,27 +84,53 @@ impl Registry {
         want: Option<Expect>,
         extend: impl Fn(Batch) -> Batch,
     ) -> Result<Revision, RegistryError> {
+        self.write_values(&[Change { place, value, want }], extend).await
+    }
+
+    /// [`Registry::write_value`] for several places, each another: all of them in one commit or none.
+    pub(super) async fn write_values(
+        &self,
+        changes: &[Change<'_>],
+        extend: impl Fn(Batch) -> Batch,
+    ) -> Result<Revision, RegistryError> {
         for _ in 0..ATTEMPTS {
-            let head = self.store().get(&place.head)?;
-            let found = head.as_ref().map(|h| h.revision);
-            let holds = match want {
-                None => true,
-                Some(Expect::Absent) => found.is_none(),
-                Some(Expect::Present) => found.is_some(),
-                Some(Expect::Revision(r)) => found == Some(r),
-            };
-            if !holds {
-                return Err(RegistryError::RevisionMismatch { found });
+            let mut batch = Batch::new();
+            let mut bytes = 0;
+            for Change { place, value, want } in changes {
+                let head = self.store().get(&place.head)?;
+                let found = head.as_ref().map(|h| h.revision);
+                let holds = match want {
+                    None => true,
+                    Some(Expect::Absent) => found.is_none(),
+                    Some(Expect::Present) => found.is_some(),
+                    Some(Expect::Revision(r)) => found == Some(*r),
+                };
+                if !holds {
+                    return Err(RegistryError::RevisionMismatch { found });
+                }
+                let old = head.as_ref().map_or(Ok(0), |row| Head::of(row).map(|head| head.bytes(row)))?;
+                bytes += old.max(value.map_or(0, <[u8]>::len));
+                if bytes > MAX_BATCH_BYTES {
+                    return Err(RegistryError::TooLarge { what: "batch", size: bytes, limit: MAX_BATCH_BYTES });
+                }
+                batch = batch.and(place_value(place, head.as_ref(), *value)?);
             }
-            let batch = extend(place_value(place, head.as_ref(), value)?);
-            match self.store().commit(batch).await {
+            match self.store().commit(extend(batch)).await {
                 Ok(revision) => return Ok(revision),
-                Err(StoreError::Conflict { key, .. }) if key == place.head => {}
+                Err(StoreError::Conflict { key, .. }) if changes.iter().any(|c| c.place.head == key) => {}
                 Err(e) => return Err(e.into()),
             }
         }
         Err(RegistryError::Conflict("the record is being changed by too many at once".into()))
     }
+}
+
+/// What [`Registry::write_values`] does at one place.
+pub(super) struct Change<'a> {
+    pub place: &'a Place,
+    /// `None` deletes.
+    pub value: Option<&'a [u8]>,
+    pub want: Option<Expect>,
 }
 
 enum Head {
@@ -119,6 +148,14 @@ impl Head {
                 if len <= MAX_LARGE_BYTES { Ok(Self::Parts { len }) } else { Err(corrupt(&row.key)) }
             }
             _ => Err(corrupt(&row.key)),
+        }
+    }
+
+    /// Of the whole value.
+    fn bytes(&self, row: &Row) -> usize {
+        match self {
+            Self::Inline => row.value.len() - 1,
+            Self::Parts { len } => *len,
         }
     }
 

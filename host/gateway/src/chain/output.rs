@@ -7,6 +7,7 @@ use crate::run::Run;
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use stockade_core::chat::Message;
 use stockade_core::limits::LimitKind;
 use stockade_core::plugin::{CallError, Channel, Mode, OnFailure, Pinned, Role, Ruling, ShieldStream};
 
@@ -36,10 +37,10 @@ pub struct Judged {
 }
 
 impl OutputShields {
-    /// Opens a session with every bound output shield.
-    pub async fn open(run: &Arc<Run>) -> Result<Self, ApiError> {
+    /// Opens a session with every bound output shield for a reply to `conversation`.
+    pub async fn open(run: &Arc<Run>, conversation: &[Message]) -> Result<Self, ApiError> {
         let pinned = run.pins().all(&Role::ShieldOutput);
-        let opened = pinned.iter().map(|shield| run.app.plugins.open_stream(run.call(shield)));
+        let opened = pinned.iter().map(|shield| run.app.plugins.open_stream(run.call(shield), conversation));
         let mut shields = Vec::with_capacity(pinned.len());
         for (pinned, opened) in pinned.iter().zip(join_all(opened).await) {
             let stream = match opened {

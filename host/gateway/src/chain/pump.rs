@@ -2,14 +2,16 @@
 
 use super::output::{Judged, OutputShields};
 use super::tool_calls::ToolCalls;
-use super::{Ask, QUEUE, refusal_end};
+use super::{Ask, QUEUE, as_message, refusal_end};
 use crate::error::{ApiError, Code};
 use crate::interruption;
 use crate::run::{Run, Status};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use stockade_core::ModelId;
+use stockade_core::chat::Message;
 use stockade_core::event::{
     End, Event, FinishReason, Interruption, Step, TextDelta, TokenLogprob, ToolCallDelta, Usage,
 };
@@ -77,7 +79,7 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         }
         None => Source::Model(run.app.inference.generate(ask.request(run))?),
     };
-    let shields = OutputShields::open(run).await.inspect_err(|_| {
+    let shields = OutputShields::open(run, &conversation(&prompt)).await.inspect_err(|_| {
         run.ended(Status::Failed);
     })?;
     let (tx, rx) = mpsc::channel(QUEUE);
@@ -95,6 +97,15 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
     // The task ends with its source, with its receiver, or at the request's timeout.
     tokio::spawn(pump.drive(source));
     Ok(rx)
+}
+
+/// What a reply answers, as shields are told it.
+fn conversation(prompt: &Prompt) -> Cow<'_, [Message]> {
+    match prompt {
+        Prompt::Chat(chat) => Cow::Borrowed(&chat.messages),
+        Prompt::Text(text) => Cow::Owned(vec![as_message(text)]),
+        Prompt::Tokens(_) => Cow::Borrowed(&[]),
+    }
 }
 
 struct Pump {

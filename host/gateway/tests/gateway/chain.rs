@@ -76,6 +76,18 @@ async fn a_blocked_input_is_a_refusal_without_a_model_token() {
 }
 
 #[tokio::test]
+async fn an_output_shield_is_told_the_conversation_as_the_input_shields_left_it() {
+    let host = Host::new().await;
+    host.bind("shield.input", "word", "shield", word("bomb", "mask")).await;
+    host.bind("shield.output", "word", "shield", word("xyz", "block")).await;
+    host.chat("a bomb", json!({})).await.expect(200);
+    let told = host.plugins.conversations.lock().unwrap().clone();
+    assert_eq!(told.len(), 1);
+    let last = told[0].last().unwrap().joined_text();
+    assert!(last.starts_with("a ") && !last.contains("bomb"), "{last}");
+}
+
+#[tokio::test]
 async fn a_masked_input_reaches_the_model_masked_in_every_dialect() {
     let host = Host::new().await;
     host.bind("shield.input", "word", "shield", word("bob", "mask")).await;

@@ -3,9 +3,10 @@
 use crate::fakes::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use stockade_core::ModelId;
 use stockade_core::chat::{Role, ToolChoice};
 use stockade_core::event::{Event, FinishReason, StepKind, StepStatus, ToolCallDelta};
-use stockade_core::infer::{ChatPrompt, Constraint, Prompt};
+use stockade_core::infer::{ChatPrompt, Constraint, Inference, Prompt};
 
 fn asked(host: &Host, i: usize) -> (ChatPrompt, stockade_core::infer::GenerateRequest) {
     let request = host.inference.requests.lock().unwrap()[i].clone();
@@ -241,7 +242,7 @@ async fn requests_that_are_wrong_are_refused_by_their_field() {
         (json!({"input": 3}), "input"),
         (json!({}), "input"),
         (json!({"input": "x", "background": true}), "background"),
-        (json!({"input": "x", "truncation": "auto"}), "truncation"),
+        (json!({"input": "x", "truncation": "sometimes"}), "truncation"),
         (json!({"input": "x", "previous_response_id": "a", "conversation": "b"}), "previous_response_id"),
         (json!({"input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type"),
         (
@@ -291,7 +292,12 @@ async fn the_tenants_tools_and_look_ups_are_items_and_a_request_may_narrow_the_t
         host.bind(&format!("tool/{tool}"), "adder", "tool", json!({})).await;
     }
     let narrow = json!([{"type": "mcp", "server_label": "stockade", "allowed_tools": ["add"]}]);
-    let r = respond(&host, json!({"input": "x", "tools": narrow, "prompt": {"id": "greet", "version": "3"}})).await;
+    let r = respond(
+        &host,
+        json!({"input": "x", "tools": narrow, "prompt": {"id": "greet", "version": "3"},
+        "include": ["file_search_call.results"]}),
+    )
+    .await;
     let output = r["output"].as_array().unwrap();
     let kinds: Vec<&str> = output.iter().map(|i| i["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["message", "mcp_call", "file_search_call", "message"]);
@@ -341,4 +347,113 @@ async fn an_interrupted_response_asks_for_an_approval_and_goes_on_with_it() {
     assert_eq!((&last["status"], &last["previous_response_id"]), (&json!("completed"), &third["id"]));
     let path = format!("/v1/responses/{}/input_items", last["id"].as_str().unwrap());
     assert_eq!(host.get(&path).await.expect(200)["data"][0]["approve"], false);
+}
+
+#[tokio::test]
+async fn file_search_runs_the_searching_orchestrator_over_the_named_stores_alone() {
+    let host = Host::new().await;
+    host.bind("memory", "memory", "memory", json!({})).await;
+    host.bind("orchestrator", "says", "orchestrator", json!({"config": {"system": "Be kind.", "limits": {}}})).await;
+    let store = host.post("/v1/vector_stores", json!({"name": "s"})).await.expect(200)["id"].clone();
+    let filters = json!({"type": "eq", "key": "a", "value": 1});
+    let search = json!({"type": "file_search", "vector_store_ids": [store], "max_num_results": 3, "filters": filters,
+        "ranking_options": {"score_threshold": 0.25}});
+    let body = json!({"model": "m", "input": "x", "tools": [search]});
+    host.post("/v1/responses", body.clone()).await.expect(409);
+    host.upload(ADMIN, "rag", "orchestrator").await;
+    assert_eq!(respond(&host, body.clone()).await["tools"][0], search);
+    {
+        let turns = host.plugins.turns.lock().unwrap();
+        let call = &turns[0].0;
+        let config = &call.target.config;
+        assert_eq!((&config["banks"], &config["filter"], &config["limit"]), (&json!([store]), &filters, &json!(3)));
+        assert_eq!((&config["system"], &config["limits"]), (&json!("Be kind."), &Value::Null));
+        assert_eq!(config["ranking"], json!({"threshold": 0.25}));
+        let store = store.as_str().unwrap().to_string();
+        assert_eq!(call.pins.bank(store.clone(), false), Some(store.clone()));
+        assert_eq!(call.pins.bank(store, true), None, "it reads");
+        assert_eq!(call.pins.bank("other".into(), false), None);
+    }
+    let with = |tools: Value| json!({"model": "m", "input": "x", "tools": tools});
+    let own = json!({"type": "stockade", "name": "add"});
+    for (tools, status) in [
+        (json!([search, search]), 400),
+        (json!([search, own]), 400),
+        (json!([{"type": "file_search", "vector_store_ids": []}]), 400),
+        (json!([{"type": "file_search", "vector_store_ids": ["vs_0"]}]), 404),
+    ] {
+        host.post("/v1/responses", with(tools)).await.expect(status);
+    }
+}
+
+#[tokio::test]
+async fn citations_of_what_was_found_become_annotations() {
+    let host = Host::new().await;
+    let hit = json!({"number": 1, "id": "c", "document": "file_1", "text": "t", "score": 0.5,
+        "metadata": {"file_id": "file_1", "filename": "a.md", "year": 2026}});
+    let events = json!([
+        step("s1", StepKind::Retrieval, StepStatus::Started, "search", json!({"query": "q"})),
+        step("s1", StepKind::Retrieval, StepStatus::Done, "search", json!({"query": "q", "hits": [hit]})),
+        text("Né ["),
+        text("1], [2]."),
+        end(FinishReason::Stop),
+    ]);
+    host.bind("orchestrator", "says", "orchestrator", json!({"config": {"events": events}})).await;
+    let body = json!({"model": "m", "input": "x", "stream": true, "include": ["file_search_call.results"]});
+    let told = host.post("/v1/responses", body).await.named_events();
+    let annotation = json!({"type": "file_citation", "index": 3, "file_id": "file_1", "filename": "a.md"});
+    let added: Vec<_> = told.iter().filter(|e| e.0 == "response.output_text.annotation.added").collect();
+    assert_eq!(added.len(), 1);
+    assert_eq!((&added[0].1["annotation"], &added[0].1["annotation_index"]), (&annotation, &json!(0)));
+    let output = &told.last().unwrap().1["response"]["output"];
+    assert_eq!(output[1]["content"][0]["annotations"], json!([annotation]));
+    assert_eq!(output[0]["results"][0]["attributes"], json!({"year": 2026}));
+    assert_eq!(respond(&host, json!({"input": "x"})).await["output"][0]["results"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_reference_stands_for_the_item_that_was_kept() {
+    let host = Host::new().await;
+    let first = respond(&host, json!({"input": "one"})).await;
+    let path = format!("/v1/responses/{}/input_items", first["id"].as_str().unwrap());
+    let input = host.get(&path).await.expect(200)["data"][0]["id"].clone();
+    let refer = |id: &Value| json!({"type": "item_reference", "id": id});
+    let said = &first["output"][0]["id"];
+    let body = json!({"input": [refer(&input), {"id": said}, {"role": "user", "content": "two"}]});
+    respond(&host, body).await;
+    let texts = |i: usize| asked(&host, i).0.messages.iter().map(|m| m.joined_text()).collect::<Vec<_>>();
+    assert_eq!(texts(1), ["one", "one", "two"]);
+    let kept = host.get("/v1/responses").await.expect(200)["data"][0]["id"].clone();
+    let kept = host.get(&format!("/v1/responses/{}/input_items?order=asc", kept.as_str().unwrap())).await.expect(200);
+    let kinds: Vec<_> = kept["data"].as_array().unwrap().iter().map(|i| i["role"].clone()).collect();
+    assert_eq!(kinds, ["user", "assistant", "user"], "in the order in which they were given");
+    // What the chain says already is not said twice.
+    let body = json!({"previous_response_id": first["id"], "input": [refer(said), {"role": "user", "content": "two"}]});
+    respond(&host, body).await;
+    assert_eq!(texts(2), ["one", "one", "two"]);
+    for unknown in ["msg_000000000000000000000000", "nonsense", ""] {
+        let body = json!({"model": "m", "input": [refer(&json!(unknown)), {"role": "user", "content": "x"}]});
+        host.post("/v1/responses", body).await.expect(404);
+    }
+}
+
+#[tokio::test]
+async fn truncation_drops_the_oldest_exchanges_until_the_rest_fits() {
+    let host = Host::new().await;
+    let turn = |role: &str, n: usize| json!({"role": role, "content": format!("{n}{}", "x".repeat(150))});
+    let mut input: Vec<Value> = (0..8).flat_map(|n| [turn("user", n), turn("assistant", n)]).collect();
+    input.push(json!({"role": "user", "content": "last"}));
+    let body = json!({"input": input, "instructions": "Be kind.", "truncation": "auto", "max_output_tokens": 100});
+    let r = respond(&host, body.clone()).await;
+    assert_eq!(r["truncation"], "auto");
+    let (chat, _) = asked(&host, 0);
+    let texts: Vec<String> = chat.messages.iter().map(|m| m.joined_text()).collect();
+    assert_eq!((texts[0].as_str(), texts.last().unwrap().as_str()), ("Be kind.", "last"));
+    assert!((4..14).contains(&texts.len()) && chat.messages[1].role == Role::User, "{}", texts.len());
+    let rendered = host.inference.render(&ModelId::new("m").unwrap(), &chat).unwrap().tokens.len();
+    assert!(rendered <= 1000 - 100, "{rendered}");
+    let mut plain = body;
+    plain["truncation"] = "disabled".into();
+    respond(&host, plain).await;
+    assert_eq!(asked(&host, 1).0.messages.len(), 18);
 }

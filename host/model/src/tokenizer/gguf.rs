@@ -3,7 +3,7 @@
 use super::added::{AddedToken, AddedTokens};
 use super::bytes::{TokenBytes, byte_token, from_byte_level, from_sentencepiece};
 use super::sentencepiece::SentencePiece;
-use super::{Coder, SpecialTokens, Style, Tokenizer};
+use super::{Coder, SpecialTokens, Style, Tokenizer, config};
 use crate::ModelError;
 use crate::checkpoint::gguf::{Metadata, Strings};
 use std::collections::{HashMap, HashSet};
@@ -40,12 +40,14 @@ struct Vocabulary<'a> {
 
 pub(super) fn read(file: &Path, metadata: &Metadata) -> Result<Tokenizer, ModelError> {
     let vocabulary = Vocabulary::read(file, metadata)?;
-    match metadata.str("tokenizer.ggml.model") {
+    let mut tokenizer = match metadata.str("tokenizer.ggml.model") {
         Some("gpt2") => vocabulary.byte_level(),
         Some("llama") => vocabulary.sentencepiece(),
         Some("bert") => vocabulary.word_pieces(),
         other => Err(ModelError::unsupported(file, "tokenizer", other.unwrap_or("none"))),
-    }
+    }?;
+    tokenizer.config = config::of_gguf(&tokenizer, metadata);
+    Ok(tokenizer)
 }
 
 /// What `tokenizer.ggml.pre` stands for.
@@ -238,6 +240,7 @@ impl<'a> Vocabulary<'a> {
         let asked = |key: &str, default| self.metadata.bool(&format!("tokenizer.ggml.{key}")).unwrap_or(default);
         let frame = |wanted: bool, id: Option<u32>| id.filter(|_| wanted).into_iter().collect();
         Tokenizer {
+            config: Default::default(),
             prefix: frame(asked("add_bos_token", add_bos), special.bos),
             suffix: frame(asked("add_eos_token", false), special.eos),
             added: AddedTokens::new(added),

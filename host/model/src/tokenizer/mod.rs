@@ -5,6 +5,7 @@
 
 pub(crate) mod added;
 mod bytes;
+mod config;
 mod export;
 mod gguf;
 mod json;
@@ -18,6 +19,7 @@ pub use gguf::{LLAMA3_SPLIT, SINGLE_DIGIT_SPLIT};
 use added::{AddedTokens, Part};
 use bytes::TokenBytes;
 use sentencepiece::SentencePiece;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use stockade_core::Fault;
 
@@ -35,6 +37,7 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     style: Style,
+    config: Map<String, Value>,
 }
 
 /// Ids with a meaning to the network, where the tokenizer names them.
@@ -188,6 +191,11 @@ impl Tokenizer {
 
     pub fn special(&self) -> SpecialTokens {
         self.special
+    }
+
+    /// What the files say of it, in the words of `tokenizer_config.json`, tokens as their texts.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
     }
 
     /// A token's text, for templates (`bos_token`).

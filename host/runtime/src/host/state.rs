@@ -1,11 +1,13 @@
 //! `state`: the tenant's buckets by granted names.
 
 use super::{Answer, denied, enter};
-use crate::bindings::state::{Entry, Expectation, Host, HostBucket, HostBucketWithStore, HostWithStore};
+use crate::bindings::state::{
+    Change, Entry, Expectation, Host, HostBucket, HostBucketWithStore, HostWithStore, Key, Write,
+};
 use crate::bindings::types::Error;
 use crate::guest::Guest;
 use stockade_core::plugin::Grants;
-use stockade_core::registry::{self, BucketValue, MAX_STATE_VALUE_BYTES, RegistryError};
+use stockade_core::registry::{self, BucketValue, BucketWrite, MAX_STATE_VALUE_BYTES, RegistryError};
 use stockade_core::store::{Expect, StoreError};
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
@@ -73,6 +75,39 @@ impl<T: Send + 'static> HostBucketWithStore<T> for HasSelf<Guest> {
         }
         let done = bucket.0.delete(&key, expectation(expect)).await;
         Ok(done.map(|_| ()).map_err(registry_error))
+    }
+
+    async fn commit(a: &Accessor<T, Self>, this: Resource<Bucket>, writes: Vec<Write>) -> Answer<u64> {
+        let me = enter(a).await?;
+        let bytes = |w: &Write| if let Change::Set(value) = &w.change { value.len() } else { 0 };
+        me.meter.output(writes.iter().map(bytes).sum())?;
+        let bucket = bucket(a, &this)?;
+        let write = |w: Write| BucketWrite {
+            key: w.key,
+            value: match w.change {
+                Change::Set(value) => Some(BucketValue::bytes(value)),
+                Change::Delete => None,
+            },
+            expect: expectation(w.expect),
+        };
+        let writes: Vec<BucketWrite> = writes.into_iter().map(write).collect();
+        Ok(bucket.0.commit(&writes).await.map_err(registry_error))
+    }
+
+    async fn keys(
+        a: &Accessor<T, Self>,
+        this: Resource<Bucket>,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> Answer<Vec<Key>> {
+        let _me = enter(a).await?;
+        let bucket = bucket(a, &this)?;
+        if !(1..=MAX_SCAN).contains(&limit) {
+            return Ok(Err(Error::Invalid(format!("limit: 1 to {MAX_SCAN}"))));
+        }
+        let keys = bucket.0.list(&prefix, after.as_deref(), limit as usize).map_err(registry_error);
+        Ok(keys.map(|keys| keys.into_iter().map(|k| Key { key: k.key, revision: k.revision }).collect()))
     }
 
     async fn scan(

@@ -3,25 +3,28 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
+use super::product::Line;
+
 /// Buffers that wait for their next use. At most as many as were ever in use at once.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Buffers {
-    idle: Arc<Mutex<Vec<Vec<f32>>>>,
+    idle: Arc<Mutex<Vec<Vec<Line>>>>,
 }
 
-/// f32 values that go back to their [`Buffers`] when dropped.
-#[derive(Debug)]
+/// f32 values, aligned to 64 bytes, that go back to their [`Buffers`] when dropped.
 pub(super) struct Buffer {
-    values: Vec<f32>,
+    lines: Vec<Line>,
+    len: usize,
     home: Buffers,
 }
 
 impl Buffers {
     /// `len` values, whatever they were last: for those who write all of them.
     pub(super) fn take(&self, len: usize) -> Buffer {
-        let mut values = {
+        let needed = len.div_ceil(16);
+        let mut lines = {
             let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
-            let fit = (0..idle.len()).filter(|&i| idle[i].capacity() >= len).min_by_key(|&i| idle[i].capacity());
+            let fit = (0..idle.len()).filter(|&i| idle[i].len() >= needed).min_by_key(|&i| idle[i].len());
             match fit {
                 Some(i) => idle.swap_remove(i),
                 None => {
@@ -31,12 +34,10 @@ impl Buffers {
                 }
             }
         };
-        if values.capacity() < len {
-            values = vec![0.0; len];
-        } else {
-            values.resize(len, 0.0);
+        if lines.len() < needed {
+            lines = vec![Line([0.0; 16]); needed];
         }
-        Buffer { values, home: self.clone() }
+        Buffer { lines, len, home: self.clone() }
     }
 
     /// `len` zeros.
@@ -51,20 +52,34 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values
+        // SAFETY: a line is 16 values without gaps, and there are enough of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        self.home.idle.lock().unwrap_or_else(|e| e.into_inner()).push(values);
+        let lines = std::mem::take(&mut self.lines);
+        self.home.idle.lock().unwrap_or_else(|e| e.into_inner()).push(lines);
+    }
+}
+
+impl std::fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffers").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::buffer::Buffer;
 use super::parallel::{ROWS, each};
-use super::product::{Into, Target, View, multiply};
+use super::product::{Into, Target, View};
 use super::simd::{exp, simd};
 use super::{Gradients, Network, Pass};
 
@@ -126,11 +126,11 @@ impl Network {
             let rows = &head[piece.start * width..piece.end * width];
             let d_logits = View::new(&logits, m, piece.len());
             let target = Target::new(&mut d_states, m, width);
-            multiply(&self.pool, d_logits, View::new(rows, piece.len(), width), 1.0, Into::Add, target);
+            self.products.multiply(d_logits, View::new(rows, piece.len(), width), 1.0, Into::Add, target);
             if let Some(parameter) = head_parameter {
                 let gradient = &mut gradients.get_mut(parameter)[piece.start * width..piece.end * width];
                 let target = Target::new(gradient, piece.len(), width);
-                multiply(&self.pool, d_logits.t(), View::new(&states, m, width), 1.0, Into::Add, target);
+                self.products.multiply(d_logits.t(), View::new(&states, m, width), 1.0, Into::Add, target);
             }
         }
         drop(states);
@@ -164,8 +164,7 @@ impl Network {
     fn logits_of(&self, states: &[f32], head: &[f32], width: usize, piece: Range<usize>, logits: &mut [f32]) {
         let (m, rows) = (states.len() / width, &head[piece.start * width..piece.end * width]);
         let target = Target::new(logits, m, piece.len());
-        multiply(
-            &self.pool,
+        self.products.multiply(
             View::new(states, m, width),
             View::new(rows, piece.len(), width).t(),
             1.0,

@@ -60,7 +60,7 @@ impl Network {
         self.turn(heads, course, &mut qkv, Turn::Forward);
         let mut attended = self.buffers.take(n * heads.heads * heads.head_dim);
         let mut log_sum_exp = self.buffers.take(n * heads.heads);
-        attention::forward(&self.pool, heads, &qkv, &course.packed.ends, &mut attended, &mut log_sum_exp);
+        attention::forward(&self.products, heads, &qkv, &course.packed.ends, &mut attended, &mut log_sum_exp);
         let mut middle = self.buffers.take(n * c);
         self.project(&layer.o, self.path(course, index, Input::Attended), &attended, &mut middle);
         self.add(&mut middle, x);
@@ -126,7 +126,7 @@ impl Network {
         self.project_back(&layer.o, path, &attended, &mut dy, Some(&mut d_attended), gradients);
         let mut d_qkv = self.buffers.take(n * heads.width());
         let ends = &course.packed.ends;
-        attention::backward(&self.pool, heads, &qkv, ends, &attended, &log_sum_exp, &d_attended, &mut d_qkv);
+        attention::backward(&self.products, heads, &qkv, ends, &attended, &log_sum_exp, &d_attended, &mut d_qkv);
         self.turn(heads, course, &mut d_qkv, Turn::Back);
         if let (Some(gains), Some(raw)) = (layer.head_norms, raw) {
             self.norm_heads_back(gains, heads, &raw, &mut d_qkv, &mut qkv, gradients);

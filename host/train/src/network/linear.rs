@@ -7,7 +7,7 @@ use super::dropout::Draw;
 use super::gradients::Gradients;
 use super::layout::{Matrices, Part};
 use super::parallel::{ROWS, each};
-use super::product::{Into, Target, View, multiply};
+use super::product::{Into, Target, View};
 use super::simd::simd;
 use super::{Network, Place};
 
@@ -77,8 +77,7 @@ impl Network {
         let (rows, cols) = (matrices.rows, matrices.cols);
         let n = x.len() / cols;
         let weight = self.weight(matrices);
-        multiply(
-            &self.pool,
+        self.products.multiply(
             View::new(x, n, cols),
             View::new(&weight, rows, cols).t(),
             1.0,
@@ -128,13 +127,12 @@ impl Network {
         }
         if let (Some(first), Some(last)) = (self.master(first.tensor), self.master(last.tensor)) {
             let target = Target::new(gradients.span_mut(first, last), rows, cols);
-            multiply(&self.pool, View::new(dy, n, rows).t(), View::new(x, n, cols), 1.0, Into::Add, target);
+            self.products.multiply(View::new(dy, n, rows).t(), View::new(x, n, cols), 1.0, Into::Add, target);
         }
         let mut dx = dx;
         if let Some(dx) = dx.as_deref_mut() {
             let weight = self.weight(matrices);
-            multiply(
-                &self.pool,
+            self.products.multiply(
                 View::new(dy, n, rows),
                 View::new(&weight, rows, cols),
                 1.0,
@@ -165,7 +163,7 @@ impl Network {
         let (n, rank) = (x.len() / cols, self.rank);
         let mut t = self.buffers.take(n * rank);
         let a = View::new(self.values(adapter.a), rank, cols);
-        multiply(&self.pool, View::new(x, n, cols), a.t(), self.scale, Into::Set, Target::new(&mut t, n, rank));
+        self.products.multiply(View::new(x, n, cols), a.t(), self.scale, Into::Set, Target::new(&mut t, n, rank));
         t
     }
 
@@ -175,7 +173,7 @@ impl Network {
         let t = self.inner(adapter, x, cols);
         let b = View::new(self.values(adapter.b), part.rows, rank);
         let target = Target::columns(y, n, part.first, part.rows, stride);
-        multiply(&self.pool, View::new(&t, n, rank), b.t(), 1.0, Into::Add, target);
+        self.products.multiply(View::new(&t, n, rank), b.t(), 1.0, Into::Add, target);
     }
 
     /// DoRA's `m / |W + sBA|`.
@@ -195,7 +193,13 @@ impl Network {
             let weight = self.weight(matrices);
             let weight = View::new(&weight[part.first * cols..][..part.rows * cols], part.rows, cols);
             let mut z = self.buffers.take(n * part.rows);
-            multiply(&self.pool, View::new(x, n, cols), weight.t(), 1.0, Into::Set, Target::new(&mut z, n, part.rows));
+            self.products.multiply(
+                View::new(x, n, cols),
+                weight.t(),
+                1.0,
+                Into::Set,
+                Target::new(&mut z, n, part.rows),
+            );
             let dropped = self.dropped(path, x, cols);
             let whole = Part { name: part.name, first: 0, ..*part };
             self.adapt(adapter, &whole, dropped.as_deref().unwrap_or(x), cols, &mut z, part.rows);
@@ -229,15 +233,15 @@ impl Network {
             let d_part = View::strided(&dy[part.first..], n, part.rows, rows);
             let t = self.inner(adapter, input, cols);
             let target = Target::new(gradients.get_mut(adapter.b), part.rows, rank);
-            multiply(&self.pool, d_part.t(), View::new(&t, n, rank), 1.0, Into::Add, target);
+            self.products.multiply(d_part.t(), View::new(&t, n, rank), 1.0, Into::Add, target);
             let mut dt = t;
             let b = View::new(self.values(adapter.b), part.rows, rank);
-            multiply(&self.pool, d_part, b, self.scale, Into::Set, Target::new(&mut dt, n, rank));
+            self.products.multiply(d_part, b, self.scale, Into::Set, Target::new(&mut dt, n, rank));
             let target = Target::new(gradients.get_mut(adapter.a), rank, cols);
-            multiply(&self.pool, View::new(&dt, n, rank).t(), View::new(input, n, cols), 1.0, Into::Add, target);
+            self.products.multiply(View::new(&dt, n, rank).t(), View::new(input, n, cols), 1.0, Into::Add, target);
             if let Some(dx) = apart.as_deref_mut().or(dx.as_deref_mut()) {
                 let a = View::new(self.values(adapter.a), rank, cols);
-                multiply(&self.pool, View::new(&dt, n, rank), a, 1.0, Into::Add, Target::new(dx, n, cols));
+                self.products.multiply(View::new(&dt, n, rank), a, 1.0, Into::Add, Target::new(dx, n, cols));
             }
         }
         if let (Some(apart), Some(dx), Some(draw)) = (apart, dx, path.dropout) {
@@ -260,7 +264,7 @@ impl Network {
                         let b = View::new(self.values(adapter.b), part.rows, self.rank);
                         let a = View::new(self.values(adapter.a), self.rank, matrices.cols);
                         let target = Target::new(&mut sum, part.rows, matrices.cols);
-                        multiply(&self.pool, b, a, self.scale, Into::Add, target);
+                        self.products.multiply(b, a, self.scale, Into::Add, target);
                         adapter.norms.clear();
                         adapter.norms.extend(sum.chunks_exact(matrices.cols).map(row_norm));
                     }

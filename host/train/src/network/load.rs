@@ -13,6 +13,7 @@ use super::buffer::Buffers;
 use super::layout::{Layout, Tensor};
 use super::linear::AdapterOf;
 use super::nf4::Nf4;
+use super::product::Products;
 use super::rope::Rope;
 use super::{Adapter, AdapterKind, Kind, Network, NetworkOptions, Output, Parameter, Place, Trained};
 use crate::random::{Purpose, normal, uniform};
@@ -96,6 +97,7 @@ impl Network {
             Trained::All | Trained::Head => (0, 0.0, 0.0),
         };
         let frequencies = config.rope.as_ref().map_or_else(Vec::new, |rope| rope.inverse_frequencies(config.head_dim));
+        let (pool, buffers) = (Arc::new(Pool::new(workers)), Buffers::default());
         let mut network = Self {
             config: config.clone(),
             parameters: parts.parameters,
@@ -111,8 +113,9 @@ impl Network {
             score,
             checkpointing: options.checkpointing,
             rope: Rope::new(frequencies),
-            pool: Arc::new(Pool::new(workers)),
-            buffers: Buffers::default(),
+            products: Products::new(Arc::clone(&pool), buffers.clone(), options.precision),
+            pool,
+            buffers,
         };
         network.updated();
         network.start_magnitudes();

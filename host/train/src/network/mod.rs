@@ -37,6 +37,7 @@ use buffer::Buffers;
 use layout::Layout;
 use linear::AdapterOf;
 use nf4::Nf4;
+use product::Products;
 use rope::Rope;
 
 pub use gradients::Gradients;
@@ -105,6 +106,7 @@ pub struct Network {
     score: Option<usize>,
     checkpointing: bool,
     rope: Rope,
+    products: Products,
     pool: Arc<Pool>,
     buffers: Buffers,
 }
@@ -178,6 +180,11 @@ impl Network {
     /// The pool that computes: for optimizers, which may use it between passes.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Name of the kernel that multiplies, for logs and benchmarks.
+    pub fn kernel(&self) -> &'static str {
+        self.products.kernel_name()
     }
 
     /// Parameter that holds a tensor of the base.

@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use super::head::Seen;
 use super::layer::{Course, Inner};
 use super::parallel::{ROWS, each};
-use super::product::{Into, Target, View, multiply};
+use super::product::{Into, Target, View};
 use super::{Gradients, Mode, Network, Packed, norm};
 
 /// Packed documents on their way through a network.
@@ -135,7 +135,7 @@ impl Network {
         let states = self.states_at(pass, positions);
         let mut scores = vec![0.0; n * labels];
         let target = Target::new(&mut scores, n, labels);
-        multiply(&self.pool, View::new(&states, n, c), View::new(head, labels, c).t(), 1.0, Into::Set, target);
+        self.products.multiply(View::new(&states, n, c), View::new(head, labels, c).t(), 1.0, Into::Set, target);
         scores
     }
 
@@ -152,9 +152,9 @@ impl Network {
         let states = self.states_at(&pass, positions);
         let d = View::new(d_scores, n, labels);
         let target = Target::new(gradients.get_mut(index), labels, c);
-        multiply(&self.pool, d.t(), View::new(&states, n, c), 1.0, Into::Add, target);
+        self.products.multiply(d.t(), View::new(&states, n, c), 1.0, Into::Add, target);
         let mut d_rows = self.buffers.take(n * c);
-        multiply(&self.pool, d, View::new(head, labels, c), 1.0, Into::Set, Target::new(&mut d_rows, n, c));
+        self.products.multiply(d, View::new(head, labels, c), 1.0, Into::Set, Target::new(&mut d_rows, n, c));
         let mut all = self.buffers.zeros(pass.states.len());
         for (&position, d_row) in positions.iter().zip(d_rows.chunks_exact(c)) {
             let row = &mut all[position * c..][..c];

@@ -55,7 +55,7 @@ function bytes(text) {
 
 /** One channel of a reply. */
 class Session {
-  constructor(channel) {
+  constructor(channel, conversation) {
     this.text = ''; // what is not decided yet
     this.base = 0; // its offset in the channel, in bytes
   }

@@ -2,12 +2,13 @@
 
 from wit_world.exports import shield
 from wit_world.exports.shield import Channel, Edit, Ruling
+from wit_world.imports.types import Message
 
 import app
 
 
 class Session(shield.Session):
-    def __init__(self, channel: Channel):
+    def __init__(self, channel: Channel, conversation: list[Message]):
         self.text = ""  # what is not decided yet
         self.base = 0  # its offset in the channel, in bytes
 

@@ -186,7 +186,7 @@ fn ask(
     run.uses(&target.model);
     let own_tools = f.value("toolgroups").map(|_| config::tools(f, "toolgroups")).transpose()?;
     let party = Party { user: caller.key.id.clone(), session: Some(turn.session.clone()) };
-    target.cast(run, party, Overlay { tools: own_tools, prompt: None })?;
+    target.cast(run, party, Overlay { tools: own_tools, ..Overlay::default() })?;
     let mut defaults = json!({});
     target.fill_in(&mut defaults, "max_tokens");
     let defaults = Fields::root(&defaults)?;

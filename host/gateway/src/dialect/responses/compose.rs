@@ -3,6 +3,7 @@
 //! Invariants: an item is complete in the response exactly when its `output_item.done` has been written, output indices
 //! count items in the order in which they began, and sequence numbers have no gap.
 
+use super::citations::{Scanner, Sources, file};
 use super::items::item_id;
 use super::request::OWN_SERVER;
 use crate::dialect::openai::{chat_logprobs, chat_reply, now};
@@ -23,6 +24,8 @@ pub struct Head {
     pub model: String,
     pub previous: Option<String>,
     pub conversation: Option<String>,
+    /// What a search has found is shown.
+    pub results: bool,
     pub echo: Map<String, Value>,
 }
 
@@ -37,6 +40,7 @@ pub struct Composer {
     /// Items of tool calls by their index in the reply, and of steps by their id.
     calls: BTreeMap<u32, usize>,
     steps: BTreeMap<String, usize>,
+    sources: Sources,
     end: Option<End>,
     sequence: u64,
     begun: bool,
@@ -48,6 +52,8 @@ struct Open {
     kind: Kind,
     text: String,
     logprobs: Vec<TokenLogprob>,
+    scanner: Scanner,
+    annotations: Vec<Value>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,9 +63,9 @@ enum Kind {
 }
 
 impl Kind {
-    fn part(self, text: &str, logprobs: &[TokenLogprob]) -> Value {
+    fn part(self, text: &str, annotations: &[Value], logprobs: &[TokenLogprob]) -> Value {
         match self {
-            Self::Text => json!({"type": "output_text", "text": text, "annotations": [],
+            Self::Text => json!({"type": "output_text", "text": text, "annotations": annotations,
                 "logprobs": chat_logprobs(logprobs)}),
             Self::Reasoning => json!({"type": "reasoning_text", "text": text}),
         }
@@ -78,6 +84,7 @@ impl Composer {
             open: None,
             calls: BTreeMap::new(),
             steps: BTreeMap::new(),
+            sources: Sources::default(),
             end: None,
             sequence: 0,
             begun: false,
@@ -163,9 +170,16 @@ impl Composer {
             };
             let index = self.add(item, out);
             let part = json!({"item_id": self.item_id(index), "output_index": index, "content_index": 0,
-                "part": kind.part("", &[])});
+                "part": kind.part("", &[], &[])});
             self.emit("response.content_part.added", part, out);
-            self.open = Some(Open { index, kind, text: String::new(), logprobs: Vec::new() });
+            self.open = Some(Open {
+                index,
+                kind,
+                text: String::new(),
+                logprobs: Vec::new(),
+                scanner: Scanner::default(),
+                annotations: Vec::new(),
+            });
         }
         let Some(open) = &mut self.open else { return };
         open.text.push_str(text);
@@ -175,8 +189,16 @@ impl Composer {
         }
         open.logprobs.extend(logprobs);
         let index = open.index;
+        let cited = if kind == Kind::Text { open.scanner.take(&open.text, &self.sources) } else { Vec::new() };
+        let before = open.annotations.len();
+        open.annotations.extend(cited.iter().cloned());
         delta["item_id"] = self.item_id(index);
         self.emit(&kind.event("delta"), delta, out);
+        for (n, annotation) in cited.into_iter().enumerate() {
+            let fields = json!({"item_id": self.item_id(index), "output_index": index, "content_index": 0,
+                "annotation_index": before + n, "annotation": annotation});
+            self.emit("response.output_text.annotation.added", fields, out);
+        }
     }
 
     /// Completes the item that text goes on in; its place, for a refusal to follow.
@@ -189,7 +211,7 @@ impl Composer {
     fn close_text(&mut self, out: &mut String) -> Option<usize> {
         let open = self.open.take()?;
         let index = open.index;
-        let part = open.kind.part(&open.text, &open.logprobs);
+        let part = open.kind.part(&open.text, &open.annotations, &open.logprobs);
         let place = json!({"item_id": self.item_id(index), "output_index": index, "content_index": 0});
         let mut done = place.clone();
         done["text"] = open.text.into();
@@ -231,14 +253,19 @@ impl Composer {
             StepKind::Retrieval => "file_search_call",
             _ => return,
         };
+        self.sources.learn(&step.detail["hits"]);
+        let results = self.head.results;
         let began = self.steps.get(&step.id).copied();
         let index = match began {
             Some(index) => index,
             None => {
                 self.close_open("completed", out);
-                let index = self.add(step_item(kind, &step), out);
+                let index = self.add(step_item(kind, &step, results), out);
                 self.steps.insert(step.id.clone(), index);
                 self.step_event(kind, index, "in_progress", out);
+                if kind == "file_search_call" {
+                    self.step_event(kind, index, "searching", out);
+                }
                 index
             }
         };
@@ -248,7 +275,7 @@ impl Composer {
             StepStatus::Failed => "failed",
         };
         let id = self.item_id(index);
-        self.output[index] = step_item(kind, &step);
+        self.output[index] = step_item(kind, &step, results);
         self.output[index]["id"] = id;
         // A look-up that failed has no event of its own.
         if !(kind == "file_search_call" && status == "failed") {
@@ -372,7 +399,7 @@ pub fn interruption_id(approval: &str) -> String {
     format!("intr_{}", approval.strip_prefix("mcpr_").unwrap_or(approval))
 }
 
-fn step_item(kind: &str, step: &Step) -> Value {
+fn step_item(kind: &str, step: &Step, results: bool) -> Value {
     let detail = &step.detail;
     let status = match step.status {
         StepStatus::Started => "in_progress",
@@ -386,15 +413,17 @@ fn step_item(kind: &str, step: &Step) -> Value {
         return json!({"id": id, "type": kind, "status": status, "server_label": OWN_SERVER, "name": step.title,
             "arguments": json_text(&detail["arguments"]), "output": output, "error": error});
     }
-    let results = detail["hits"].as_array().map(|hits| hits.iter().map(found).collect::<Vec<Value>>());
+    let hits = detail["hits"].as_array().filter(|_| results);
+    let results = hits.map(|hits| hits.iter().map(found).collect::<Vec<Value>>());
     json!({"id": id, "type": kind, "status": status, "queries": [detail["query"].as_str().unwrap_or_default()],
         "results": results})
 }
 
 fn found(hit: &Value) -> Value {
-    let id = hit["document"].as_str().or(hit["id"].as_str()).unwrap_or_default();
-    json!({"file_id": id, "filename": hit["title"].as_str().unwrap_or(id), "score": hit["score"],
-        "text": hit["text"], "attributes": {}})
+    let (id, name) = file(hit);
+    let mut attributes = hit["metadata"].as_object().cloned().unwrap_or_default();
+    attributes.retain(|field, _| field != "file_id" && field != "filename");
+    json!({"file_id": id, "filename": name, "score": hit["score"], "text": hit["text"], "attributes": attributes})
 }
 
 /// A text as it is, nothing as `{}`, anything else as JSON text.

@@ -1,9 +1,13 @@
 //! `/v1/responses` in OpenAI's shape: turns whose earlier turns the host keeps.
 
+mod citations;
 pub mod compose;
+pub mod file_search;
 pub mod items;
+mod references;
 pub mod request;
 pub mod store;
+mod truncation;
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -39,8 +43,9 @@ pub async fn create(
         let mut body = body.read(&app).await?;
         let target = Target::named(&app, &caller.tenant, &body)?;
         target.fill_in(&mut body, "max_output_tokens");
-        let request = request::parse(&body)?;
+        let mut request = request::parse(&body)?;
         let earlier = store::earlier(&app, &caller.tenant, &request)?;
+        references::resolve(&app, &caller.tenant, &mut request.input, &earlier.items)?;
         let id = new_document_id("resp", getrandom::u32().unwrap_or_default());
         let session = earlier.session.unwrap_or_else(|| id.clone());
         let head = Head {
@@ -49,6 +54,7 @@ pub async fn create(
             model: body["model"].as_str().unwrap_or_default().into(),
             previous: request.previous.clone(),
             conversation: request.conversation.clone(),
+            results: request.results,
             echo: request.echo.clone(),
         };
         let keeper = Keeper {
@@ -68,8 +74,20 @@ pub async fn create(
         run.uses(&target.model);
         let party =
             Party { user: request.user.clone().unwrap_or_else(|| caller.key.id.clone()), session: Some(session) };
-        target.cast(&run, party, Overlay { tools: request.own_tools.clone(), prompt: request.prompt.clone() })?;
-        let ask = target.bounded(ask(&run, &target, &request, &earlier.items)?);
+        if let Some(search) = &request.search {
+            search.check(&app, &caller.tenant).await?;
+        }
+        let overlay = Overlay {
+            tools: request.own_tools.clone(),
+            prompt: request.prompt.clone(),
+            search: request.search.clone(),
+        };
+        target.cast(&run, party, overlay)?;
+        let mut ask = target.bounded(ask(&run, &target, &request, &earlier.items)?);
+        if request.truncate {
+            let found = request.search.as_ref().map_or(0, |_| file_search::SOURCE_TOKENS);
+            ask = truncation::fit(&app, &target.model, ask, found).await?;
+        }
         answer_with(&run, head, ask, keeper, stream).await
     })
     .await
@@ -110,6 +128,7 @@ pub async fn resume(run: &Arc<Run>, resumed: Resumed, context: Value, stream: bo
         model: text("model").unwrap_or_default(),
         previous: text("response").filter(|_| store && keeper.conversation.is_none()),
         conversation: keeper.conversation.clone(),
+        results: context["results"].as_bool().unwrap_or(false),
         echo: context["echo"].as_object().cloned().unwrap_or_default(),
     };
     answer_with(run, head, resumed.ask, keeper, stream).await
@@ -124,7 +143,7 @@ async fn answer_with(
 ) -> Result<Response, ApiError> {
     ask.dialect = Dialect::Responses(json!({
         "response": head.id, "model": head.model, "conversation": head.conversation, "store": keeper.store,
-        "echo": head.echo,
+        "results": head.results, "echo": head.echo,
     }));
     let choices = chain::start(run, ask, 1).await?;
     if stream {

@@ -1,5 +1,6 @@
 //! A request for a response in the internal form.
 
+use super::file_search::FileSearch;
 use super::items;
 use crate::chain::Ask;
 use crate::dialect::openai::chat_request::{
@@ -32,6 +33,11 @@ pub struct Request {
     pub prompt: Option<PromptRef>,
     /// The tenant's tools that the request names; `None`: it names none and all are there.
     pub own_tools: Option<Vec<ComponentName>>,
+    pub search: Option<FileSearch>,
+    /// What a search finds is shown in its item.
+    pub results: bool,
+    /// The oldest messages go where the conversation is too long.
+    pub truncate: bool,
     pub user: Option<String>,
     /// What the response says of its request.
     pub echo: Map<String, Value>,
@@ -57,7 +63,7 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
     if previous.is_some() && conversation.is_some() {
         return Err(f.wrong("previous_response_id", "cannot stand beside `conversation`"));
     }
-    let (tools, own_tools) = tools(&f)?;
+    let Tools { functions, own, search } = tools(&f)?;
     let metadata = chat_request::metadata(&f)?;
     Ok(Request {
         stream: f.bool("stream")?.unwrap_or(false),
@@ -67,10 +73,13 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         conversation,
         instructions: f.str("instructions")?.map(String::from),
         prompt: prompt(&f)?,
-        own_tools,
+        own_tools: own,
+        search,
+        results: includes(&f, "file_search_call.results")?,
+        truncate: f.str("truncation")? == Some("auto"),
         user: chat_request::user(&f)?,
         echo: echo(&f, &sampling, &metadata),
-        tools,
+        tools: functions,
         tool_choice: tool_choice(&f)?,
         sampling,
         constraint: constraint(&f)?,
@@ -130,8 +139,8 @@ fn refuse(f: &Fields) -> Result<(), ApiError> {
     if f.bool("background")?.unwrap_or(false) {
         return Err(f.wrong("background", "is not served: stream the response instead"));
     }
-    if f.str("truncation")?.is_some_and(|t| t != "disabled") {
-        return Err(f.wrong("truncation", "only `disabled` is served"));
+    if f.str("truncation")?.is_some_and(|t| !["disabled", "auto"].contains(&t)) {
+        return Err(f.wrong("truncation", "must be auto or disabled"));
     }
     Ok(())
 }
@@ -147,18 +156,28 @@ fn input(f: &Fields) -> Result<Vec<Value>, ApiError> {
 
 fn logprobs(f: &Fields) -> Result<Option<u8>, ApiError> {
     let top = f.integer("top_logprobs", 0..=MAX_TOP_LOGPROBS)?;
-    let include = f.array("include")?.map_or(&[][..], Vec::as_slice);
-    let wanted = top.is_some_and(|t| t > 0) || include.iter().any(|i| i == "message.output_text.logprobs");
+    let wanted = top.is_some_and(|t| t > 0) || includes(f, "message.output_text.logprobs")?;
     Ok(wanted.then(|| u8::try_from(top.unwrap_or(0)).unwrap_or(0)))
 }
 
-/// The client's functions, and the tenant's own tools where the request names some.
-fn tools(f: &Fields) -> Result<(Vec<ToolSpec>, Option<Vec<ComponentName>>), ApiError> {
+fn includes(f: &Fields, what: &str) -> Result<bool, ApiError> {
+    Ok(f.array("include")?.is_some_and(|include| include.iter().any(|i| i == what)))
+}
+
+struct Tools {
+    /// The client's own.
+    functions: Vec<ToolSpec>,
+    /// The tenant's, where the request names some.
+    own: Option<Vec<ComponentName>>,
+    search: Option<FileSearch>,
+}
+
+fn tools(f: &Fields) -> Result<Tools, ApiError> {
     let list = f.array("tools")?.map_or(&[][..], Vec::as_slice);
     if list.len() > MAX_TOOLS {
         return Err(f.wrong("tools", format!("at most {MAX_TOOLS}")));
     }
-    let (mut functions, mut own) = (Vec::new(), None::<Vec<ComponentName>>);
+    let (mut functions, mut own, mut search) = (Vec::new(), None::<Vec<ComponentName>>, None);
     for (i, value) in list.iter().enumerate() {
         let tool = Fields::of(value, format!("tools[{i}]"))?;
         let name = |text: &str| ComponentName::new(text).map_err(|e| tool.wrong("name", e.to_string()));
@@ -189,10 +208,17 @@ fn tools(f: &Fields) -> Result<(Vec<ToolSpec>, Option<Vec<ComponentName>>), ApiE
                     own.get_or_insert_default().push(name(text)?);
                 }
             }
-            _ => return Err(tool.wrong("type", "must be function, stockade or mcp")),
+            "file_search" if search.is_none() => search = Some(FileSearch::read(&tool)?),
+            "file_search" => return Err(tool.wrong("type", "one file_search a request: it takes several stores")),
+            _ => return Err(tool.wrong("type", "must be function, file_search, stockade or mcp")),
         }
     }
-    Ok((functions, own))
+    if search.is_some() && own.is_some() {
+        let reason = "file_search is an orchestrator of its own, which calls none of the tenant's tools; the tool \
+                      `knowledge-search` searches beside others";
+        return Err(f.wrong("tools", reason));
+    }
+    Ok(Tools { functions, own, search })
 }
 
 fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
@@ -207,8 +233,10 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
         Some(value) => {
             let named = Fields::of(value, "tool_choice")?;
             match named.need_str("type")? {
+                // It searches in any case.
+                "file_search" => Ok(ToolChoice::Auto),
                 "function" | "mcp" | "stockade" => Ok(ToolChoice::Named(named.need_str("name")?.into())),
-                _ => Err(named.wrong("type", "must be function, mcp or stockade")),
+                _ => Err(named.wrong("type", "must be function, file_search, mcp or stockade")),
             }
         }
     }
@@ -276,7 +304,7 @@ fn echo(f: &Fields, sampling: &Sampling, metadata: &BTreeMap<String, String>) ->
         "tools": given("tools", json!([])),
         "top_logprobs": given("top_logprobs", json!(0)),
         "top_p": sampling.top_p,
-        "truncation": "disabled",
+        "truncation": given("truncation", json!("disabled")),
         "user": given("user", Value::Null),
     });
     match echo {

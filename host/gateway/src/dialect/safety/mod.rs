@@ -6,11 +6,12 @@ pub mod shields;
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::held;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Mode, OnFailure, Pinned, Pins, PluginKind, Role};
+use stockade_core::plugin::{Pinned, Pins, PluginKind, Role};
 use stockade_core::registry::VersionRecord;
 
 /// A shield by its name: one that the tenant has bound, else the newest version of a shield that it holds, else one that
@@ -22,14 +23,10 @@ fn resolve(app: &App, tenant: &TenantId, pins: &Pins, name: &str) -> Result<Foun
         let record = app.registry.version(tenant, &pinned.component.name, &pinned.component.version)?;
         return Ok(Found { pinned: pinned.clone(), record });
     }
-    let own = newest(app, tenant, &component)?;
-    let found = match own {
-        Some(record) => Some(record),
-        None if app.shipped.contains(&component) => newest(app, &TenantId::default_tenant(), &component)?,
-        None => None,
-    };
+    let found = held::find(app, tenant, &component, PluginKind::Shield)?;
     let record = found.ok_or_else(unknown)?;
-    Ok(Found { pinned: Arc::new(unbound(app, tenant, &record)?), record: Some(record) })
+    let pinned = held::pin(app, tenant, Role::Shield(record.name.clone()), &record, Value::Null)?;
+    Ok(Found { pinned: Arc::new(pinned), record: Some(record) })
 }
 
 struct Found {
@@ -62,28 +59,4 @@ impl Found {
         let manifest = self.record.as_ref().map(|r| &r.admitted.manifest).filter(|m| m.is_object());
         manifest.is_none_or(|m| m["config"]["properties"].get(setting).is_some())
     }
-}
-
-fn newest(app: &App, tenant: &TenantId, name: &ComponentName) -> Result<Option<VersionRecord>, ApiError> {
-    let Some(summary) = app.registry.component(tenant, name)? else { return Ok(None) };
-    let record = app.registry.version(tenant, name, &summary.latest)?;
-    Ok(record.filter(|r| r.admitted.roles.contains(&PluginKind::Shield)))
-}
-
-/// An unbound shield, with the tenant's grants for it; one that comes with the host has what it wants until the tenant
-/// has said something else.
-fn unbound(app: &App, tenant: &TenantId, record: &VersionRecord) -> Result<Pinned, ApiError> {
-    let mut grants = app.registry.grants(tenant, &record.name)?;
-    if grants.revision == 0 && app.shipped.contains(&record.name) {
-        grants.value = record.admitted.grants_wanted.clone();
-    }
-    Ok(Pinned {
-        role: Role::Shield(record.name.clone()),
-        component: record.component(),
-        config: Value::Null,
-        grants: Arc::new(grants.value),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    })
 }

@@ -1,11 +1,11 @@
 //! `/v1/shields`: what can be called by name. Registering binds a component to `shield/NAME`.
 
-use super::newest;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::held;
 use crate::reply;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -36,12 +36,12 @@ fn all(app: &App, caller: &Caller) -> Result<BTreeMap<String, Value>, ApiError> 
     let mut out = BTreeMap::new();
     let default = TenantId::default_tenant();
     for name in &app.shipped {
-        if let Some(record) = newest(app, &default, name)? {
+        if let Some(record) = held::newest(app, &default, name, PluginKind::Shield)? {
             out.insert(name.to_string(), shown(name.as_str(), &record.component(), &Value::Null));
         }
     }
     for summary in app.registry.components(&caller.tenant, None, MAX_LISTED)? {
-        if let Some(record) = newest(app, &caller.tenant, &summary.name)? {
+        if let Some(record) = held::newest(app, &caller.tenant, &summary.name, PluginKind::Shield)? {
             out.insert(summary.name.to_string(), shown(summary.name.as_str(), &record.component(), &Value::Null));
         }
     }
@@ -80,7 +80,7 @@ pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): Js
     let wrong = |field: &str| f.wrong(field, "is no name of a component");
     let name = ComponentName::new(name).map_err(|_| wrong("shield_id"))?;
     let component = ComponentName::new(component).map_err(|_| wrong("provider_shield_id"))?;
-    let record = newest(&app, &caller.tenant, &component)?;
+    let record = held::newest(&app, &caller.tenant, &component, PluginKind::Shield)?;
     let record = record.ok_or_else(|| ApiError::not_found("shield", component.as_str()))?;
     let params = f.object("params")?.map(|p| Value::Object(p.map().clone())).unwrap_or_else(|| json!({}));
     let entry: BindingEntry = JsonBody(json!({

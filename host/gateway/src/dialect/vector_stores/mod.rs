@@ -36,7 +36,7 @@ const BATCHES: &str = "vector-store-batches";
 const DAY: u64 = 86_400;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct StoreRecord {
+pub struct StoreRecord {
     name: String,
     created_at: u64,
     last_active_at: u64,
@@ -61,7 +61,7 @@ fn stores(app: &App, tenant: &TenantId) -> Collection {
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::not_found("vector store", &id.chars().take(64).collect::<String>())
+    ApiError::not_found("vector store", id)
 }
 
 fn find(app: &App, tenant: &TenantId, id: &str) -> Result<StoreRecord, ApiError> {
@@ -69,7 +69,7 @@ fn find(app: &App, tenant: &TenantId, id: &str) -> Result<StoreRecord, ApiError>
 }
 
 /// A store that may be written and searched; its expiry moves on.
-async fn active(app: &App, tenant: &TenantId, id: &str) -> Result<StoreRecord, ApiError> {
+pub async fn active(app: &App, tenant: &TenantId, id: &str) -> Result<StoreRecord, ApiError> {
     let mut record = find(app, tenant, id)?;
     if record.expired() {
         return Err(ApiError::invalid("vector_store_id", "the vector store has expired"));

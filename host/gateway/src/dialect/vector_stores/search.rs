@@ -77,7 +77,7 @@ pub fn mode(f: &Fields, name: &str) -> Result<Value, ApiError> {
 }
 
 /// OpenAI's ranking options, and Llama Stack's, as the memory takes them.
-fn options(f: &Fields) -> Result<Map<String, Value>, ApiError> {
+pub fn options(f: &Fields) -> Result<Map<String, Value>, ApiError> {
     let mut out = Map::new();
     let Some(given) = f.object("ranking_options")? else { return Ok(out) };
     match given.str("ranker")? {
