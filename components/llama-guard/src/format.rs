@@ -22,14 +22,28 @@ pub enum Format {
     Guard3Vision,
     #[serde(rename = "llama-guard-4")]
     Guard4,
+    /// Version 3's task in ChatML, for a model of one's own that was finetuned to it.
+    #[serde(rename = "chatml")]
+    ChatMl,
 }
+
+/// What a guard in ChatML is told that it is.
+const CHATML_SYSTEM: &str = "You are a content safety classifier.";
 
 impl Format {
     /// How many of the standard categories it lists.
     pub fn categories(self) -> usize {
         match self {
             Self::Guard3Large | Self::Guard4 => 14,
-            Self::Guard3Small | Self::Guard3Vision => 13,
+            Self::Guard3Small | Self::Guard3Vision | Self::ChatMl => 13,
+        }
+    }
+
+    /// What the guard says before its verdict; it is given to it, and the next token is the verdict.
+    pub fn lead(self) -> &'static str {
+        match self {
+            Self::Guard3Large | Self::Guard3Small | Self::Guard3Vision | Self::Guard4 => "\n\n",
+            Self::ChatMl => "",
         }
     }
 
@@ -55,6 +69,16 @@ impl Format {
              LAST {role} message in the above conversation:\n - First line must read 'safe' or 'unsafe'.\n - If unsafe, a \
              second line must include a comma-separated list of violated categories.{last_blank}"
         );
+        let text = |text: String| PromptPart::Text(text);
+        let control = |text: &str| PromptPart::Control(text.into());
+        if self == Self::ChatMl {
+            let turn = |role: &str, content: &str| {
+                [control("<|im_start|>"), text(format!("{role}\n{content}")), control("<|im_end|>"), text("\n".into())]
+            };
+            let mut parts: Vec<PromptPart> = [turn("system", CHATML_SYSTEM), turn("user", &task)].concat();
+            parts.extend([control("<|im_start|>"), text("assistant\n".into())]);
+            return parts;
+        }
         let (open, close) = if four {
             ("<|begin_of_text|><|header_start|>user<|header_end|>", "<|eot|><|header_start|>assistant<|header_end|>")
         } else {
@@ -63,8 +87,6 @@ impl Format {
                 "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
             )
         };
-        let text = |text: String| PromptPart::Text(text);
-        let control = |text: &str| PromptPart::Control(text.into());
         let mut parts = Vec::new();
         if self == Self::Guard3Large {
             parts.push(text(" ".into()));

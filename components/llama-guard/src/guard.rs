@@ -7,8 +7,6 @@ use crate::verdict::{Answer, Unreadable};
 use stockade_guest::inference::{Complete, Prompt, PromptPart, log_likelihood};
 use stockade_guest::prelude::*;
 
-/// Every guard says these first, so they are given to it and its next token is the verdict.
-const LINE_FEEDS: &str = "\n\n";
 const SAFE: &str = "safe";
 const UNSAFE: &str = "unsafe";
 /// Tokens of an answer: fourteen categories take fewer.
@@ -52,7 +50,10 @@ pub struct Verdict {
 /// `None`: not a violation.
 pub fn judge(config: &Config, categories: &Categories, conversation: &Conversation) -> Result<Option<Verdict>> {
     let mut parts = config.format.prompt(conversation, categories);
-    parts.push(PromptPart::Text(LINE_FEEDS.into()));
+    let lead = config.format.lead();
+    if !lead.is_empty() {
+        parts.push(PromptPart::Text(lead.into()));
+    }
     let prompt = Prompt::Parts(parts.clone());
     let odds = Odds { safe: probability(config, &prompt, SAFE)?, unsafe_: probability(config, &prompt, UNSAFE)? };
     let mass = odds.safe + odds.unsafe_;

@@ -56,6 +56,22 @@ fn conversation(of: &Value) -> Conversation {
 }
 
 #[test]
+fn the_recipe_trains_on_the_very_prompt_of_chatml() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/train/recipes/guard/train.jsonl");
+    let rows = std::fs::read_to_string(file).unwrap();
+    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let content = |i: usize| row["messages"][i]["content"].as_str().unwrap();
+    let said = content(1).split("User: ").nth(1).unwrap().split("\n\n<END CONVERSATION>").next().unwrap();
+    let conversation = Conversation { turns: vec![Turn { speaker: Speaker::User, text: said.into() }], image: false };
+    let categories = Categories::standard(Format::ChatMl.categories());
+    let prompt = Prompt::Parts(Format::ChatMl.prompt(&conversation, &categories)).spelled();
+    let (system, user) = (content(0), content(1));
+    let want =
+        format!("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(prompt, want);
+}
+
+#[test]
 fn every_recorded_prompt_comes_out_byte_for_byte() {
     let vectors = vectors("prompts.jsonl");
     assert_eq!(vectors.len(), 17);

@@ -46,6 +46,11 @@ pub enum Command {
     /// Models on this machine.
     #[command(subcommand)]
     Models(Models),
+    /// Train a model as a job file says, in this process or (--submit) on a server.
+    Train(Train),
+    /// Jobs of a server.
+    #[command(subcommand)]
+    Job(Job),
     /// Components of a tenant.
     #[command(subcommand)]
     Component(Component),
@@ -74,7 +79,7 @@ pub enum Command {
     /// A tenant's quotas.
     #[command(subcommand)]
     Quota(Quota),
-    /// Copy the state of a data folder that no server has open.
+    /// Copy the state of a data folder that no server has open. The key of its secrets is not copied.
     Backup {
         /// The folder to make.
         to: PathBuf,
@@ -89,7 +94,7 @@ pub enum Command {
     },
     /// Read all state of a data folder and check it.
     Verify(DataFolder),
-    /// Shrink the journal of a data folder to a snapshot.
+    /// Shrink the journal of a data folder to a snapshot, and delete what nothing names any more.
     Compact(DataFolder),
     /// Check this machine, its models and the server.
     Doctor,
@@ -118,7 +123,8 @@ pub struct Serve {
     /// The data folder [default: $STOCKADE_DATA or the XDG data folder].
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Serve a model: NAME=PATH of a folder, .gguf, .zip or .whl, or a catalogue name. The first is the default model.
+    /// Serve a model: NAME=PATH of a folder, .gguf, .zip, .whl or PEFT adapter (NAME=PATH@BASE where it does not name its
+    /// base), or a catalogue name. The first is the default model.
     #[arg(long = "model", value_name = "NAME=PATH")]
     pub models: Vec<String>,
     /// A stockade.toml.
@@ -170,7 +176,8 @@ pub enum Models {
     /// Copy a model into the data folder, to be served under NAME from the next start on.
     Add {
         name: String,
-        /// A folder, .gguf, .zip or .whl, or an http(s) address of a .gguf.
+        /// A folder, .gguf, .zip or .whl, a PEFT adapter's folder (FOLDER@BASE where it does not name its base), or an
+        /// http(s) address of a .gguf.
         source: String,
         #[command(flatten)]
         data: DataFolder,
@@ -183,12 +190,118 @@ pub enum Models {
         #[command(flatten)]
         data: DataFolder,
     },
+    /// Write a model as a .gguf file of smaller weights.
+    Quantize {
+        /// A name, a folder or a .gguf file.
+        model: String,
+        /// f32, f16, bf16, q8_0, q4_0 or q4_k_m.
+        #[arg(long, default_value = "q4_k_m")]
+        to: String,
+        /// The file to write; it must not be there.
+        out: PathBuf,
+        #[command(flatten)]
+        data: DataFolder,
+    },
     /// Remove a model from this machine.
     Rm {
         name: String,
         #[command(flatten)]
         data: DataFolder,
     },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Train {
+    /// A job file.
+    pub job: PathBuf,
+    /// The folder of the run and its result [default: the job's `output.dir`, else its name].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in that folder.
+    #[arg(long)]
+    pub resume: bool,
+    /// Draw the curves.
+    #[arg(long)]
+    pub watch: bool,
+    /// Threads [default: one for each core].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Never pull a model.
+    #[arg(long)]
+    pub offline: bool,
+    /// The data folder whose imported models may be named [default: $STOCKADE_DATA or the XDG data folder].
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Upload the data and run the job on the server.
+    #[arg(long, conflicts_with_all = ["out", "resume", "threads", "data"])]
+    pub submit: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Job {
+    List,
+    Show {
+        id: String,
+    },
+    /// Follow a job to its end.
+    Watch {
+        id: String,
+    },
+    /// Save a checkpoint and wait.
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    Cancel {
+        id: String,
+    },
+    /// What a job has saved.
+    Checkpoints {
+        id: String,
+    },
+    /// Serve a checkpoint.
+    Serve {
+        id: String,
+        step: u64,
+        /// [default: the model's name and the step]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Draw a run's curves.
+    Plot {
+        /// A job's id, the folder of a run, or its metrics.jsonl.
+        run: String,
+        /// [default: the run's name with the form's extension]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// [default: by the extension, else svg]
+        #[arg(long = "format")]
+        form: Option<PictureForm>,
+    },
+    /// Delete a job that has ended.
+    Rm {
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PictureForm {
+    Svg,
+    Png,
+}
+
+impl PictureForm {
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Png => "png",
+        }
+    }
+    pub fn of(path: &std::path::Path) -> Self {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) { Self::Png } else { Self::Svg }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -5,6 +5,7 @@ use crate::credentials;
 use crate::failure::{Exit, Failure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::Duration;
 
 /// Longest answer that a command reads whole.
@@ -22,6 +23,8 @@ pub enum Body<'a> {
     None,
     Json(&'a Value),
     Wasm(&'a [u8]),
+    /// Of this media type.
+    Bytes(&'a str, &'a [u8]),
 }
 
 impl Client {
@@ -104,6 +107,49 @@ impl Client {
         Ok(())
     }
 
+    /// Follows a stream of server-sent events after the one with the number `after`: each event's name and data.
+    pub fn follow(
+        &self,
+        path: &str,
+        after: u64,
+        mut on_event: impl FnMut(&str, &str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let after = after.to_string();
+        let mut response = self.send("GET", path, &[("last-event-id", &after)], Body::None)?;
+        let status = response.status().as_u16();
+        if status >= 300 {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(refusal(status, serde_json::from_str(&text).unwrap_or(Value::String(text))));
+        }
+        let mut name = String::new();
+        for line in BufReader::new(response.body_mut().as_reader()).lines() {
+            let line = line.map_err(|e| Failure::new(Exit::Failed, format!("the stream broke off: {e}")))?;
+            if let Some(given) = line.strip_prefix("event:") {
+                name = given.trim().into();
+            } else if let Some(data) = line.strip_prefix("data:") {
+                on_event(&name, data.trim_start())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Uploads a file as OpenAI's form has it, and answers with its record.
+    pub fn upload(&self, file: &Path, purpose: &str) -> Result<Value, Failure> {
+        let data = std::fs::read(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().replace(['"', '\r', '\n'], "_");
+        let boundary = format!("stockade-{:016x}", getrandom::u64().unwrap_or_default());
+        let mut form = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n{purpose}\r\n--{boundary}\r\n\
+             content-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        )
+        .into_bytes();
+        form.extend(data);
+        form.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
+        let media = format!("multipart/form-data; boundary={boundary}");
+        self.call("POST", "/v1/files", Body::Bytes(&media, &form))
+    }
+
     fn send(
         &self,
         method: &str,
@@ -127,6 +173,9 @@ impl Client {
             Body::Json(value) => {
                 let request = request.header("content-type", "application/json");
                 self.agent.run(request.body(value.to_string()).map_err(bad)?)
+            }
+            Body::Bytes(media, bytes) => {
+                self.agent.run(request.header("content-type", media).body(bytes).map_err(bad)?)
             }
             Body::Wasm(bytes) => {
                 let request = request.header("content-type", "application/wasm");

@@ -5,10 +5,12 @@ mod cli;
 mod client;
 mod commands;
 mod credentials;
+mod curves;
 mod digest;
 mod embedded;
 mod failure;
 mod folders;
+mod jobs;
 mod manifest;
 mod outbound;
 mod output;
@@ -16,11 +18,12 @@ mod progress;
 mod sandbox;
 mod serve;
 mod settings;
+mod vault;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use client::Client;
-use commands::{chat, component, data, doctor, models, plugin, prompt, tenant};
+use commands::{chat, component, data, doctor, job, models, plugin, prompt, tenant, train};
 use failure::Failure;
 use output::Output;
 use std::process::ExitCode;
@@ -49,6 +52,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(options) => serve::run(&options)?,
         Command::Run(options) => chat::run(&options, &client(), output)?,
         Command::Models(command) => models::run(command, output)?,
+        Command::Train(options) => return train::run(&options, &client(), output),
+        Command::Job(command) => return job::run(command, &client(), output),
         Command::Component(command) => component::run(command, &client(), output)?,
         Command::New(options) => plugin::new(&options, output)?,
         Command::Build(options) => plugin::build(&options, output)?,

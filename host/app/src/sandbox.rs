@@ -5,6 +5,7 @@ use crate::digest::sha256;
 use crate::failure::{Exit, Failure};
 use bytes::Bytes;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::error::BoxFuture;
@@ -15,9 +16,7 @@ use stockade_core::infer::{
     ChatPrompt, ClassifyRequest, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError, Inference, Load,
     ModelInfo, Rendered, ScoreRequest, TokenizeOptions,
 };
-use stockade_core::plugin::{
-    AdmitError, Call, Grants, Mode, OnFailure, Pinned, Pins, PluginKind, Plugins, Role, TraceLog,
-};
+use stockade_core::plugin::{AdmitError, Call, Grants, Pinned, Pins, PluginKind, Plugins, Role, TraceLog};
 use stockade_core::registry::{MemoryStore, Registry};
 use stockade_runtime::{Runtime, Seams, Settings};
 use stockade_vectors::Indexes;
@@ -35,21 +34,14 @@ impl Sandbox {
         let store = Arc::new(MemoryStore::new());
         let registry = Registry::new(store.clone(), store);
         registry.ensure_default_tenant().await.map_err(failed)?;
-        let settings = Settings { instances: 16, ..Settings::new(artifacts.path(), 2) };
-        let seams = Seams {
-            inference: Arc::new(NoModels),
-            registry: registry.clone(),
-            vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
-            http: Arc::new(NoNetwork),
-        };
-        let plugins = Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)?;
+        let plugins = runtime(&registry, artifacts.path())?;
         let tenant = TenantId::default_tenant();
         let bytes = Bytes::copy_from_slice(bytes);
         let admitted = plugins.admit(&tenant, bytes.clone()).await.map_err(|e| refused(&e))?;
         let (name, version) = (ComponentName::new("plugin"), Version::new("0.0.0"));
         let (name, version) = (name.map_err(failed)?, version.map_err(failed)?);
         let kind = admitted.roles.first().copied();
-        let grants = Arc::new(admitted.grants_wanted.clone());
+        let grants = admitted.grants_wanted.clone();
         registry.put_version(&tenant, &name, &version, admitted, bytes.clone()).await.map_err(failed)?;
         let component = ComponentRef { name: name.clone(), version, digest: sha256(&bytes) };
         Ok(Self { plugins, pinned: pinned(component, name, kind, grants), _artifacts: artifacts })
@@ -68,7 +60,19 @@ impl Sandbox {
     }
 }
 
-fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>, grants: Arc<Grants>) -> Pinned {
+/// A runtime over a registry, with no models and no network.
+pub fn runtime(registry: &Registry, artifacts: &Path) -> Result<Runtime, Failure> {
+    let seams = Seams {
+        inference: Arc::new(NoModels),
+        registry: registry.clone(),
+        vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
+        http: Arc::new(NoNetwork),
+    };
+    let settings = Settings { instances: 16, ..Settings::new(artifacts, 2) };
+    Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)
+}
+
+fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>, grants: Grants) -> Pinned {
     let role = match kind {
         Some(PluginKind::Orchestrator) => Role::Orchestrator,
         Some(PluginKind::PromptStore) => Role::PromptStore,
@@ -79,15 +83,7 @@ fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>
         Some(PluginKind::Tool | PluginKind::Toolset) => Role::Tool(name),
         Some(PluginKind::Shield) | None => Role::ShieldOutput,
     };
-    Pinned {
-        role,
-        component,
-        config: Value::Null,
-        grants,
-        mode: Mode::default(),
-        on_failure: OnFailure::default(),
-        refusal: None,
-    }
+    Pinned::new(role, component, Value::Null, grants)
 }
 
 fn refused(error: &AdmitError) -> Failure {

@@ -109,6 +109,16 @@ settings! {
         /// Push and bind the shipped components for the default tenant at its first start.
         bind_shipped: bool = true, "";
     }
+    jobs {
+        /// Jobs that run at once; 0: this host takes none.
+        at_once: u64 = 1, "jobs";
+        /// Threads of a running job: the share of the machine that training has beside serving.
+        threads: u64 = 0, "threads, 0: half of the cores, at least one";
+        /// How much training yields to everything else.
+        nice: u64 = 10, "niceness, 0 to 19";
+        /// Unfinished jobs of a tenant whose quotas say nothing.
+        per_tenant: u64 = 16, "jobs";
+    }
     traces {
         /// Traces kept for each tenant.
         keep: u64 = 10_000, "traces";

@@ -89,6 +89,12 @@ slug_id!(
     "assistant name"
 );
 
+slug_id!(
+    /// A data set's name inside a tenant.
+    DatasetName,
+    "data set name"
+);
+
 impl TenantId {
     /// The tenant that an admin key acts on when it names no other.
     pub fn default_tenant() -> Self {

@@ -38,6 +38,12 @@ pub trait Inference: Send + Sync + 'static {
     fn tokenize(&self, model: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError>;
     fn detokenize(&self, model: &ModelId, tokens: &[u32]) -> Result<String, InferError>;
 
+    /// What the model's files say of its tokenizer and chat template, in the words of `tokenizer_config.json`. A host without
+    /// tokenizers knows no model.
+    fn tokenizer_info(&self, model: &ModelId) -> Result<Map<String, Value>, InferError> {
+        Err(InferError::UnknownModel(model.to_string()))
+    }
+
     /// The prompt text and token ids that a chat becomes under the model's template.
     fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError>;
 
@@ -49,8 +55,11 @@ pub trait Inference: Send + Sync + 'static {
 pub struct ModelInfo {
     pub id: ModelId,
     pub kind: ModelKind,
-    /// Sha256 of the weights.
+    /// Sha256 of the weights; of an adapter, over its base's and its own.
     pub digest: Digest,
+    /// The served model that an adapter changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ModelId>,
     /// Most tokens of prompt and completion together.
     pub context_tokens: u32,
     pub parameters: u64,

@@ -5,7 +5,8 @@
 //! run leaves.
 
 use crate::chat::Message;
-use crate::error::{BoxError, Fault};
+use crate::error::{BoxError, BoxFuture, Fault};
+use crate::id::{ModelId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -138,6 +139,31 @@ pub enum Ending {
 pub trait Rewards: Sync {
     /// A number for each rollout in order; `None` where the component says that it does not apply.
     fn score(&self, component: &str, rollouts: &[Rollout]) -> Result<Vec<Option<f64>>, TrainError>;
+}
+
+/// Serves what training has made, without a restart.
+pub trait Publisher: Send + Sync + 'static {
+    /// Takes a copy of a model or adapter folder and serves it from now on, also after a restart, in place of an earlier
+    /// one of that tenant and name. Done twice, it leaves what it leaves when it is done once.
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<ModelId, TrainError>>;
+
+    /// Serves a tenant's trained model no longer and removes its files; `false` when there is none.
+    fn withdraw<'a>(&'a self, tenant: &'a TenantId, id: &'a ModelId) -> BoxFuture<'a, Result<bool, TrainError>>;
+}
+
+/// A model that a job has made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publication {
+    pub tenant: TenantId,
+    /// As its tenant will call it.
+    pub name: String,
+    /// Model or adapter folder; it may go once it is published.
+    pub path: PathBuf,
+    /// What the job names as its base; an adapter is served over it.
+    pub base: Option<String>,
+    pub job: String,
+    /// Of the checkpoint, where it is not the job's end.
+    pub step: Option<u64>,
 }
 
 /// One completion that is to be scored.

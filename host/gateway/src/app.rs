@@ -8,11 +8,12 @@ use crate::settings::Settings;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
 use stockade_core::infer::{InferError, Inference, ModelInfo, ModelKind};
 use stockade_core::plugin::Plugins;
-use stockade_core::registry::{Recorder, Registry};
+use stockade_core::registry::{Recorder, Registry, TrainedModel};
+use stockade_core::train::{Publisher, Trainer};
+use stockade_core::{ModelId, TenantId};
 
 /// Shared state of all handlers; cheap to clone.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct Parts {
     pub registry: Registry,
     pub inference: Arc<dyn Inference>,
     pub plugins: Arc<dyn Plugins>,
+    pub trainer: Arc<dyn Trainer>,
+    pub publisher: Arc<dyn Publisher>,
     pub settings: Settings,
     pub readiness: Readiness,
     pub recorder: Recorder,
@@ -37,12 +40,24 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// The served model of this name if the tenant may use it. What it may not use looks as if it were not served.
+    /// The served model of this name if the tenant may use it; one that it has trained goes by its own name. What it may
+    /// not use looks as if it were not served.
     pub fn model(&self, tenant: &TenantId, name: &str) -> Result<ModelInfo, ApiError> {
         let unknown = || InferError::UnknownModel(name.chars().take(128).collect());
-        let models = self.models(tenant)?;
-        let found = models.into_iter().find(|m| m.id.as_str() == name);
-        Ok(found.ok_or_else(unknown)?)
+        let own = TrainedModel::served_as(tenant, name).ok();
+        let mut models = self.models(tenant)?;
+        let found = models.iter().position(|m| m.id.as_str() == name);
+        let found = found.or_else(|| models.iter().position(|m| Some(&m.id) == own.as_ref()));
+        Ok(found.map(|at| models.swap_remove(at)).ok_or_else(unknown)?)
+    }
+
+    /// What the tenant calls a model.
+    pub fn name_of<'a>(&self, tenant: &TenantId, id: &'a ModelId) -> Result<&'a str, ApiError> {
+        let own = id.as_str().strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        match own {
+            Some(own) if self.registry.owns_model(tenant, id)? => Ok(own),
+            _ => Ok(id.as_str()),
+        }
     }
 
     /// As [`App::model`], and of this kind.
@@ -54,13 +69,20 @@ impl App {
         Ok(model)
     }
 
-    /// The served models that the tenant may use, the default first.
+    /// The served models that the tenant may use, the default first; those that it has trained are its own, and nobody
+    /// else's.
     pub fn models(&self, tenant: &TenantId) -> Result<Vec<ModelInfo>, ApiError> {
-        let tenant = self.registry.tenant(tenant)?;
-        let allowed = tenant.and_then(|t| t.quotas.models);
-        let mut models = self.inference.models();
-        if let Some(allowed) = allowed {
-            models.retain(|m| allowed.iter().any(|a| a == m.id.as_str()));
+        let allowed = self.registry.tenant(tenant)?.and_then(|t| t.quotas.models);
+        let mut models = Vec::new();
+        for model in self.inference.models() {
+            let allowed = allowed.as_ref().is_none_or(|list| list.iter().any(|a| a == model.id.as_str()));
+            let seen = match allowed {
+                true => self.registry.sees_model(tenant, &model.id)?,
+                false => self.registry.owns_model(tenant, &model.id)?,
+            };
+            if seen {
+                models.push(model);
+            }
         }
         Ok(models)
     }

@@ -13,6 +13,10 @@ use stockade_core::infer::InferError;
 use stockade_core::plugin::{AdmitError, CallError};
 use stockade_core::registry::RegistryError;
 use stockade_core::store::StoreError;
+use stockade_core::train::TrainError;
+
+/// Longest name that a message repeats, in bytes.
+const MAX_SHOWN_BYTES: usize = 128;
 
 /// Stable codes; see the interface's table of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +127,10 @@ impl ApiError {
         Self { param: Some(param.clone()), ..Self::new(Code::InvalidRequest, format!("{param}: {}", reason.as_ref())) }
     }
 
+    /// `name` is the client's; a long one is cut.
     pub fn not_found(what: &str, name: &str) -> Self {
-        Self::new(Code::NotFound, format!("no {what} `{name}`"))
+        let shown = &name[..name.floor_char_boundary(MAX_SHOWN_BYTES)];
+        Self::new(Code::NotFound, format!("no {what} `{shown}`"))
     }
 
     pub fn internal() -> Self {
@@ -207,7 +213,10 @@ impl ApiError {
 
 /// Whether errors of this path have OpenAI's shape.
 fn speaks_openai(path: &str) -> bool {
-    path.starts_with("/v1/") || path == "/v1" || ["/tokenize", "/detokenize", "/tokenizer_info"].contains(&path)
+    let dialects = ["/v1/", "/v1alpha/", "/v1beta/"];
+    dialects.iter().any(|d| path.starts_with(d))
+        || path == "/v1"
+        || ["/tokenize", "/detokenize", "/tokenizer_info"].contains(&path)
 }
 
 /// Marks a reply whose body the outermost layer writes.
@@ -312,12 +321,37 @@ impl From<RegistryError> for ApiError {
                 Self::new(Code::RevisionMismatch, detail).with("revision", found)
             }
             RegistryError::Invalid { field, reason } => Self::invalid(field, reason),
+            RegistryError::LeaseLost { .. } => Self::new(Code::Conflict, detail),
             RegistryError::NotServed(_) => Self::new(Code::InvalidRequest, detail),
             RegistryError::TooLarge { size, limit, .. } => {
                 Self::new(Code::TooLarge, detail).with("size", size).with("limit", limit)
             }
             RegistryError::Store(e) => e.into(),
             other => host_failure("the registry", &other),
+        }
+    }
+}
+
+impl From<TrainError> for ApiError {
+    fn from(e: TrainError) -> Self {
+        let detail = e.to_string();
+        match e {
+            TrainError::Spec { field, reason } => Self::invalid(format!("spec.{field}"), reason),
+            TrainError::Row { .. } | TrainError::Data { .. } => {
+                Self { param: Some("spec.data".into()), ..Self::new(Code::InvalidRequest, detail) }
+            }
+            TrainError::Model { .. } => {
+                Self { param: Some("spec.model".into()), ..Self::new(Code::InvalidRequest, detail) }
+            }
+            TrainError::Memory { needed, limit } => {
+                Self::new(Code::TooLarge, detail).with("size", needed).with("limit", limit)
+            }
+            TrainError::Changed { .. } | TrainError::Diverged { .. } => Self::new(Code::Conflict, detail),
+            TrainError::Reward { component, .. } => {
+                Self::new(Code::ComponentFailed, detail).with("component", component)
+            }
+            TrainError::Io { stage, source } => host_failure(stage, &*source),
+            other => host_failure("training", &other),
         }
     }
 }

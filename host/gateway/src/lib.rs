@@ -13,6 +13,7 @@ mod admission;
 mod app;
 mod auth;
 mod body;
+mod bound;
 mod chain;
 mod dialect;
 mod error;
@@ -22,6 +23,7 @@ mod held;
 mod host;
 mod inference;
 mod interruption;
+mod jobs;
 mod layers;
 mod memory;
 mod metrics;
@@ -49,6 +51,7 @@ use stockade_core::id::ComponentName;
 use stockade_core::infer::Inference;
 use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Recorder, Registry};
+use stockade_core::train::{Publisher, Trainer};
 use tokio::net::TcpListener;
 
 /// What the gateway stands in front of.
@@ -56,6 +59,10 @@ pub struct GatewayParts {
     pub registry: Registry,
     pub inference: Arc<dyn Inference>,
     pub plugins: Arc<dyn Plugins>,
+    /// Checks jobs before they are queued; who works on them is not the gateway's business.
+    pub trainer: Arc<dyn Trainer>,
+    /// Serves jobs' checkpoints.
+    pub publisher: Arc<dyn Publisher>,
     pub settings: Settings,
     /// Names of the components that come with the host, which the default tenant holds.
     pub shipped: Vec<ComponentName>,
@@ -82,6 +89,8 @@ impl Gateway {
             registry: parts.registry,
             inference: parts.inference,
             plugins: parts.plugins,
+            trainer: parts.trainer,
+            publisher: parts.publisher,
             settings: parts.settings,
             readiness: parts.readiness,
             recorder,

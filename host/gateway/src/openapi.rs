@@ -72,6 +72,8 @@ fn operation(route: &Route) -> Value {
         "versions",
         "interruptions",
         "prompts",
+        "jobs",
+        "datasets",
     ];
     let last = route.path.rsplit('/').next().unwrap_or_default();
     if route.method == "GET" && route.path.starts_with("/stockade") && lists.contains(&last) {

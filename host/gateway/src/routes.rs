@@ -2,10 +2,15 @@
 
 use crate::app::App;
 use crate::dialect::openai::{chat, completions, embeddings, models};
+use crate::dialect::post_training::{self, datasets as llama_datasets};
 use crate::dialect::safety::{moderations, run_shield, shields};
 use crate::dialect::tools::{groups, runtime};
-use crate::dialect::{agents, conversations, files, mcp, prompts as llama, responses, tokenizer, vector_stores};
-use crate::host::{assistants, bindings, components, interruptions, keys, prompts, secrets, state, tenants, traces};
+use crate::dialect::{
+    agents, conversations, files, fine_tuning, mcp, prompts as llama, responses, tokenizer, vector_stores,
+};
+use crate::host::{
+    assistants, bindings, components, datasets, interruptions, jobs, keys, prompts, secrets, state, tenants, traces,
+};
 use crate::{health, layers, openapi};
 use axum::Router;
 use axum::handler::Handler;
@@ -102,11 +107,13 @@ fn dialects(t: &mut Table) {
     t.takes("EmbeddingRequest");
     t.add(get.clone(), "/v1/models", "Served models", models::list);
     t.add(get.clone(), "/v1/models/{*id}", "One served model", models::get);
+    t.add(Method::DELETE, "/v1/models/{*id}", "Delete a model that the tenant has trained", jobs::delete_model);
     stateful(t);
     safety(t);
     documents(t);
     tools(t);
     llama_prompts(t);
+    training(t);
     t.add(post.clone(), "/tokenize", "Token ids of a text or conversation", tokenizer::tokenize);
     t.takes("TokenizeRequest");
     t.add(post, "/detokenize", "Text of token ids", tokenizer::detokenize);
@@ -242,6 +249,89 @@ fn tools(t: &mut Table) {
     t.takes("Any");
 }
 
+/// Finetuning in OpenAI's shape, post-training and data sets in Llama Stack's.
+fn training(t: &mut Table) {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let path = "/v1/fine_tuning/jobs";
+    t.add(post.clone(), path, "Finetune a model", fine_tuning::create);
+    t.takes("FineTuningRequest");
+    t.add(get.clone(), path, "Finetuning jobs", fine_tuning::list);
+    t.add(get.clone(), "/v1/fine_tuning/jobs/{id}", "One finetuning job", fine_tuning::get);
+    t.add(post.clone(), "/v1/fine_tuning/jobs/{id}/cancel", "End a finetuning job", fine_tuning::cancel);
+    t.add(post.clone(), "/v1/fine_tuning/jobs/{id}/pause", "Pause a finetuning job", fine_tuning::pause);
+    t.add(post.clone(), "/v1/fine_tuning/jobs/{id}/resume", "A paused finetuning job goes on", fine_tuning::resume);
+    t.add(get.clone(), "/v1/fine_tuning/jobs/{id}/events", "A finetuning job's events", fine_tuning::events);
+    let path = "/v1/fine_tuning/jobs/{id}/checkpoints";
+    t.add(get.clone(), path, "A finetuning job's checkpoints", fine_tuning::checkpoints);
+
+    // Clients up to 0.2 say `/v1`, later ones `/v1alpha` and `/v1beta`.
+    let path = "/v1alpha/post-training/supervised-fine-tune";
+    for path in [path, "/v1/post-training/supervised-fine-tune"] {
+        t.add(post.clone(), path, "Finetune a model on demonstrations", post_training::supervised);
+        t.takes("PostTrainingRequest");
+    }
+    let path = "/v1alpha/post-training/preference-optimize";
+    for path in [path, "/v1/post-training/preference-optimize"] {
+        t.add(post.clone(), path, "Finetune a model on preferences", post_training::preference);
+        t.takes("PostTrainingRequest");
+    }
+    for path in ["/v1alpha/post-training/jobs", "/v1/post-training/jobs"] {
+        t.add(get.clone(), path, "Training jobs", post_training::list);
+    }
+    for path in ["/v1alpha/post-training/job/status", "/v1/post-training/job/status"] {
+        t.add(get.clone(), path, "A training job's status, by `job_uuid`", post_training::status);
+    }
+    for path in ["/v1alpha/post-training/job/artifacts", "/v1/post-training/job/artifacts"] {
+        t.add(get.clone(), path, "What a training job has made, by `job_uuid`", post_training::artifacts);
+    }
+    for path in ["/v1alpha/post-training/job/cancel", "/v1/post-training/job/cancel"] {
+        t.add(post.clone(), path, "End a training job", post_training::cancel);
+        t.takes("JobUuid");
+    }
+    let path = "/v1alpha/post-training/jobs/{uuid}/status";
+    t.add(get.clone(), path, "A training job's status", post_training::status_of);
+    let path = "/v1alpha/post-training/jobs/{uuid}/artifacts";
+    t.add(get.clone(), path, "What a training job has made", post_training::artifacts_of);
+    let path = "/v1alpha/post-training/jobs/{uuid}/cancel";
+    t.add(post.clone(), path, "End a training job", post_training::cancel_of);
+
+    let path = "/v1beta/datasets";
+    t.add(get.clone(), path, "Data sets", llama_datasets::list);
+    t.add(post, path, "Make a data set of rows", llama_datasets::register);
+    t.takes("DatasetRegistration");
+    t.add(get.clone(), "/v1beta/datasets/{id}", "One data set", llama_datasets::get);
+    t.add(delete, "/v1beta/datasets/{id}", "Delete a data set", llama_datasets::unregister);
+    t.add(get, "/v1beta/datasetio/iterrows/{id}", "A data set's rows", llama_datasets::iterate);
+}
+
+/// Jobs and the data that they read.
+fn jobs_and_data(t: &mut Table) {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let path = "/stockade/v1/jobs";
+    t.add(post.clone(), path, "Queue a job", jobs::create);
+    t.takes("NewJob");
+    t.add(get.clone(), path, "The tenant's jobs", jobs::list);
+    let path = "/stockade/v1/jobs/{id}";
+    t.add(get.clone(), path, "One job", jobs::get);
+    t.add(delete.clone(), path, "Delete a job that has ended", jobs::delete);
+    let path = "/stockade/v1/jobs/{id}/events";
+    t.add(get.clone(), path, "A job's events as they come, after `Last-Event-ID`", jobs::events);
+    t.add(post.clone(), "/stockade/v1/jobs/{id}/pause", "Pause a job", jobs::pause);
+    t.add(post.clone(), "/stockade/v1/jobs/{id}/resume", "A paused job goes on", jobs::resume);
+    t.add(post.clone(), "/stockade/v1/jobs/{id}/cancel", "End a job", jobs::cancel);
+    t.add(get.clone(), "/stockade/v1/jobs/{id}/checkpoints", "A job's checkpoints", jobs::checkpoints);
+    let path = "/stockade/v1/jobs/{id}/checkpoints/{step}/serve";
+    t.add(post.clone(), path, "Serve a checkpoint", jobs::serve_checkpoint);
+    t.takes("ServedCheckpoint");
+
+    let path = "/stockade/v1/datasets";
+    t.add(post, path, "Make a data set", datasets::create);
+    t.takes("NewDataset");
+    t.add(get.clone(), path, "The tenant's data sets", datasets::list);
+    t.add(get, "/stockade/v1/datasets/{name}", "One data set", datasets::get);
+    t.add(delete, "/stockade/v1/datasets/{name}", "Delete a data set", datasets::delete);
+}
+
 fn host(t: &mut Table) {
     let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
     let path = "/stockade/v1/tenants";
@@ -303,6 +393,8 @@ fn host(t: &mut Table) {
     t.add(get.clone(), "/stockade/v1/interruptions/{id}", "One of them", interruptions::get);
     t.add(post.clone(), "/stockade/v1/interruptions/{id}/resume", "Answer it", interruptions::resume);
     t.takes("Answer");
+
+    jobs_and_data(t);
 
     t.add(get.clone(), "/stockade/v1/traces", "Traces, newest first", traces::list);
     t.add(get.clone(), "/stockade/v1/traces/{id}", "One trace", traces::get);

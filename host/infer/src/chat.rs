@@ -3,12 +3,12 @@
 //! Invariant: whatever is promised to the model about the form of a call is what [`crate::tool_calls`] reads back.
 
 use crate::constrain::strict;
-use crate::family;
 use crate::text::ModelText;
 use crate::tool_calls::{CallFormat, ReplyFormat, marks_reasoning};
 use serde_json::{Map, Value, json};
-use stockade_core::chat::{Message, Part, Role, ToolChoice, ToolSpec};
+use stockade_core::chat::{ToolChoice, ToolSpec};
 use stockade_core::infer::{ChatPrompt, Constraint, InferError, Rendered};
+use stockade_model::conversation;
 
 /// A chat that is ready to run.
 #[derive(Debug)]
@@ -31,13 +31,9 @@ pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<Prepa
         let reason = "the tool that must be called is not among the tools".into();
         return Err(InferError::Invalid { field: "tool_choice", reason });
     }
-    let native = CallFormat::of_template(template);
-    let rendered = if let Some(format) = native {
-        text.render(&family::adapted(&prompt.messages, format), offered, &prompt.template_args)?
-    } else {
-        text.render(&spelled_out(&prompt.messages, offered), &[], &prompt.template_args)?
-    };
-    let calls = native.unwrap_or(CallFormat::Hermes);
+    let adapted = conversation::adapted(template, &prompt.messages, offered);
+    let rendered = text.render(&adapted.messages, adapted.tools, &prompt.template_args)?;
+    let calls = adapted.native.unwrap_or(CallFormat::Hermes);
     let reasoning = marks_reasoning(template);
     let format = ReplyFormat {
         calls: (!offered.is_empty()).then_some(calls),
@@ -47,62 +43,6 @@ pub(crate) fn prepare(text: &dyn ModelText, prompt: &ChatPrompt) -> Result<Prepa
     };
     let constraint = constraint_tools.map(|tools| call_grammar(calls, &tools)).transpose()?;
     Ok(PreparedChat { rendered, format, constraint })
-}
-
-/// The conversation for a template that knows neither tools nor their results, in the words that Hermes, Qwen and
-/// SmolLM2 were trained on.
-fn spelled_out(messages: &[Message], tools: &[ToolSpec]) -> Vec<Message> {
-    let mut out: Vec<Message> = Vec::with_capacity(messages.len() + 1);
-    for message in messages {
-        let mut message = message.clone();
-        let mut parts = Vec::with_capacity(message.parts.len());
-        for part in message.parts {
-            parts.push(match part {
-                Part::ToolCall(call) => {
-                    let name = Value::String(call.name);
-                    let text =
-                        format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>", call.arguments);
-                    Part::Text { text }
-                }
-                Part::ToolResult(result) => {
-                    message.role = Role::User;
-                    Part::Text { text: format!("<tool_response>\n{}\n</tool_response>", result.content) }
-                }
-                other => other,
-            });
-        }
-        message.parts = parts;
-        out.push(message);
-    }
-    if tools.is_empty() {
-        return out;
-    }
-    let description = describe(tools);
-    match out.first_mut() {
-        Some(first) if first.role == Role::System => {
-            let text = format!("{}\n\n{description}", first.joined_text());
-            *first = Message::text(Role::System, text);
-        }
-        _ => out.insert(0, Message::text(Role::System, description)),
-    }
-    out
-}
-
-fn describe(tools: &[ToolSpec]) -> String {
-    let list: Vec<String> = tools
-        .iter()
-        .map(|tool| {
-            let function = json!({"name": tool.name, "description": tool.description, "parameters": tool.parameters});
-            json!({"type": "function", "function": function}).to_string()
-        })
-        .collect();
-    format!(
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with \
-         function signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return \
-         a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n\
-         {{\"name\": <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
-        list.join("\n")
-    )
 }
 
 /// Exactly one call of one of `tools`.
@@ -168,7 +108,7 @@ fn relocate(schema: &mut Value, place: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stockade_core::chat::{ToolCall, ToolResult};
+    use stockade_core::chat::{Message, Part, Role, ToolCall, ToolResult};
     use stockade_core::infer::TokenizeOptions;
 
     /// A template that prints role and text, or a given source.

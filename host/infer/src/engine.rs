@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use stockade_core::event::FinishReason;
 use stockade_core::infer::{InferError, Load};
+use stockade_model::Adapter;
 use stockade_model::decoder::{Decoder, LogitRows, Segment};
 
 /// How often cancelled or slow readers are looked after while nothing runs.
@@ -24,7 +24,12 @@ const MIN_PROMPT_ROWS: usize = 8;
 
 pub(crate) enum Message {
     Submit(Box<Sequence>),
-    Compiled { id: u64, grammar: Result<Grammar, InferError> },
+    Compiled {
+        id: u64,
+        grammar: Result<Grammar, InferError>,
+    },
+    /// An adapter is served no longer.
+    Retire(Arc<Adapter>),
 }
 
 pub(crate) struct Worker {
@@ -77,12 +82,7 @@ impl Worker {
             }
             self.report();
         }
-        for mut sequence in self.scheduler.drain() {
-            match sequence.work {
-                Work::Generate(_) => sequence.finish(FinishReason::Cancelled),
-                Work::Score(_) | Work::Classify(_) => sequence.fail(InferError::Cancelled),
-            }
-        }
+        self.scheduler.drain().iter_mut().for_each(Sequence::cancel);
         self.report();
     }
 
@@ -117,6 +117,11 @@ impl Worker {
             Message::Compiled { id, grammar: Err(error) } => {
                 let failed = self.scheduler.not_compiled(id, error);
                 self.draining.extend(failed);
+            }
+            Message::Retire(adapter) => {
+                let mut ended = self.scheduler.remove_all(|sequence| sequence.has_adapter(&adapter));
+                ended.iter_mut().for_each(Sequence::cancel);
+                self.draining.append(&mut ended);
             }
         }
     }
@@ -176,6 +181,7 @@ impl Worker {
                 start: sequence.computed,
                 pages: &sequence.pages,
                 logits: run.logits,
+                adapter: sequence.adapter.as_deref(),
             })
             .collect();
         let cancelled = || sequences.iter().all(|sequence| sequence.is_cancelled());

@@ -1,6 +1,7 @@
 //! One served language model, from the outside: checks a request, turns it into a sequence, posts it to the engine
 //! thread.
 //!
+//! A base and its adapters are a generator each before one engine thread, so that their sequences share its batches.
 //! Invariant: what can be refused is refused here, before the queue; what is posted can run to its end with the pages
 //! there are.
 
@@ -19,17 +20,20 @@ use crate::tool_calls::{CallFormat, MARKERS, ReplyFormat};
 use crate::vocabulary::Vocabulary;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use stockade_core::event::TokenLogprob;
-use stockade_core::id::TenantId;
+use stockade_core::id::{Digest, TenantId};
 use stockade_core::infer::{
     ClassScores, Constraint, EmbedInput, EventStream, GenerateRequest, InferError, Load, ModelInfo, Prompt, Rendered,
     Sampling, ScoreRequest, TokenizeOptions,
 };
+use stockade_model::Adapter;
 use stockade_model::decoder::{Decoder, PAGE_TOKENS};
+use stockade_model::llama::Base;
 use tokio::sync::oneshot;
 
 const MAX_STOPS: usize = 16;
@@ -51,10 +55,24 @@ pub struct GeneratorParts {
     pub labels: Vec<String>,
     /// Names the storage type of keys and values: other types never share a prefix.
     pub kv_type: &'static str,
+    /// What adapters are loaded onto. `None`: it takes none.
+    pub base: Option<Base>,
+    /// Where the weights came from, without links.
+    pub source: Option<PathBuf>,
 }
 
 pub(crate) struct Generator {
     info: ModelInfo,
+    adapter: Option<Arc<Adapter>>,
+    engine: Arc<Thread>,
+}
+
+/// What a base and its adapters share: the engine thread and all that stands before it. Ends with its last generator.
+struct Thread {
+    /// Of the base's weights.
+    digest: Digest,
+    base: Option<Base>,
+    source: Option<PathBuf>,
     settings: Settings,
     text: Arc<dyn ModelText>,
     vocabulary: Arc<Vocabulary>,
@@ -85,7 +103,7 @@ struct Start {
 
 impl Generator {
     pub fn start(parts: GeneratorParts, settings: Settings) -> Result<Self, InferError> {
-        let GeneratorParts { mut decoder, text, vocabulary, mut info, pages, labels, kv_type } = parts;
+        let GeneratorParts { mut decoder, text, vocabulary, mut info, pages, labels, kv_type, base, source } = parts;
         decoder
             .allocate_pages(pages)
             .map_err(|e| InferError::Backend { stage: "allocating pages", source: Box::new(e) })?;
@@ -102,10 +120,12 @@ impl Generator {
             .map_err(|e| InferError::Backend { stage: "starting threads", source: Box::new(e) })?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(no_randomness)?;
-        Ok(Self {
+        let engine = Thread {
+            digest: info.digest,
+            base,
+            source,
             markers: MARKERS.iter().filter_map(|m| vocabulary.special_token(m.as_bytes())).collect(),
             queue: Queue::new(settings.max_waiting, settings.max_waiting_per_tenant),
-            info,
             settings,
             text,
             vocabulary: Arc::new(vocabulary),
@@ -118,41 +138,61 @@ impl Generator {
             grammars,
             mailbox: Some(mailbox),
             thread: Some(thread),
-        })
+        };
+        Ok(Self { info, adapter: None, engine: Arc::new(engine) })
     }
 
+    /// The same model with an adapter, whose rows share the batches of all others.
+    pub fn adapted(&self, info: ModelInfo, adapter: Arc<Adapter>) -> Self {
+        Self { info, adapter: Some(adapter), engine: Arc::clone(&self.engine) }
+    }
+
+    /// Whether both stand before one engine thread.
+    pub fn shares_engine(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.engine, &other.engine)
+    }
+
+    pub fn is_adapter(&self) -> bool {
+        self.adapter.is_some()
+    }
+    pub fn base(&self) -> Option<&Base> {
+        self.engine.base.as_ref()
+    }
+    pub fn source(&self) -> Option<&Path> {
+        self.engine.source.as_deref()
+    }
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
     pub fn text(&self) -> &dyn ModelText {
-        &*self.text
+        &*self.engine.text
     }
     pub fn load(&self) -> Load {
-        *self.gauges.lock()
+        *self.engine.gauges.lock()
     }
 
     pub fn generate(&self, request: GenerateRequest) -> Result<EventStream, InferError> {
         check(&request.sampling)?;
         let Start { tokens, format, constraint } = self.prepare(&request)?;
         let room = self.room(&tokens, request.sampling.max_tokens)?;
-        let grammar = constraint.map(|c| self.grammars.prepare(&request.tenant, &c)).transpose()?;
-        let ticket = self.queue.enter(&request.tenant)?;
+        let grammar = constraint.map(|c| self.engine.grammars.prepare(&request.tenant, &c)).transpose()?;
+        let ticket = self.engine.queue.enter(&request.tenant)?;
         let nonce = getrandom::u64().map_err(no_randomness)?;
-        let (events, stream) = tokio::sync::mpsc::channel(self.settings.stream_events.max(1));
+        let (events, stream) = tokio::sync::mpsc::channel(self.engine.settings.stream_events.max(1));
         let sampling = request.sampling;
         let (grammar, job) = match grammar {
             None => (Constraining::None, None),
             Some(Prepared::Ready(grammar)) => (Constraining::Ready(grammar), None),
             Some(Prepared::Job(job)) => {
-                let deadline = Instant::now() + self.settings.grammar.compile_deadline;
+                let deadline = Instant::now() + self.engine.settings.grammar.compile_deadline;
                 (Constraining::Pending { deadline }, Some(job))
             }
         };
-        let shown = if format.is_some() { self.markers.clone() } else { Vec::new() };
+        let shown = if format.is_some() { self.engine.markers.clone() } else { Vec::new() };
         let work = Work::Generate(Box::new(Generation {
             reply: Reply::new(&sampling.stop, format, nonce),
             grammar,
-            vocabulary: Arc::clone(&self.vocabulary),
+            vocabulary: Arc::clone(&self.engine.vocabulary),
             max_tokens: room,
             ignore_eos: sampling.ignore_eos,
             logprobs: sampling.logprobs,
@@ -163,12 +203,12 @@ impl Generator {
             sampler: Sampler::new(sampling, nonce, &tokens),
         }));
         let id = self.submit(request.tenant, tokens, work, ticket, "generate")?;
-        if let (Some(job), Some(mailbox)) = (job, self.mailbox.clone()) {
+        if let (Some(job), Some(mailbox)) = (job, self.engine.mailbox.clone()) {
             let done = move |grammar| {
                 // The engine may be gone by now; then nobody waits.
                 mailbox.send(Message::Compiled { id, grammar }).ok();
             };
-            self.grammars.start(job, Box::new(done));
+            self.engine.grammars.start(job, Box::new(done));
         }
         Ok(stream)
     }
@@ -201,8 +241,8 @@ impl Generator {
             done.send(Ok(Vec::new())).ok();
             return Ok(result);
         }
-        let ticket = self.queue.enter(&request.tenant)?;
-        let vocabulary = Arc::clone(&self.vocabulary);
+        let ticket = self.engine.queue.enter(&request.tenant)?;
+        let vocabulary = Arc::clone(&self.engine.vocabulary);
         let work = Work::Score(Score { first_row, results: Vec::new(), vocabulary, done: Some(done) });
         self.submit(request.tenant, tokens, work, ticket, "log_likelihood")?;
         Ok(result)
@@ -224,7 +264,7 @@ impl Generator {
             let prompt = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
             return Err(InferError::ContextOverflow { prompt, requested: 0, limit });
         }
-        let ticket = self.queue.enter(tenant)?;
+        let ticket = self.engine.queue.enter(tenant)?;
         let (done, result) = oneshot::channel();
         let work = Work::Classify(Classify { done: Some(done) });
         self.submit(tenant.clone(), tokens, work, ticket, "classify")?;
@@ -232,7 +272,7 @@ impl Generator {
     }
 
     pub fn probabilities(&self, scores: &[f32]) -> ClassScores {
-        probabilities(&self.labels, scores)
+        probabilities(&self.engine.labels, scores)
     }
 
     pub fn render(&self, prompt: &stockade_core::infer::ChatPrompt) -> Result<Rendered, InferError> {
@@ -240,19 +280,19 @@ impl Generator {
     }
 
     pub fn encode(&self, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
-        if text.len() > self.settings.max_text_bytes {
-            let reason = format!("{} bytes, more than {}", text.len(), self.settings.max_text_bytes);
+        if text.len() > self.engine.settings.max_text_bytes {
+            let reason = format!("{} bytes, more than {}", text.len(), self.engine.settings.max_text_bytes);
             return Err(InferError::Invalid { field: "prompt", reason });
         }
-        self.text.encode(text, options)
+        self.engine.text.encode(text, options)
     }
 
     /// Token ids must have a row in the embedding.
     pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), InferError> {
-        match tokens.iter().find(|&&token| token as usize >= self.vocab) {
+        match tokens.iter().find(|&&token| token as usize >= self.engine.vocab) {
             Some(token) => Err(InferError::Invalid {
                 field: "prompt",
-                reason: format!("token {token} is not below the vocabulary of {}", self.vocab),
+                reason: format!("token {token} is not below the vocabulary of {}", self.engine.vocab),
             }),
             None => Ok(()),
         }
@@ -260,11 +300,11 @@ impl Generator {
 
     fn chat(&self, prompt: &stockade_core::infer::ChatPrompt) -> Result<PreparedChat, InferError> {
         let bytes: usize = prompt.messages.iter().map(|m| m.joined_text().len()).sum();
-        if bytes > self.settings.max_text_bytes {
-            let reason = format!("{bytes} bytes of text, more than {}", self.settings.max_text_bytes);
+        if bytes > self.engine.settings.max_text_bytes {
+            let reason = format!("{bytes} bytes of text, more than {}", self.engine.settings.max_text_bytes);
             return Err(InferError::Invalid { field: "messages", reason });
         }
-        chat::prepare(&*self.text, prompt)
+        chat::prepare(&*self.engine.text, prompt)
     }
 
     fn prepare(&self, request: &GenerateRequest) -> Result<Start, InferError> {
@@ -320,22 +360,37 @@ impl Generator {
         ticket: crate::queue::Ticket,
         kind: &'static str,
     ) -> Result<u64, InferError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let root = PageKey::root(&self.secret, &tenant, &self.info.digest, None, self.kv_type);
+        let id = self.engine.next_id.fetch_add(1, Ordering::Relaxed);
+        let root = PageKey::root(
+            &self.engine.secret,
+            &tenant,
+            &self.engine.digest,
+            self.adapter.as_ref().map(|adapter| adapter.digest()).as_ref(),
+            self.engine.kv_type,
+        );
         let empty = tracing::field::Empty;
         let span = tracing::info_span!(
             "infer", kind, model = %self.info.id, %tenant, prompt_tokens = tokens.len(),
             queue_ms = empty, prefill_ms = empty, decode_ms = empty, tokens_per_second = empty,
         );
-        let sequence = Sequence::new(id, tenant, tokens, root, work, Some(ticket), span);
+        let sequence = Sequence::new(id, tenant, tokens, root, self.adapter.clone(), work, Some(ticket), span);
         let gone = || InferError::Backend { stage: "queueing", source: "the engine thread has ended".into() };
-        let mailbox = self.mailbox.as_ref().ok_or_else(gone)?;
+        let mailbox = self.engine.mailbox.as_ref().ok_or_else(gone)?;
         mailbox.send(Message::Submit(Box::new(sequence))).map_err(|_| gone())?;
         Ok(id)
     }
 }
 
 impl Drop for Generator {
+    /// An adapter's requests end with it; a base's end with the engine thread.
+    fn drop(&mut self) {
+        if let (Some(adapter), Some(mailbox)) = (self.adapter.take(), &self.engine.mailbox) {
+            mailbox.send(Message::Retire(adapter)).ok();
+        }
+    }
+}
+
+impl Drop for Thread {
     fn drop(&mut self) {
         self.mailbox = None;
         // Compiling threads hold mailboxes as well.
@@ -343,7 +398,7 @@ impl Drop for Generator {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!(model = %self.info.id, "the engine thread had panicked");
+            tracing::error!(weights = %self.digest, "the engine thread had panicked");
         }
     }
 }

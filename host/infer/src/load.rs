@@ -10,14 +10,16 @@ use crate::memory::{DoesNotFit, plan};
 use crate::model_text::LoadedText;
 use crate::service::Engine;
 use crate::vocabulary::Vocabulary;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use stockade_core::Fault;
-use stockade_core::id::ModelId;
+use stockade_core::id::{Digest, ModelId};
 use stockade_core::infer::{InferError, ModelInfo, ModelKind};
 use stockade_kernels::{KvType, MatmulPrecision};
+use stockade_model::adapter::{self, AdapterConfig, AdapterPlan};
 use stockade_model::config::Head;
 use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer, bert, deberta, llama};
 
@@ -38,6 +40,9 @@ pub struct ModelOptions {
     pub precision: MatmulPrecision,
     /// Tokens of keys and values over all sequences; `None`: 16,384, or twice the context where that is less.
     pub kv_tokens: Option<usize>,
+    /// The served model that an adapter changes, by its id or the path it was loaded from; `None`: what the adapter names.
+    /// The options above are the base's then.
+    pub base: Option<String>,
 }
 
 /// Why a model is not served.
@@ -48,6 +53,9 @@ pub enum LoadError {
     Model(#[from] ModelError),
     #[error("{}: {sum}", path.display())]
     Memory { path: PathBuf, sum: DoesNotFit },
+    /// An adapter's base is not served (or is an adapter itself, or of another kind).
+    #[error("{}: its base `{base}` is not a language model that is served", path.display())]
+    NoBase { path: PathBuf, base: String },
     #[error(transparent)]
     Start(#[from] InferError),
 }
@@ -56,15 +64,16 @@ impl LoadError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Model(error) => error.fault(),
-            Self::Memory { .. } => Fault::Caller,
+            Self::Memory { .. } | Self::NoBase { .. } => Fault::Caller,
             Self::Start(error) => error.fault(),
         }
     }
 }
 
 impl Engine {
-    /// Loads a model folder or file and serves it as `id` from now on. Blocks for seconds: call it from a thread that may
-    /// wait. `progress` gets the bytes of weights read so far and in all, from any thread.
+    /// Loads a model folder or file, or a PEFT folder whose base is served, and serves it as `id` from now on. Blocks for
+    /// seconds: call it from a thread that may wait. `progress` gets the bytes of weights read so far and in all, from any
+    /// thread.
     pub fn load_model(
         &self,
         id: ModelId,
@@ -72,6 +81,9 @@ impl Engine {
         options: &ModelOptions,
         progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<ModelInfo, LoadError> {
+        if adapter::is_adapter(path) {
+            return self.load_adapter(id, path, options, progress);
+        }
         let checkpoint = Checkpoint::open(path)?;
         let config = checkpoint.config()?;
         let text = Arc::new(LoadedText::open(&checkpoint)?);
@@ -93,6 +105,8 @@ impl Engine {
                 let tokenizer = text.tokenizer();
                 let parts = GeneratorParts {
                     vocabulary: vocabulary(tokenizer, &config),
+                    base: Some(decoder.base()),
+                    source: path.canonicalize().ok(),
                     decoder: Box::new(decoder),
                     text: text.clone(),
                     info: info.clone(),
@@ -108,6 +122,51 @@ impl Engine {
         );
         if served.is_err() {
             self.restore(&info.id, before);
+        }
+        served
+    }
+
+    /// Adds an adapter to a served base: a few matrices, the base's tokenizer and template, its engine thread and pages.
+    fn load_adapter(
+        &self,
+        id: ModelId,
+        path: &Path,
+        options: &ModelOptions,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<ModelInfo, LoadError> {
+        let named = options.base.clone().or(AdapterConfig::from_folder(path)?.base).unwrap_or_default();
+        let served = self.base_of(&named, path);
+        let base = served.as_ref().and_then(|served| served.generator().ok()).filter(|base| !base.is_adapter());
+        let no_base = || LoadError::NoBase { path: path.to_owned(), base: named.clone() };
+        let (base, weights) = base.and_then(|base| Some((base, base.base()?))).ok_or_else(no_base)?;
+        if base.info().id == id {
+            return Err(no_base()); // it would take its base's place
+        }
+        let plan = AdapterPlan::new(path, weights)?;
+        let rows = self.settings().max_step_tokens.max(self.settings().max_running) as u64;
+        let weights = plan.weight_bytes() as u64;
+        let rows = rows.saturating_mul(plan.row_bytes() as u64);
+        let total = weights.saturating_add(rows);
+        let before = self.reserve(&id, total).map_err(|available| {
+            let sum = DoesNotFit { available, total, weights, rows, ..DoesNotFit::default() };
+            LoadError::Memory { path: path.to_owned(), sum }
+        })?;
+        let served = plan.load(progress).map_err(LoadError::from).and_then(|adapter| {
+            let info = ModelInfo {
+                id: id.clone(),
+                digest: Digest(
+                    Sha256::new().chain_update(base.info().digest.0).chain_update(adapter.digest().0).finalize().into(),
+                ),
+                base: Some(base.info().id.clone()),
+                parameters: base.info().parameters + adapter.parameters(),
+                created: now(),
+                ..base.info().clone()
+            };
+            let adapted = base.adapted(info.clone(), Arc::new(adapter));
+            if self.add_adapter(base, adapted) { Ok(info) } else { Err(no_base()) }
+        });
+        if served.is_err() {
+            self.restore(&id, before);
         }
         served
     }
@@ -172,7 +231,6 @@ fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Resul
         parameters += tensor.rows as u64 * tensor.cols as u64;
     }
     let largest = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
     Ok(ModelInfo {
         id,
         kind: match &config.head {
@@ -181,11 +239,16 @@ fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Resul
             _ => ModelKind::Generator,
         },
         digest: checkpoint.digest()?,
+        base: None,
         context_tokens: u32::try_from(config.context_tokens).unwrap_or(u32::MAX),
         parameters,
         embedding_dimensions: None,
         architecture: config.architecture.model_type().into(),
         quantization: largest.map_or_else(String::new, |(ty, _)| ty),
-        created,
+        created: now(),
     })
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }

@@ -9,6 +9,7 @@ use crate::fairness::{DECODE_COST, Fairness};
 use crate::pages::Pages;
 use crate::sequence::{Constraining, Sequence, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 use stockade_core::id::TenantId;
 use stockade_core::infer::InferError;
@@ -158,6 +159,8 @@ impl Scheduler {
         {
             self.plan_prompt(id, &mut rows, &mut score_rows, &mut runs);
         }
+        // Neighbours of one adapter are computed together.
+        runs.sort_by_key(|run| self.sequence(run.id)?.adapter.as_ref().map(Arc::as_ptr));
         runs
     }
 
@@ -289,13 +292,25 @@ impl Scheduler {
         Some(sequence)
     }
 
+    /// Takes out all that `wanted` picks, running or not.
+    pub fn remove_all(&mut self, wanted: impl Fn(&Sequence) -> bool) -> Vec<Sequence> {
+        let ids: Vec<u64> = self.running.iter().filter(|s| wanted(s)).map(|s| s.id).collect();
+        let mut all: Vec<Sequence> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
+        let mut idle: Vec<Sequence> = self.compiling.extract_if(.., |s| wanted(s)).collect();
+        self.waiting.retain(|_, queue| {
+            let (picked, left) = std::mem::take(queue).into_iter().partition(&wanted);
+            *queue = left;
+            idle.extend::<VecDeque<Sequence>>(picked);
+            !queue.is_empty()
+        });
+        idle.iter().for_each(|sequence| self.fairness.leave(&sequence.tenant));
+        all.append(&mut idle);
+        all
+    }
+
     /// Takes everything out, for the end.
     pub fn drain(&mut self) -> Vec<Sequence> {
-        let ids: Vec<u64> = self.running.iter().map(|s| s.id).collect();
-        let mut all: Vec<Sequence> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
-        all.extend(std::mem::take(&mut self.waiting).into_values().flatten());
-        all.append(&mut self.compiling);
-        all
+        self.remove_all(|_| true)
     }
 
     pub fn is_empty(&self) -> bool {

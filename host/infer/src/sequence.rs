@@ -15,6 +15,7 @@ use std::time::Instant;
 use stockade_core::event::{End, Event, FinishReason, TokenLogprob, Usage};
 use stockade_core::id::TenantId;
 use stockade_core::infer::InferError;
+use stockade_model::Adapter;
 use stockade_model::decoder::{LogitRows, PAGE_TOKENS};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 use tokio::sync::oneshot;
@@ -31,6 +32,7 @@ pub(crate) struct Sequence {
     pub published: usize,
     keys: Vec<PageKey>,
     root: PageKey,
+    pub adapter: Option<Arc<Adapter>>,
     pub work: Work,
     /// Its place in the bounded queue, until it first runs.
     pub ticket: Option<Ticket>,
@@ -93,11 +95,13 @@ pub(crate) struct Times {
 }
 
 impl Sequence {
+    #[allow(clippy::too_many_arguments, reason = "what a sequence begins with")]
     pub fn new(
         id: u64,
         tenant: TenantId,
         tokens: Vec<u32>,
         root: PageKey,
+        adapter: Option<Arc<Adapter>>,
         work: Work,
         ticket: Option<Ticket>,
         span: tracing::Span,
@@ -114,6 +118,7 @@ impl Sequence {
             published: 0,
             keys: Vec::new(),
             root,
+            adapter,
             work,
             ticket,
             cached: None,
@@ -177,6 +182,18 @@ impl Sequence {
             Work::Score(_) => (self.pending().min(rows).min(score_rows), LogitRows::All),
         };
         (count > 0).then_some((count, logits))
+    }
+
+    /// Ends it before its time.
+    pub fn cancel(&mut self) {
+        match &self.work {
+            Work::Generate(_) => self.finish(FinishReason::Cancelled),
+            Work::Score(_) | Work::Classify(_) => self.fail(InferError::Cancelled),
+        }
+    }
+
+    pub fn has_adapter(&self, adapter: &Arc<Adapter>) -> bool {
+        self.adapter.as_ref().is_some_and(|own| Arc::ptr_eq(own, adapter))
     }
 
     /// Nobody waits for the result any more.

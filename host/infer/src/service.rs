@@ -7,7 +7,9 @@ use crate::memory::machine_limit;
 use crate::settings::Settings;
 use crate::text::ModelText;
 use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use stockade_core::error::BoxFuture;
 use stockade_core::event::TokenLogprob;
@@ -29,7 +31,7 @@ pub struct Engine {
     reserved: Mutex<HashMap<ModelId, u64>>,
 }
 
-enum Served {
+pub(crate) enum Served {
     Generator(Box<Generator>),
     Embedder(Embedder),
     Classifier(Classifier),
@@ -70,14 +72,50 @@ impl Engine {
         Ok(info)
     }
 
-    /// Serves a model no longer. Its running requests end as cancelled.
+    /// Serves an adapter of `base` from now on. False when that base is served no longer.
+    pub(crate) fn add_adapter(&self, base: &Generator, adapted: Generator) -> bool {
+        let there = |models: &[Arc<Served>]| models.iter().any(|model| model.is_base(base));
+        self.add_if(Served::Generator(Box::new(adapted)), there)
+    }
+
+    /// Serves a model no longer, and no longer what adapts it. Their running requests end as cancelled.
     pub fn remove(&self, id: &ModelId) -> bool {
         let mut models = self.models.write();
         let at = models.iter().position(|model| model.info().id == *id);
         let removed = at.map(|at| models.remove(at));
+        let adapters = removed.as_ref().map(|removed| take_adapters(&mut models, removed));
         drop(models);
         self.restore(id, None);
+        adapters.iter().flatten().for_each(|adapter| self.restore(&adapter.info().id, None));
         removed.is_some()
+    }
+
+    /// Makes a served model the first of its kind, which is the default. False when it is not served.
+    pub fn prefer(&self, id: &ModelId) -> bool {
+        let mut models = self.models.write();
+        let at = models.iter().position(|model| model.info().id == *id);
+        at.inspect(|&at| models[..=at].rotate_right(1)).is_some()
+    }
+
+    /// The folder or file that a served language model was loaded from; `None` for other models, and for adapters.
+    pub fn source(&self, id: &ModelId) -> Option<PathBuf> {
+        let model = self.find(id).ok()?;
+        let generator = model.generator().ok().filter(|generator| !generator.is_adapter())?;
+        generator.source().map(Path::to_owned)
+    }
+
+    /// The served language model that an adapter in `folder` calls `name`: its id, or the path it was loaded from, which
+    /// may be relative to the folder.
+    pub(crate) fn base_of(&self, name: &str, folder: &Path) -> Option<Arc<Served>> {
+        let paths: Vec<PathBuf> =
+            [folder.join(name), name.into()].iter().filter_map(|path| path.canonicalize().ok()).collect();
+        let is_at = |model: &Served, path: &Path| {
+            model.generator().is_ok_and(|model| !model.is_adapter() && model.source() == Some(path))
+        };
+        let models = self.models.read();
+        let named = models.iter().find(|model| model.info().id.as_str() == name);
+        let found = named.or_else(|| models.iter().find(|model| paths.iter().any(|path| is_at(model, path))));
+        found.cloned()
     }
 
     pub(crate) fn pool(&self) -> Arc<Pool> {
@@ -110,18 +148,33 @@ impl Engine {
     }
 
     fn add(&self, served: Served) {
+        self.add_if(served, |_| true);
+    }
+
+    /// Adds a model if what is served now allows it. One of the same name goes, and with it its adapters.
+    fn add_if(&self, served: Served, allowed: impl FnOnce(&[Arc<Served>]) -> bool) -> bool {
         let mut models = self.models.write();
+        if !allowed(&models) {
+            return false;
+        }
         let at = models.iter().position(|model| model.info().id == served.info().id);
         let served = Arc::new(served);
+        let mut adapters = Vec::new();
         let replaced = match at {
-            Some(at) => Some(std::mem::replace(&mut models[at], served)),
+            Some(at) => {
+                let replaced = std::mem::replace(&mut models[at], served);
+                adapters = take_adapters(&mut models, &replaced);
+                Some(replaced)
+            }
             None => {
                 models.push(served);
                 None
             }
         };
         drop(models);
-        drop(replaced);
+        adapters.iter().for_each(|adapter| self.restore(&adapter.info().id, None));
+        drop((replaced, adapters));
+        true
     }
 
     fn find(&self, id: &ModelId) -> Result<Arc<Served>, InferError> {
@@ -131,7 +184,24 @@ impl Engine {
     }
 }
 
+/// Takes the adapters of a model that is no longer among the served ones.
+fn take_adapters(models: &mut Vec<Arc<Served>>, base: &Served) -> Vec<Arc<Served>> {
+    match base {
+        Served::Generator(base) if !base.is_adapter() => models.extract_if(.., |model| model.is_of(base)).collect(),
+        _ => Vec::new(),
+    }
+}
+
 impl Served {
+    /// Whether this is an adapter of `base`, or `base` itself.
+    fn is_of(&self, base: &Generator) -> bool {
+        matches!(self, Self::Generator(model) if model.shares_engine(base))
+    }
+
+    fn is_base(&self, base: &Generator) -> bool {
+        self.is_of(base) && matches!(self, Self::Generator(model) if !model.is_adapter())
+    }
+
     fn info(&self) -> &ModelInfo {
         match self {
             Self::Generator(generator) => generator.info(),
@@ -148,7 +218,7 @@ impl Served {
         }
     }
 
-    fn generator(&self) -> Result<&Generator, InferError> {
+    pub(crate) fn generator(&self) -> Result<&Generator, InferError> {
         self.of_kind(ModelKind::Generator)
     }
 
@@ -247,6 +317,10 @@ impl Inference for Engine {
         self.find(model)?.text().decode(tokens)
     }
 
+    fn tokenizer_info(&self, model: &ModelId) -> Result<Map<String, Value>, InferError> {
+        Ok(self.find(model)?.text().tokenizer_config())
+    }
+
     fn render(&self, model: &ModelId, prompt: &ChatPrompt) -> Result<Rendered, InferError> {
         self.find(model)?.generator()?.render(prompt)
     }
@@ -256,7 +330,8 @@ impl Inference for Engine {
         models
             .iter()
             .filter_map(|model| match &**model {
-                Served::Generator(generator) => Some(generator),
+                // Adapters run on their base's thread.
+                Served::Generator(generator) => Some(generator).filter(|generator| !generator.is_adapter()),
                 Served::Embedder(_) | Served::Classifier(_) => None,
             })
             .fold(Load::default(), |sum, generator| {

@@ -10,6 +10,11 @@ pub trait ModelText: Send + Sync + 'static {
 
     fn decode(&self, tokens: &[u32]) -> Result<String, InferError>;
 
+    /// What the files say of the tokenizer, in the words of `tokenizer_config.json`; empty where nothing is known.
+    fn tokenizer_config(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
     /// The chat template's source; `None` when the model has none.
     fn template(&self) -> Option<&str>;
 

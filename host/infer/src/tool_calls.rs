@@ -11,26 +11,14 @@ use crate::stop::held_back;
 use scan::{Scan, Syntax};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use stockade_model::conversation::{CALL, MISTRAL};
 
-/// How a model family writes calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallFormat {
-    /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, anywhere, any number; a list inside too (Hermes,
-    /// Qwen, SmolLM2).
-    Hermes,
-    /// As the whole reply: `{"name": .., "parameters": {..}}`, `<|python_tag|>` before it or not, `;` between several
-    /// (Llama 3.x); or `[f(a=1), g(b="x")]`, between `<|python_start|>` and `<|python_end|>` or not (Llama 3.2 and 4).
-    Llama,
-    /// `[TOOL_CALLS] [{"name": .., "arguments": {..}}]` or `[TOOL_CALLS]name[ARGS]{..}`, after text or not (Mistral).
-    Mistral,
-}
+pub use stockade_model::conversation::CallFormat;
 
-const CALL: &str = "<tool_call>";
 const CALL_END: &str = "</tool_call>";
 const PYTHON_TAG: &str = "<|python_tag|>";
 const PYTHON_START: &str = "<|python_start|>";
 const PYTHON_END: &str = "<|python_end|>";
-const MISTRAL: &str = "[TOOL_CALLS]";
 const MISTRAL_ARGUMENTS: &str = "[ARGS]";
 const THINK: &str = "<think>";
 const THINK_END: &str = "</think>";
@@ -39,29 +27,12 @@ const THINK_END: &str = "</think>";
 pub const MARKERS: [&str; 9] =
     [CALL, CALL_END, PYTHON_TAG, PYTHON_START, PYTHON_END, MISTRAL, MISTRAL_ARGUMENTS, THINK, THINK_END];
 
-impl CallFormat {
-    /// Of the family that a chat template was written for; `None` when the template shows no tools.
-    pub fn of_template(template: &str) -> Option<Self> {
-        if !template.contains("tools") {
-            None
-        } else if template.contains(CALL) {
-            Some(Self::Hermes)
-        } else if template.contains(MISTRAL) {
-            Some(Self::Mistral)
-        } else if template.contains("ipython") || template.contains("\"parameters\"") {
-            Some(Self::Llama)
-        } else {
-            None
-        }
-    }
-
-    /// What stands before a call anywhere in a reply; `None`: calls are the whole reply.
-    fn tag(self) -> Option<&'static str> {
-        match self {
-            Self::Hermes => Some(CALL),
-            Self::Mistral => Some(MISTRAL),
-            Self::Llama => None,
-        }
+/// What stands before a call anywhere in a reply; `None`: calls are the whole reply.
+fn tag(format: CallFormat) -> Option<&'static str> {
+    match format {
+        CallFormat::Hermes => Some(CALL),
+        CallFormat::Mistral => Some(MISTRAL),
+        CallFormat::Llama => None,
     }
 }
 
@@ -195,7 +166,7 @@ impl ReplyParser {
             return false;
         }
         let think = self.format.reasoning && !self.answered;
-        let tag = self.format.calls.and_then(CallFormat::tag);
+        let tag = self.format.calls.and_then(tag);
         if think {
             let begin = self.held.trim_start();
             if begin.starts_with(THINK) {
@@ -463,7 +434,7 @@ impl ReplyParser {
     /// `held` starts with the format's tag and is no call: that tag is text, the rest is looked at again.
     fn not_a_call(&mut self, out: &mut Vec<Piece>) {
         self.state = State::Text;
-        let tag = self.format.calls.and_then(CallFormat::tag).unwrap_or_default();
+        let tag = self.format.calls.and_then(tag).unwrap_or_default();
         self.emit_text(tag.len(), out);
     }
 

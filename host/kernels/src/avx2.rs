@@ -15,12 +15,12 @@ pub(crate) use rows::{attend, quantize, widen};
 
 use crate::activation::Int8Block;
 use crate::format::WeightType;
-use crate::isa::{TileKernel, per_type};
+use crate::isa::{Int8Kernels, per_type};
 use crate::layout::{TILE, TileLayout};
 
 /// The int8 kernel of a type; those of the float types are never run.
-pub(crate) fn int8(ty: WeightType) -> TileKernel<Int8Block> {
-    per_type!(ty, int8_tile)
+pub(crate) fn int8(ty: WeightType) -> Int8Kernels {
+    Int8Kernels { tile: per_type!(ty, int8_tile), unit: per_type!(ty, int8_unit) }
 }
 
 /// Bytes ahead of the current unit to fetch; weights are read once, from memory. Decode of Q4_0, Q4_K and Q8_0 on
@@ -28,7 +28,7 @@ pub(crate) fn int8(ty: WeightType) -> TileKernel<Int8Block> {
 const AHEAD: usize = 3072;
 
 /// # Safety
-/// As [`TileKernel`] demands.
+/// As [`crate::isa::TileKernel`] demands.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn int8_tile<const TY: usize>(tile: &[u8], activations: &[Int8Block], sums: &mut [[f32; TILE]]) {
     let n = sums.len();
@@ -65,6 +65,30 @@ unsafe fn int8_tile<const TY: usize>(tile: &[u8], activations: &[Int8Block], sum
                     x = x.add(1);
                 }
             }
+        }
+    }
+}
+
+/// # Safety
+/// As [`crate::isa::UnitKernel`] demands.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn int8_unit<const TY: usize>(
+    tile: &[u8],
+    unit: usize,
+    activations: &[Int8Block],
+    rows: &[usize],
+    sums: &mut [[f32; TILE]],
+) {
+    let layout = const { TileLayout::of(WeightType::ALL[TY]) };
+    let block = &tile[unit / layout.units * layout.block_bytes()..][..layout.block_bytes()];
+    // SAFETY: loads stay inside the block by the layout.
+    unsafe {
+        let header = Header::load::<TY>(block.as_ptr());
+        let weights = Unit::load::<TY>(&header, block.as_ptr().add(layout.unit_offset(unit % layout.units)));
+        for (x, &m) in activations.iter().zip(rows) {
+            let sum = &mut sums[m];
+            let total = weights.add_product::<TY>(x, _mm256_loadu_ps(sum.as_ptr()));
+            _mm256_storeu_ps(sum.as_mut_ptr(), total);
         }
     }
 }

@@ -58,6 +58,23 @@ impl WeightType {
         })
     }
 
+    /// Its id in GGUF files.
+    pub const fn gguf_id(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q4_K => 12,
+            Self::Q5_K => 13,
+            Self::Q6_K => 14,
+            Self::BF16 => 30,
+        }
+    }
+
     /// The name as GGUF tools print it.
     pub fn name(self) -> &'static str {
         match self {

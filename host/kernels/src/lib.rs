@@ -12,6 +12,8 @@ mod activation;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod elementwise;
 mod exp;
 mod format;
@@ -24,6 +26,7 @@ mod outliers;
 mod packed;
 mod pool;
 mod portable;
+mod quantize;
 
 pub use attention::{AttentionSegment, attention};
 pub use elementwise::{add_assign, add_bias, log_softmax, rms_norm, rope, silu_mul, softmax};
@@ -33,6 +36,7 @@ pub use kv::{KvCache, KvShape, KvType, PAGE_TOKENS};
 pub use matmul::{MatmulPrecision, matmul};
 pub use packed::{PackedMatrix, RowSource};
 pub use pool::Pool;
+pub use quantize::quantize;
 
 /// Why weights or a cache could not be built.
 #[derive(Debug, thiserror::Error)]

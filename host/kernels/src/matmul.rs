@@ -9,7 +9,7 @@ use std::cell::Cell;
 use crate::activation::{Activation, FloatBlock, Int8Block, MAX_CHUNK, Prepared};
 use crate::format::WeightType;
 use crate::isa::{Isa, TileKernel, isa};
-use crate::layout::{TILE, TileLayout};
+use crate::layout::TILE;
 use crate::outliers::{Correction, Outliers};
 use crate::packed::PackedMatrix;
 use crate::pool::{Pool, Shards};
@@ -70,25 +70,21 @@ pub(crate) fn matmul_with(
     let by_int8 = |ty: WeightType| precision == MatmulPrecision::Int8 && !ty.is_float();
     let mut int8 = INT8.replace(Prepared::empty());
     let mut float = FLOAT.replace(Prepared::empty());
-    if outputs.iter().any(|(matrix, _)| by_int8(matrix.weight_type())) {
+    let any_int8 = outputs.iter().any(|(matrix, _)| by_int8(matrix.weight_type()));
+    if any_int8 {
         int8.fill(pool, x, n, cols);
     }
     if outputs.iter().any(|(matrix, _)| !by_int8(matrix.weight_type())) {
         float.fill(pool, x, n, cols);
     }
 
-    // Corrections for each length of a block that occurs: 1 unit, or 8 of the K-quants.
-    let outliers = [1, 8].map(|units| {
-        let asked = |ty: WeightType| by_int8(ty) && TileLayout::of(ty).units == units;
-        let any = outputs.iter().any(|(matrix, _)| asked(matrix.weight_type()));
-        any.then(|| Outliers::find(isa, pool, x, cols, &int8, units))
-    });
+    let outliers = any_int8.then(|| Outliers::find(isa, pool, x, cols, &int8));
 
     let products: Vec<_> = outputs.iter_mut().map(|(matrix, out)| (&**matrix, Shards::new(out))).collect();
     let tiles: usize = products.iter().map(|(matrix, _)| matrix.tiles()).sum();
-    // Enough tasks to even out a worker that lost its core; at least two tiles, since a tile's outputs are
-    // half a cache line.
-    let per_task = (tiles / (pool.workers() * 8)).clamp(2, 64);
+    // Enough tasks to even out a worker that lost its core; pairs of tiles, since a tile's outputs are half a cache
+    // line, and since some kernels take two at once.
+    let per_task = (tiles / (pool.workers() * 8)).clamp(2, 64) & !1;
     pool.run(tiles.div_ceil(per_task), &|task| {
         let (mut first, mut left) = (task * per_task, per_task);
         for (matrix, out) in &products {
@@ -97,18 +93,18 @@ pub(crate) fn matmul_with(
                 let ty = matrix.weight_type();
                 let run = first..first + count;
                 if by_int8(ty) {
-                    let [unit, block] = &outliers;
-                    let outliers = if TileLayout::of(ty).units == 1 { unit } else { block };
-                    multiply_tiles(
-                        (isa.int8)(ty),
-                        matrix,
-                        run,
-                        &int8,
-                        |chunk| outliers.iter().flat_map(move |o| o.of_chunk(chunk)),
-                        out,
-                    );
+                    let (one, two) = ((isa.int8)(ty), isa.int8_pair.map(|pair| pair(ty)));
+                    let correct = |chunk: usize, tiles: &[u8], count: usize, sums: &mut [[f32; TILE]]| {
+                        let unit_kernel = two.filter(|_| count == 2).unwrap_or(one).unit;
+                        let corrections = outliers.iter().flat_map(|outliers| outliers.of_chunk(chunk));
+                        for Correction { unit, rows, activations } in corrections {
+                            // SAFETY: as for the tile's kernel; rows are those of the chunk.
+                            unsafe { unit_kernel(tiles, unit, activations, rows, sums) };
+                        }
+                    };
+                    multiply_tiles(one.tile, two.map(|two| two.tile), matrix, run, &int8, correct, out);
                 } else {
-                    multiply_tiles((isa.float)(ty), matrix, run, &float, |_| std::iter::empty(), out);
+                    multiply_tiles((isa.float)(ty), None, matrix, run, &float, |_, _, _, _| (), out);
                 }
             }
             left -= count;
@@ -123,39 +119,40 @@ pub(crate) fn matmul_with(
     FLOAT.set(float);
 }
 
-/// `corrections` gives, for a chunk, what is to be multiplied besides.
-fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>(
+/// `pair` takes two tiles where two are left. `correct` adds, for a chunk and one or two tiles, what is to be multiplied
+/// besides.
+fn multiply_tiles<A: Activation>(
     kernel: TileKernel<A>,
+    pair: Option<TileKernel<A>>,
     matrix: &PackedMatrix,
     tiles: std::ops::Range<usize>,
     x: &Prepared<A>,
-    corrections: impl Fn(usize) -> I,
+    correct: impl Fn(usize, &[u8], usize, &mut [[f32; TILE]]),
     out: &Shards<'_, f32>,
 ) {
     let rows = matrix.rows();
-    let block_bytes = TileLayout::of(matrix.weight_type()).block_bytes();
-    let mut sums = [[0.0; TILE]; MAX_CHUNK];
-    let mut more = [[0.0; TILE]; MAX_CHUNK];
+    let mut sums = [[0.0; TILE]; 2 * MAX_CHUNK];
     for (chunk, (first, n, blocks)) in x.chunks().enumerate() {
-        for tile in tiles.clone() {
+        let mut next = tiles.start;
+        while next < tiles.end {
+            let (kernel, count) = match pair {
+                Some(pair) if next + 1 < tiles.end => (pair, 2),
+                _ => (kernel, 1),
+            };
+            let (bytes, sums) = (matrix.tile_run(next, count), &mut sums[..n * count]);
             // SAFETY: the kernel comes from the table of this processor for the matrix's type, the matrix
             // gives whole tiles, and the chunk has `n` blocks for each unit of its columns.
-            unsafe { kernel(matrix.tile(tile), blocks, &mut sums[..n]) };
-            for Correction { block, rows, activations } in corrections(chunk) {
-                let bytes = &matrix.tile(tile)[block * block_bytes..][..block_bytes];
-                let more = &mut more[..rows.len()];
-                // SAFETY: as above; a block is a tile of few columns.
-                unsafe { kernel(bytes, activations, more) };
-                for (&m, more) in rows.iter().zip(more) {
-                    sums[m].iter_mut().zip(more).for_each(|(sum, more)| *sum += *more);
+            unsafe { kernel(bytes, blocks, sums) };
+            correct(chunk, bytes, count, sums);
+            for (i, tile) in (next..next + count).enumerate() {
+                let present = TILE.min(rows - tile * TILE);
+                for (m, sums) in sums[i..].iter().step_by(count).enumerate() {
+                    // SAFETY: a tile belongs to one task, and so do its columns of the output.
+                    let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
+                    out.copy_from_slice(&sums[..present]);
                 }
             }
-            let present = TILE.min(rows - tile * TILE);
-            for (m, sums) in sums[..n].iter().enumerate() {
-                // SAFETY: a tile belongs to one task, and so do its columns of the output.
-                let out = unsafe { out.range((first + m) * rows + tile * TILE, present) };
-                out.copy_from_slice(&sums[..present]);
-            }
+            next += count;
         }
     }
 }
@@ -163,7 +160,7 @@ fn multiply_tiles<'a, A: Activation + 'a, I: Iterator<Item = Correction<'a, A>>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isa::PORTABLE;
+    use crate::isa::{PORTABLE, available};
 
     #[test]
     fn simd_kernels_equal_the_portable_ones_bit_for_bit() {
@@ -177,14 +174,18 @@ mod tests {
                     .collect();
                 tame(ty, &mut bytes);
                 let matrix = PackedMatrix::pack(&pool, ty, rows, cols, &bytes).unwrap();
-                let x: Vec<f32> = (0..n * cols).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 37.0).collect();
+                let value = |i: usize| ((i * 7919 % 1009) as f32 - 500.0) / 37.0;
+                // Some stand out, and are looked at again.
+                let x: Vec<f32> = (0..n * cols).map(|i| value(i) * if i % 97 == 5 { 30.0 } else { 1.0 }).collect();
                 for precision in [MatmulPrecision::Int8, MatmulPrecision::F32] {
-                    let mut got = vec![f32::NAN; n * rows];
                     let mut want = vec![f32::NAN; n * rows];
-                    matmul(&pool, precision, &x, &mut [(&matrix, &mut got)]);
                     matmul_with(&PORTABLE, &pool, precision, &x, &mut [(&matrix, &mut want)]);
                     assert!(want.iter().all(|v| v.is_finite()));
-                    assert_eq!(got, want, "{ty} [{rows}, {cols}] x {n} {precision:?}");
+                    for isa in available() {
+                        let mut got = vec![f32::NAN; n * rows];
+                        matmul_with(isa, &pool, precision, &x, &mut [(&matrix, &mut got)]);
+                        assert_eq!(got, want, "{}, {ty} [{rows}, {cols}] x {n} {precision:?}", isa.name);
+                    }
                 }
             }
         }
@@ -195,16 +196,18 @@ mod tests {
         let pool = Pool::new(1);
         for ty in WeightType::ALL.into_iter().filter(|ty| !ty.is_float()) {
             for fill in [0x00, 0x7f, 0x80, 0xff] {
-                let mut bytes = vec![fill; 9 * ty.row_bytes(512).unwrap()];
+                let mut bytes = vec![fill; 17 * ty.row_bytes(512).unwrap()];
                 tame(ty, &mut bytes);
-                let matrix = PackedMatrix::pack(&pool, ty, 9, 512, &bytes).unwrap();
+                let matrix = PackedMatrix::pack(&pool, ty, 17, 512, &bytes).unwrap();
                 for sign in [1.0, -1.0] {
-                    let mut got = [f32::NAN; 18];
-                    let mut want = [f32::NAN; 18];
+                    let mut want = [f32::NAN; 34];
                     let x = [sign; 1024];
-                    matmul(&pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
                     matmul_with(&PORTABLE, &pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut want)]);
-                    assert_eq!(got, want, "{ty} of {fill:#x}");
+                    for isa in available() {
+                        let mut got = [f32::NAN; 34];
+                        matmul_with(isa, &pool, MatmulPrecision::Int8, &x, &mut [(&matrix, &mut got)]);
+                        assert_eq!(got, want, "{}, {ty} of {fill:#x}", isa.name);
+                    }
                 }
             }
         }

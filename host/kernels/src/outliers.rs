@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::activation::{Activation, Int8Block, Prepared};
+use crate::activation::{Int8Block, Prepared};
 use crate::isa::Isa;
 use crate::layout::UNIT;
 use crate::pool::{Pool, Shards};
@@ -18,7 +18,7 @@ use crate::pool::{Pool, Shards};
 /// 0.08 at 8, 0.075 at 6, 0.05 at 4, 0.04 at 3.
 const FACTOR: f32 = 4.0;
 
-/// Corrections of all chunks, for weights of a given block length.
+/// Corrections of all chunks.
 pub(crate) struct Outliers {
     chunks: Vec<Corrections>,
 }
@@ -26,26 +26,26 @@ pub(crate) struct Outliers {
 /// Corrections of one chunk of rows.
 #[derive(Default)]
 struct Corrections {
-    /// Blocks of weights, ascending, each with its part of `rows`.
-    blocks: Vec<(usize, Range<usize>)>,
-    /// Rows of the chunk, block after block.
+    /// Units of columns, ascending, each with its part of `rows` and `residuals`.
+    units: Vec<(usize, Range<usize>)>,
+    /// Rows of the chunk, unit after unit.
     rows: Vec<usize>,
-    /// For each block `[unit of the block][its rows]`.
+    /// What rounding lost of these rows in these units.
     residuals: Vec<Int8Block>,
 }
 
-/// A block of weights that some rows of a chunk are to be multiplied with once more.
-pub(crate) struct Correction<'a, A> {
-    pub block: usize,
+/// A unit of weights that some rows of a chunk are to be multiplied with once more.
+pub(crate) struct Correction<'a> {
+    pub unit: usize,
     /// Rows of the chunk.
     pub rows: &'a [usize],
-    /// `[unit of the block][row]`
-    pub activations: &'a [A],
+    /// One for each of `rows`.
+    pub activations: &'a [Int8Block],
 }
 
 impl Outliers {
-    /// Finds what rounding lost of `x [n, cols]`, prepared as `rounded`, for blocks of `units` units.
-    pub fn find(isa: &Isa, pool: &Pool, x: &[f32], cols: usize, rounded: &Prepared<Int8Block>, units: usize) -> Self {
+    /// Finds what rounding lost of `x [n, cols]`, prepared as `rounded`.
+    pub fn find(isa: &Isa, pool: &Pool, x: &[f32], cols: usize, rounded: &Prepared<Int8Block>) -> Self {
         let chunks: Vec<_> = rounded.chunks().collect();
         let mut found: Vec<Corrections> = chunks.iter().map(|_| Corrections::default()).collect();
         let shards = Shards::new(&mut found);
@@ -53,44 +53,37 @@ impl Outliers {
             let (first, rows, blocks) = chunks[c];
             // SAFETY: every chunk belongs to one task.
             let out = unsafe { &mut shards.range(c, 1)[0] };
-            out.find(isa, &x[first * cols..][..rows * cols], rows, blocks, units);
+            out.find(isa, &x[first * cols..][..rows * cols], rows, blocks);
         });
         Self { chunks: found }
     }
 
-    /// The corrections of a chunk, by ascending blocks.
-    pub fn of_chunk(&self, chunk: usize) -> impl Iterator<Item = Correction<'_, Int8Block>> {
-        let Corrections { blocks, rows, residuals } = &self.chunks[chunk];
-        let units = residuals.len() / rows.len().max(1);
-        blocks.iter().map(move |(block, range)| Correction {
-            block: *block,
+    /// The corrections of a chunk, by ascending units.
+    pub fn of_chunk(&self, chunk: usize) -> impl Iterator<Item = Correction<'_>> {
+        let Corrections { units, rows, residuals } = &self.chunks[chunk];
+        units.iter().map(move |(unit, range)| Correction {
+            unit: *unit,
             rows: &rows[range.clone()],
-            activations: &residuals[range.start * units..range.end * units],
+            activations: &residuals[range.clone()],
         })
     }
 }
 
 impl Corrections {
     /// `x [rows, cols]`, `rounded [unit][row]`
-    fn find(&mut self, isa: &Isa, x: &[f32], rows: usize, rounded: &[Int8Block], units: usize) {
+    fn find(&mut self, isa: &Isa, x: &[f32], rows: usize, rounded: &[Int8Block]) {
         let cols = x.len() / rows;
         // The scale is the largest magnitude / 127; not finite ones compare false and spoil the row anyway.
         let limit = |x| FACTOR / 127.0 * root_mean_square(x);
         let limits: Vec<f32> = x.chunks_exact(cols).map(limit).collect();
-        for (block, rounded) in rounded.chunks_exact(units * rows).enumerate() {
-            let stands_out = |unit: usize, m: usize| rounded[unit * rows + m].scale > limits[m];
+        for (unit, rounded) in rounded.chunks_exact(rows).enumerate() {
             let first = self.rows.len();
-            self.rows.extend((0..rows).filter(|&m| (0..units).any(|unit| stands_out(unit, m))));
-            if self.rows.len() == first {
-                continue;
+            for (m, rounded) in rounded.iter().enumerate().filter(|(m, rounded)| rounded.scale > limits[*m]) {
+                self.rows.push(m);
+                self.residuals.push(lost(isa, &x[m * cols + unit * UNIT..][..UNIT], rounded));
             }
-            self.blocks.push((block, first..self.rows.len()));
-            for unit in 0..units {
-                for &m in &self.rows[first..] {
-                    let values = &x[m * cols + (block * units + unit) * UNIT..][..UNIT];
-                    let again = stands_out(unit, m).then(|| lost(isa, values, &rounded[unit * rows + m]));
-                    self.residuals.push(again.unwrap_or(Int8Block::ZERO));
-                }
+            if self.rows.len() > first {
+                self.units.push((unit, first..self.rows.len()));
             }
         }
     }

@@ -137,8 +137,13 @@ impl PackedMatrix {
     }
 
     pub(crate) fn tile(&self, tile: usize) -> &[u8] {
+        self.tile_run(tile, 1)
+    }
+
+    /// `count` tiles from `first` on.
+    pub(crate) fn tile_run(&self, first: usize, count: usize) -> &[u8] {
         let bytes = self.data.len() / self.tiles();
-        &self.data[tile * bytes..][..bytes]
+        &self.data[first * bytes..][..count * bytes]
     }
 }
 

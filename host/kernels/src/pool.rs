@@ -326,6 +326,32 @@ mod tests {
     }
 
     #[test]
+    fn regions_of_callers_that_take_turns_never_mix_with_more_workers_than_cores() {
+        let pool = Pool::new(9);
+        std::thread::scope(|scope| {
+            for caller in 0..3usize {
+                let pool = &pool;
+                scope.spawn(move || {
+                    // Plain writes: a task that ran for another region, twice or not at all leaves a wrong number.
+                    let mut numbers = vec![0; 40];
+                    for round in 0..3000usize {
+                        let tasks = 1 + (round * 7 + caller) % 40;
+                        let shards = Shards::new(&mut numbers);
+                        pool.run(tasks, &|i| {
+                            // SAFETY: each task has an element of its own.
+                            unsafe { shards.range(i, 1)[0] += caller * 1_000_000 + round * tasks + i };
+                        });
+                        for (i, number) in numbers.iter_mut().enumerate() {
+                            let want = if i < tasks { caller * 1_000_000 + round * tasks + i } else { 0 };
+                            assert_eq!(std::mem::take(number), want, "caller {caller}, region {round}, task {i}");
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
     fn nested_and_concurrent_regions_finish() {
         let pool = Pool::new(2);
         let count = AtomicUsize::new(0);

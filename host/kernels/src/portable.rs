@@ -13,13 +13,13 @@ use crate::attention::State;
 use crate::elementwise::fold;
 use crate::exp::exp;
 use crate::format::WeightType;
-use crate::isa::{TileKernel, per_type};
+use crate::isa::{Int8Kernels, TileKernel, per_type};
 use crate::kv::PAGE_TOKENS;
 use crate::layout::{TILE, TileLayout, UNIT, UnitCodes, decode_unit};
 
 /// The int8 kernel of a type; those of the float types are never run.
-pub(crate) fn int8(ty: WeightType) -> TileKernel<Int8Block> {
-    per_type!(ty, int8_tile)
+pub(crate) fn int8(ty: WeightType) -> Int8Kernels {
+    Int8Kernels { tile: per_type!(ty, int8_tile), unit: per_type!(ty, int8_unit) }
 }
 
 /// The f32 kernel of a type.
@@ -34,21 +34,40 @@ fn int8_tile<const TY: usize>(tile: &[u8], activations: &[Int8Block], sums: &mut
     for_units(WeightType::ALL[TY], tile, |block, j| {
         let unit = UnitCodes::read(WeightType::ALL[TY], block, j);
         for (x, sum) in rows.next().unwrap_or_default().iter().zip(sums.iter_mut()) {
-            let mut dots = [0i32; TILE];
-            for (k, codes) in unit.codes.iter().enumerate() {
-                for r in 0..TILE {
-                    let scaled = i32::from(codes[r]) * i32::from(unit.halves[k / 16][r]);
-                    dots[r] = dots[r].wrapping_add(scaled.wrapping_mul(i32::from(x.codes[k])));
-                }
-            }
-            for r in 0..TILE {
-                sum[r] = (dots[r] as f32).mul_add(unit.scale[r] * x.scale, sum[r]);
-                if let Some(min) = unit.min {
-                    sum[r] = min[r].mul_add(x.scaled_sum, sum[r]);
-                }
-            }
+            add_product(&unit, x, sum);
         }
     });
+}
+
+fn int8_unit<const TY: usize>(
+    tile: &[u8],
+    unit: usize,
+    activations: &[Int8Block],
+    rows: &[usize],
+    sums: &mut [[f32; TILE]],
+) {
+    let layout = TileLayout::of(WeightType::ALL[TY]);
+    let block = &tile[unit / layout.units * layout.block_bytes()..][..layout.block_bytes()];
+    let unit = UnitCodes::read(WeightType::ALL[TY], block, unit % layout.units);
+    for (x, &m) in activations.iter().zip(rows) {
+        add_product(&unit, x, &mut sums[m]);
+    }
+}
+
+fn add_product(unit: &UnitCodes, x: &Int8Block, sum: &mut [f32; TILE]) {
+    let mut dots = [0i32; TILE];
+    for (k, codes) in unit.codes.iter().enumerate() {
+        for r in 0..TILE {
+            let scaled = i32::from(codes[r]) * i32::from(unit.halves[k / 16][r]);
+            dots[r] = dots[r].wrapping_add(scaled.wrapping_mul(i32::from(x.codes[k])));
+        }
+    }
+    for r in 0..TILE {
+        sum[r] = (dots[r] as f32).mul_add(unit.scale[r] * x.scale, sum[r]);
+        if let Some(min) = unit.min {
+            sum[r] = min[r].mul_add(x.scaled_sum, sum[r]);
+        }
+    }
 }
 
 fn float_tile<const TY: usize>(tile: &[u8], activations: &[FloatBlock], sums: &mut [[f32; TILE]]) {

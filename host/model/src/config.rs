@@ -8,6 +8,7 @@
 mod deberta;
 mod gguf;
 mod json;
+mod write;
 
 use crate::ModelError;
 use std::path::Path;

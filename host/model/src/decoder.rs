@@ -2,8 +2,9 @@
 //!
 //! The scheduler (`infer`) owns page tables and decides what runs; a [`Decoder`] owns weights and the page storage
 //! and only computes. Invariant: a sequence's results depend on its own tokens, positions and pages alone, bit for
-//! bit, never on what else is in the batch or how its prompt was cut into chunks.
+//! bit, never on what else is in the batch, whose adapters run beside it, or how its prompt was cut into chunks.
 
+use crate::adapter::Adapter;
 use crate::error::ModelError;
 
 /// Tokens in a KV page.
@@ -33,6 +34,8 @@ pub struct Segment<'a> {
     /// Pages of positions 0.., [`PAGE_TOKENS`] each; enough for `start + tokens.len()`.
     pub pages: &'a [u32],
     pub logits: LogitRows,
+    /// Changes the weights for this segment alone. Segments of one adapter that follow each other are computed together.
+    pub adapter: Option<&'a Adapter>,
 }
 
 /// Which rows of a segment get logits.

@@ -99,6 +99,22 @@ impl Rendered {
         }
     }
 
+    /// Cuts the prompt before byte `at` of its text; `None` unless a character begins there, or the text ends.
+    ///
+    /// The parts encode to what they would be as separate texts: no token spans the cut.
+    pub fn split_at(&self, at: usize) -> Option<(Self, Self)> {
+        let mut text_bytes = 0;
+        let place = self.marked.char_indices().find_map(|(i, c)| {
+            let here = text_bytes == at;
+            text_bytes += if Some(c) == self.mark { 0 } else { c.len_utf8() };
+            here.then_some(i)
+        });
+        let place = place.or_else(|| (text_bytes == at).then_some(self.marked.len()))?;
+        let (before, after) = self.marked.split_at(place);
+        let part = |text: &str| Self { marked: text.to_owned(), mark: self.mark };
+        Some((part(before), part(after)))
+    }
+
     pub(crate) fn marked(&self) -> &str {
         &self.marked
     }
@@ -136,15 +152,21 @@ impl ChatTemplate {
     /// The template of a checkpoint, `None` if it has none: GGUF metadata, or `chat_template.jinja`,
     /// `chat_template.json` or `tokenizer_config.json` in its folder.
     pub fn open(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
-        let path = checkpoint.path();
-        let sources = match checkpoint.metadata() {
-            Some(metadata) => {
-                let source = |key: &str| metadata.str(key).map(str::to_owned);
-                source("tokenizer.chat_template")
-                    .map(|default| Sources { default, tools: source("tokenizer.chat_template.tool_use") })
-            }
-            None => Sources::of_folder(path)?,
+        let Some(metadata) = checkpoint.metadata() else {
+            return Self::from_folder(checkpoint.path(), tokenizer);
         };
+        let source = |key: &str| metadata.str(key).map(str::to_owned);
+        let sources = source("tokenizer.chat_template")
+            .map(|default| Sources { default, tools: source("tokenizer.chat_template.tool_use") });
+        Self::of(checkpoint.path(), sources, tokenizer)
+    }
+
+    /// [`Self::open`] for a folder that may hold no weights.
+    pub fn from_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
+        Self::of(folder, Sources::of_folder(folder)?, tokenizer)
+    }
+
+    fn of(path: &Path, sources: Option<Sources>, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
         let Some(sources) = sources else {
             return Ok(None);
         };
@@ -165,6 +187,11 @@ impl ChatTemplate {
     pub fn source(&self) -> String {
         let names = ["default", "tools"];
         names.iter().filter_map(|name| Some(self.environment.get_template(name).ok()?.source().to_owned())).collect()
+    }
+
+    /// The text that is used without tools.
+    pub fn default_source(&self) -> String {
+        self.environment.get_template("default").map_or_else(|_| String::new(), |template| template.source().to_owned())
     }
 
     /// Renders a conversation.

@@ -125,7 +125,7 @@ fn asked_rows_come_in_segment_order() {
 fn foreign_steps_are_refused_and_the_next_one_works() {
     let mut decoder = load(&fixture("llama-micro"), MatmulPrecision::F32, 1);
     let context = decoder.spec().context_tokens;
-    let good = Segment { tokens: &[1, 2], start: 0, pages: &[0], logits: LogitRows::All };
+    let good = Segment { tokens: &[1, 2], start: 0, pages: &[0], logits: LogitRows::All, adapter: None };
     let mut out = Vec::new();
     decoder.step(&[good], &mut out, &|| false).unwrap();
     let want = out.clone();

@@ -219,19 +219,9 @@ async fn prepare(runtime: &Runtime, registry: &Registry, component: &str, config
     };
     let all = || vec!["*".to_string()];
     let grants = Grants { models: all(), buckets: all(), components: all(), ..Grants::default() };
-    let target = Pinned {
-        role: role.parse().expect("a role"),
-        component: ComponentRef {
-            name: ComponentName::new(component).expect("a name"),
-            version: Version::new("1").expect("a version"),
-            digest: admitted.digest,
-        },
-        config,
-        grants: Arc::new(grants),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    };
+    let (name, version) = (ComponentName::new(component).expect("a name"), Version::new("1").expect("a version"));
+    let component = ComponentRef { name, version, digest: admitted.digest };
+    let target = Pinned::new(role.parse().expect("a role"), component, config, grants);
     if let Case::Invoke(before, ..) = case {
         for (function, args) in before {
             let done = runtime.invoke(call(&target), (*function).into(), args.clone()).await;
@@ -322,6 +312,7 @@ impl Inference for AtOnce {
             id: ModelId::new(id).expect("a name"),
             kind,
             digest: Digest([0; 32]),
+            base: None,
             context_tokens: 8192,
             parameters: 1,
             embedding_dimensions: dimensions,

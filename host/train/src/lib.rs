@@ -16,5 +16,7 @@ pub mod methods;
 pub mod network;
 pub mod optimizer;
 pub mod random;
+#[cfg(test)]
+mod reference;
 pub mod tokenizer;
 pub mod trainer;

@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask components | build | serve | test | bench`.
+//! The project's own commands: `cargo xtask components | build | serve | test | bench | recipe`.
 //!
 //! Each prints what it runs, and an error names a way out. Nothing here is part of the product.
 
+mod artifacts;
 mod components;
 mod foreign;
 mod shell;
@@ -17,7 +18,8 @@ const USAGE: &str = "cargo xtask COMMAND
   build              components, then target/release/stockade: one file that needs nothing else
   serve [ARGS..]     build, fetch the models that are missing, run `stockade serve ARGS`
   test  [ARGS..]     build, fetch the models, then the tests of the host and of the plugins; ARGS go to the host's run
-  bench [NAME..]     the benchmarks whose name contains NAME, or all";
+  bench [NAME..]     the benchmarks whose name contains NAME, or all
+  recipe NAME        a training recipe of host/train/recipes, from its data to its figures";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -29,12 +31,29 @@ fn main() -> Result<()> {
         "serve" => serve(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
+        "recipe" => {
+            build()?;
+            pull_models(&root().join("target/release/stockade"))?;
+            run(cargo().args(["run", "--release", "-p", "stockade-tests", "--example", "recipe", "--"]).args(&rest))
+        }
         _ => bail!("`{command}` is not a command\n\n{USAGE}"),
     }
 }
 
 fn build() -> Result<()> {
     components::build()?;
+    // With the product beside it, so that what both are made of is built once.
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "stockade-app",
+        "-p",
+        "stockade-runtime",
+        "--bin",
+        "stockade-compile",
+    ]))?;
+    artifacts::compile(&root().join("target/release/stockade-compile"))?;
     run(cargo().args(["build", "--release", "-p", "stockade-app"]))
 }
 

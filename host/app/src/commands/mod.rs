@@ -4,10 +4,12 @@ pub mod chat;
 pub mod component;
 pub mod data;
 pub mod doctor;
+pub mod job;
 pub mod models;
 pub mod plugin;
 pub mod prompt;
 pub mod tenant;
+pub mod train;
 
 use crate::failure::Failure;
 use serde_json::Value;

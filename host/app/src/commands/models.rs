@@ -6,13 +6,16 @@ use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::output::{Output, fields, listing};
 use crate::progress::Progress;
-use crate::serve::{Puller, imported};
+use crate::serve::{Puller, base_path, imported, path_and_base};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use stockade_core::ModelId;
+use stockade_model::adapter::{self, AdapterConfig};
 use stockade_model::catalogue::{self, Entry};
 use stockade_model::hub::{self, Download};
 use stockade_model::{Checkpoint, ModelError};
+use stockade_train::export::{self, GgufType};
+use stockade_train::job::Named;
 
 /// Largest model that is fetched by address: 1 TiB.
 const MAX_DOWNLOAD_BYTES: u64 = 1 << 40;
@@ -32,11 +35,17 @@ pub fn run(command: Models, output: Output) -> Result<(), Failure> {
         Models::List(data) => {
             let mut rows: Vec<Value> = catalogue::entries().iter().map(describe_entry).collect();
             for (name, path) in imports(&folder(&data)) {
-                rows.push(json!({"name": name, "licence": null, "size_bytes": null, "here": true, "path": path}));
+                let base = adapter::is_adapter(&path).then(|| AdapterConfig::from_folder(&path).ok()?.base).flatten();
+                let mut row = json!({"name": name, "licence": null, "size_bytes": null, "here": true, "path": path});
+                row["base"] = base.into();
+                rows.push(row);
             }
             output.document(&json!({"data": rows}), |v| listing(v, &["name", "licence", "size_bytes", "here", "path"]));
         }
         Models::Show { name, data } => output.document(&show(&name, &folder(&data))?, fields),
+        Models::Quantize { model, to, out, data } => {
+            output.document(&quantize(&model, &to, &out, &folder(&data))?, fields);
+        }
         Models::Rm { name, data } => {
             let removed = remove(&name, &folder(&data))?;
             output.document(&json!({"name": name, "removed": removed}), fields);
@@ -72,8 +81,13 @@ fn show(name: &str, data: &Path) -> Result<Value, Failure> {
 
 fn look(path: &Path) -> Result<Value, ModelError> {
     let checkpoint = Checkpoint::open(path)?;
-    let config = checkpoint.config()?;
     let parameters: u64 = checkpoint.tensors().map(|t| t.rows as u64 * t.cols as u64).sum();
+    if adapter::is_adapter(path) {
+        let config = AdapterConfig::from_folder(path)?;
+        return Ok(json!({"path": path, "architecture": "adapter", "base": config.base, "rank": config.rank,
+            "parameters": parameters, "digest": checkpoint.digest()?}));
+    }
+    let config = checkpoint.config()?;
     Ok(json!({"path": path, "architecture": format!("{:?}", config.architecture), "parameters": parameters,
         "context_tokens": config.context_tokens, "digest": checkpoint.digest()?}))
 }
@@ -90,6 +104,7 @@ fn add(name: &str, source: &str, data: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::new(Exit::Refused, format!("there is a model `{name}` already")));
     }
     let beside = folder.join(format!(".{name}.partial"));
+    let (source, base) = path_and_base(source);
     let from = if source.starts_with("http://") || source.starts_with("https://") {
         let progress = Progress::new(format!("downloading {name}"));
         hub::download(&Download {
@@ -106,14 +121,64 @@ fn add(name: &str, source: &str, data: &Path) -> Result<PathBuf, Failure> {
         hub::resolve(Path::new(source), &folders::models()).map_err(failed)?
     };
     // Opened before it is taken in: what cannot be a model is refused with file, tensor and reason.
-    Checkpoint::open(&from).and_then(|c| c.config()).map_err(failed)?;
+    let checkpoint = Checkpoint::open(&from).map_err(failed)?;
+    let base = match adapter::is_adapter(&from) {
+        true => Some(base_of(&from, base)?),
+        false if base.is_some() => return Err(Failure::usage(format!("{source}: only an adapter has a base"))),
+        false => checkpoint.config().map(|_| None).map_err(failed)?,
+    };
     let is_folder = from.is_dir();
     if from != beside {
         copy(&from, &beside)?;
     }
+    if let Some(base) = base {
+        name_base(&beside.join(adapter::CONFIG_FILE), &base)?;
+    }
     let to = folder.join(if is_folder { name.to_string() } else { format!("{name}.gguf") });
     std::fs::rename(&beside, &to)?;
     Ok(to)
+}
+
+/// What an adapter's base will be found by from another folder: the model's name, or a path from the root.
+fn base_of(folder: &Path, named: Option<&str>) -> Result<String, Failure> {
+    let config = AdapterConfig::from_folder(folder).map_err(failed)?;
+    let base = named.map(String::from).or(config.base).ok_or_else(|| {
+        let adapter = folder.display();
+        Failure::usage(format!("{adapter} does not say which model it adapts; name it: {adapter}@BASE"))
+    })?;
+    match base_path(&base, folder) {
+        Some(path) if catalogue::find(&base).is_none() => Ok(path.display().to_string()),
+        _ => Ok(base),
+    }
+}
+
+fn name_base(config: &Path, base: &str) -> Result<(), Failure> {
+    let mut settings: Value = serde_json::from_slice(&std::fs::read(config)?).map_err(anyhow::Error::from)?;
+    settings["base_model_name_or_path"] = base.into();
+    // Copied as it was, which may be read-only.
+    std::fs::remove_file(config)?;
+    Ok(std::fs::write(config, settings.to_string())?)
+}
+
+fn quantize(model: &str, to: &str, out: &Path, data: &Path) -> Result<Value, Failure> {
+    let types = || GgufType::ALL.iter();
+    let ty = types().find(|ty| ty.name() == to).ok_or_else(|| {
+        let names: Vec<&str> = types().map(|ty| ty.name()).collect();
+        Failure::usage(format!("`{to}` is no type of weights here; there are {}", names.join(", ")))
+    })?;
+    if out.exists() {
+        return Err(Failure::new(Exit::Refused, format!("{} is there already", out.display())));
+    }
+    let installed = || catalogue::find(model).and_then(|entry| entry.installed(&folders::models()));
+    let imported = || imports(data).into_iter().find(|(name, _)| name == model).map(|(_, path)| path);
+    let from = if Path::new(model).exists() {
+        hub::resolve(Path::new(model), &folders::models()).map_err(failed)?
+    } else {
+        installed().or_else(imported).ok_or_else(|| unknown(model))?
+    };
+    export::to_gguf(&from, out, *ty).map_err(failed)?;
+    let size_bytes = std::fs::metadata(out)?.len();
+    Ok(json!({"path": out, "type": ty.name(), "size_bytes": size_bytes, "from": from}))
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -4,18 +4,24 @@ mod keys;
 mod logging;
 mod models;
 mod shipped;
+mod upkeep;
 
 use crate::cli::Serve;
 use crate::commands::data::failed;
 use crate::credentials::{self, Credentials};
 use crate::failure::{Exit, Failure};
 use crate::folders;
+use crate::jobs;
+use crate::jobs::shelf::Shelf;
+use crate::jobs::worker::Workers;
 use crate::outbound::Outbound;
 use crate::output::print_line;
 use crate::settings::Settings;
-pub use models::Puller;
+use crate::vault;
+pub use models::{Puller, base_path, path_and_base};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use stockade_core::error::BoxFuture;
 use stockade_core::infer::Inference;
@@ -25,8 +31,12 @@ use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
 use stockade_runtime::{CompilerCommand, Runtime, Seams};
 use stockade_state::State;
+use stockade_train::trainer::HostTrainer;
 use stockade_vectors::Indexes;
 use tokio::net::TcpListener;
+
+/// Most jobs at once, whatever the settings say: each has a thread and models' weights.
+const MAX_JOBS_AT_ONCE: usize = 64;
 
 pub fn run(flags: &Serve) -> Result<(), Failure> {
     let (settings, values) = Settings::load(flags)?;
@@ -52,7 +62,8 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let url = format!("http://{}", listener.local_addr()?);
 
     let state = open_state(&data).await?;
-    let registry = Registry::new(state.clone(), state.blobs());
+    let registry = Registry::with_vault(state.clone(), state.blobs(), Arc::new(vault::open(&data)?));
+    upkeep::run(&registry, &state).await?;
     let vectors = Indexes::new(state.clone(), stockade_vectors::Settings::default());
     let engine = Arc::new(Engine::new(models::engine_settings(settings)));
     let components = Arc::new(
@@ -78,21 +89,49 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
         shipped::warm(&registry, &*components).await
     };
     tokio::try_join!(loading, shipping)?;
+    let shelf = Arc::new(Shelf::new(registry.clone(), engine.clone(), jobs::trained(&data)));
+    let trained = shelf.clone();
+    tokio::task::spawn_blocking(move || trained.load()).await.map_err(failed)?.map_err(failed)?;
+    let trainer = Arc::new(HostTrainer::default());
 
     let readiness = Readiness::starting();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
         inference: engine.clone(),
         plugins: components.clone(),
+        trainer: trainer.clone(),
+        publisher: shelf.clone(),
         settings: gateway_settings(settings),
         shipped: shipped::names(),
         readiness: readiness.clone(),
     });
+    let workers = Workers::start(
+        &jobs::worker::Parts {
+            registry: registry.clone(),
+            trainer,
+            publisher: shelf,
+            plugins: components.clone(),
+            engine: Some(engine.clone()),
+            folder: jobs::folder(&data),
+            threads: job_threads(settings),
+            nice: i32::try_from(settings.jobs.nice.min(19)).unwrap_or(19),
+            runtime: tokio::runtime::Handle::current(),
+        },
+        usize::try_from(settings.jobs.at_once).unwrap_or(usize::MAX).min(MAX_JOBS_AT_ONCE),
+    )?;
     announce(&url, key, engine.as_ref(), started)?;
     readiness.set_ready();
     let unbound = settings.components.bind_shipped;
     let unbound = unbound.then(|| tokio::spawn(async move { shipped::push_unbound(&registry, &*components).await }));
-    gateway.serve(listener, shutdown(readiness)?).await?;
+    let (shutdown, stopping) = (shutdown(readiness)?, workers.stopping());
+    let going_down = async move {
+        shutdown.await;
+        // Runs save their checkpoints while the last requests end.
+        stopping.store(true, Ordering::Release);
+    };
+    gateway.serve(listener, going_down).await?;
+    let patience = Duration::from_secs(settings.server.drain_seconds);
+    tokio::task::spawn_blocking(move || workers.stop(patience)).await.map_err(failed)?;
     // What is not in yet comes with the next start.
     if let Some(pushing) = unbound {
         pushing.abort();
@@ -146,6 +185,14 @@ fn runtime_settings(data: &Path, settings: &Settings) -> stockade_runtime::Setti
     }
 }
 
+fn job_threads(settings: &Settings) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match usize::try_from(settings.jobs.threads).unwrap_or(usize::MAX) {
+        0 => (cores / 2).max(1),
+        n => n.min(cores),
+    }
+}
+
 fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
     let s = &settings.server;
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -153,6 +200,7 @@ fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
         max_body_bytes: size(s.max_body_bytes),
         max_component_bytes: size(settings.components.max_upload_bytes),
         max_requests: size(s.max_concurrent_requests),
+        jobs_per_tenant: u32::try_from(settings.jobs.per_tenant).unwrap_or(u32::MAX),
         request_timeout: Duration::from_secs(s.request_timeout_seconds),
         write_timeout: Duration::from_secs(s.write_timeout_seconds),
         interruption: Duration::from_secs(s.interruption_seconds),

@@ -1,4 +1,6 @@
 //! Which models a host serves, and loading them: the command line's, the data folder's, the catalogue's defaults.
+//!
+//! Adapters are loaded behind all models, since each needs its base; a base that nobody asked for is served as well.
 
 use crate::cli::Serve;
 use crate::commands::data::failed;
@@ -10,7 +12,9 @@ use crate::settings::Settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stockade_core::ModelId;
-use stockade_infer::{Engine, ModelOptions};
+use stockade_core::infer::Inference;
+use stockade_infer::{Engine, LoadError, ModelOptions};
+use stockade_model::adapter;
 use stockade_model::catalogue::{self, Entry};
 use stockade_model::hub::{self, PullOptions};
 
@@ -34,7 +38,8 @@ pub async fn load(flags: &Serve, settings: &Settings, data: &Path, engine: Arc<E
     if named.is_empty() {
         named.push(Wanted::entry(catalogue::default_entry()));
     }
-    named.extend(imports(data).into_iter().map(|(name, path)| Wanted { name, from: From::Path(path) }));
+    let default = ModelId::new(&named[0].name).map_err(|e| Failure::usage(e.to_string()))?;
+    named.extend(imports(data).into_iter().map(|(name, path)| Wanted { name, from: From::Path(path), base: None }));
     let embedder = catalogue::default_embedder();
     let (mut now, mut later) = (named, None);
     if !now.iter().any(|w| w.name == embedder.name) {
@@ -47,7 +52,13 @@ pub async fn load(flags: &Serve, settings: &Settings, data: &Path, engine: Arc<E
     let puller = Puller { offline: settings.models.offline, endpoint: settings.models.hub_endpoint.clone() };
     let loaded = {
         let (engine, puller) = (engine.clone(), puller.clone());
-        tokio::task::spawn_blocking(move || now.iter().try_for_each(|wanted| wanted.load(&engine, &puller))).await
+        let load = move || {
+            let (adapters, models): (Vec<_>, Vec<_>) = now.iter().partition(|wanted| wanted.is_adapter());
+            let loaded = models.into_iter().chain(adapters).try_for_each(|wanted| wanted.load(&engine, &puller));
+            engine.prefer(&default);
+            loaded
+        };
+        tokio::task::spawn_blocking(load).await
     };
     loaded.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??;
     if let Some(wanted) = later {
@@ -84,10 +95,27 @@ impl Puller {
     }
 }
 
+/// `PATH` or `PATH@BASE`: a path, and the model that the adapter there is an adapter of. An `@` that is part of an existing
+/// path belongs to it.
+pub fn path_and_base(text: &str) -> (&str, Option<&str>) {
+    let on_disk = |path: &str| Path::new(path).exists();
+    match text.rsplit_once('@') {
+        Some((path, base)) if !on_disk(text) && on_disk(path) && !base.is_empty() => (path, Some(base)),
+        _ => (text, None),
+    }
+}
+
+/// The path that an adapter in `folder` calls its base, if there is one of that name: relative to the folder, or as it is.
+pub fn base_path(name: &str, folder: &Path) -> Option<PathBuf> {
+    [folder.join(name), name.into()].iter().find_map(|path| path.canonicalize().ok())
+}
+
 /// A model to serve.
 struct Wanted {
     name: String,
     from: From,
+    /// Of an adapter, when the command line says so.
+    base: Option<String>,
 }
 
 enum From {
@@ -97,17 +125,19 @@ enum From {
 
 impl Wanted {
     fn entry(entry: &'static Entry) -> Self {
-        Self { name: entry.name.into(), from: From::Catalogue(entry) }
+        Self { name: entry.name.into(), from: From::Catalogue(entry), base: None }
     }
 
-    /// `NAME=PATH`, or the name of a catalogue entry; a PATH that names an entry means that entry.
+    /// `NAME=PATH` or `NAME=PATH@BASE`, or the name of a catalogue entry; a PATH that names an entry means that entry.
     fn parse(text: &str) -> Result<Self, Failure> {
         let (name, path) = text.split_once('=').unwrap_or((text, text));
+        let (path, base) = path_and_base(path);
+        let base = base.map(String::from);
         ModelId::new(name).map_err(|e| Failure::usage(e.to_string()))?;
         let on_disk = Path::new(path).exists();
         match catalogue::find(path) {
-            Some(entry) if !on_disk => Ok(Self { name: name.into(), from: From::Catalogue(entry) }),
-            _ if text.contains('=') && on_disk => Ok(Self { name: name.into(), from: From::Path(path.into()) }),
+            Some(entry) if !on_disk => Ok(Self { name: name.into(), from: From::Catalogue(entry), base }),
+            _ if text.contains('=') && on_disk => Ok(Self { name: name.into(), from: From::Path(path.into()), base }),
             _ if text.contains('=') => Err(Failure::not_found(format!("--model {text}: there is no {path}"))),
             _ => Err(Failure::not_found(format!(
                 "--model {text}: not NAME=PATH, and the catalogue has {}",
@@ -116,22 +146,54 @@ impl Wanted {
         }
     }
 
+    fn is_adapter(&self) -> bool {
+        matches!(&self.from, From::Path(path) if adapter::is_adapter(path))
+    }
+
+    /// The base that an adapter in `folder` names, to be served under the catalogue's name or that of its file.
+    fn base(name: &str, folder: &Path) -> Result<Self, Failure> {
+        if let Some(entry) = catalogue::find(name) {
+            return Ok(Self::entry(entry));
+        }
+        let path = base_path(name, folder).ok_or_else(|| {
+            let adapter = folder.display();
+            Failure::not_found(format!(
+                "{adapter}: there is no model `{name}` for it; name its base: NAME={adapter}@BASE"
+            ))
+        })?;
+        let own = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let name = own.unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, from: From::Path(path), base: None })
+    }
+
     /// Blocks for seconds, for a pull for minutes.
     fn load(&self, engine: &Engine, puller: &Puller) -> Result<(), Failure> {
         let path = match &self.from {
             From::Catalogue(entry) => puller.pull(entry)?,
             From::Path(path) => hub::resolve(path, &folders::models()).map_err(failed)?,
         };
-        if path.join("adapter_config.json").is_file() {
-            return Err(Failure::new(
-                Exit::Failed,
-                format!("{}: adapters are not served by this version; merge it into its base first", path.display()),
-            ));
+        if self.base.is_some() && !adapter::is_adapter(&path) {
+            return Err(Failure::usage(format!("{}: only an adapter has a base", path.display())));
         }
         let id = ModelId::new(&self.name).map_err(|e| Failure::usage(e.to_string()))?;
-        let progress = Progress::new(format!("loading {}", self.name));
-        let report = |done, total| progress.set(done, Some(total));
-        engine.load_model(id, &path, &ModelOptions::default(), &report).map_err(failed)?;
-        Ok(())
+        let load = || {
+            let progress = Progress::new(format!("loading {}", self.name));
+            let report = |done, total| progress.set(done, Some(total));
+            let options = ModelOptions { base: self.base.clone(), ..ModelOptions::default() };
+            engine.load_model(id.clone(), &path, &options, &report)
+        };
+        let loaded = match load() {
+            Err(LoadError::NoBase { base, .. }) => {
+                let base = Self::base(&base, &path)?;
+                if base.is_adapter() || engine.models().iter().any(|model| model.id.as_str() == base.name) {
+                    let reason = format!("{}: `{}` cannot be its base", path.display(), base.name);
+                    return Err(Failure::new(Exit::Failed, reason));
+                }
+                base.load(engine, puller)?;
+                load()
+            }
+            loaded => loaded,
+        };
+        loaded.map(|_| ()).map_err(failed)
     }
 }

@@ -3,7 +3,7 @@
 use super::components::version_not_found;
 use super::{Assistant, AssistantVersion, BankScope, OrchestratorRef, Registry, RegistryError, ShieldRef};
 use crate::id::{ComponentName, ComponentRef, TenantId, Version};
-use crate::plugin::{Bank, Banks, Mode, OnFailure, Pinned, Pins, Role};
+use crate::plugin::{Bank, Banks, Mode, Pinned, Pins, Role};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -69,15 +69,24 @@ impl Registry {
         if !found.admitted.roles.iter().any(|kind| role.takes(*kind)) {
             return Err(RegistryError::Conflict(format!("{} cannot fill the role {role}", found.component())));
         }
-        Ok(Pinned {
-            role,
-            component: found.component(),
-            config,
-            grants: Arc::new(self.grants(tenant, component)?.value),
-            mode: Mode::Enforce,
-            on_failure: OnFailure::Block,
-            refusal: None,
-        })
+        Ok(Pinned::new(role, found.component(), config, self.grants(tenant, component)?.value))
+    }
+
+    /// The component that scores under a name: the one bound to `reward/NAME`, else the newest version of the component
+    /// NAME; with `NAME@VERSION` that version.
+    pub fn pin_reward(&self, tenant: &TenantId, name: &str) -> Result<Arc<Pinned>, RegistryError> {
+        let unknown = || RegistryError::NotFound { what: "reward component", name: name.chars().take(128).collect() };
+        let (component, version) = match name.split_once('@') {
+            Some((component, version)) => (component, Some(Version::new(version).map_err(|_| unknown())?)),
+            None => (name, None),
+        };
+        let component = ComponentName::new(component).map_err(|_| unknown())?;
+        let role = Role::Reward(component.clone());
+        let bound = self.pins(tenant)?.one(&role).cloned();
+        match bound.filter(|_| version.is_none()) {
+            Some(bound) => Ok(bound),
+            None => Ok(Arc::new(self.pin(tenant, role, &component, version.as_ref(), json!({}))?)),
+        }
     }
 
     /// Pins with exactly this orchestrator: what an interrupted turn goes on with. Its grants are today's.

@@ -119,6 +119,16 @@ impl Collection {
 
     /// Adds a document under an id of [`new_document_id`].
     pub async fn add<T: Serialize>(&self, id: &str, value: &T) -> Result<Revision, RegistryError> {
+        self.add_with(id, value, |batch| batch).await
+    }
+
+    /// As [`Self::add`]; `extend` adds writes to the batch.
+    pub(super) async fn add_with<T: Serialize>(
+        &self,
+        id: &str,
+        value: &T,
+        extend: impl Fn(Batch) -> Batch,
+    ) -> Result<Revision, RegistryError> {
         let size = self.size()?;
         if size >= self.max {
             match self.full {
@@ -128,23 +138,40 @@ impl Collection {
                 }
             }
         }
-        let revision = self.put(id, value, Some(Expect::Absent)).await?;
+        let revision = self.put(id, value, Some(Expect::Absent), extend).await?;
         self.resized(|n| n + 1);
         Ok(revision)
     }
 
     /// Replaces a document when `expect` holds of it.
     pub async fn replace<T: Serialize>(&self, id: &str, value: &T, expect: Expect) -> Result<Revision, RegistryError> {
-        self.put(id, value, Some(expect)).await
+        self.put(id, value, Some(expect), |batch| batch).await
     }
 
-    async fn put<T: Serialize>(&self, id: &str, value: &T, expect: Option<Expect>) -> Result<Revision, RegistryError> {
+    /// As [`Self::replace`]; `extend` adds writes to the batch.
+    pub(super) async fn replace_with<T: Serialize>(
+        &self,
+        id: &str,
+        value: &T,
+        expect: Expect,
+        extend: impl Fn(Batch) -> Batch,
+    ) -> Result<Revision, RegistryError> {
+        self.put(id, value, Some(expect), extend).await
+    }
+
+    async fn put<T: Serialize>(
+        &self,
+        id: &str,
+        value: &T,
+        expect: Option<Expect>,
+        extend: impl Fn(Batch) -> Batch,
+    ) -> Result<Revision, RegistryError> {
         let key = key_of(id).ok_or_else(|| RegistryError::invalid("id", "is no id of this host"))?;
         let bytes = to_bytes(&serde_json::json!({"id": id, "value": value}))?;
         let place = keys::document(&self.tenant, &self.path, key);
         let tenant = keys::tenant(&self.tenant);
-        let extend = |batch: Batch| batch.expect(tenant.clone(), Expect::Present);
-        match self.registry.write_value(&place, Some(&bytes), expect, extend).await {
+        let whole = |batch: Batch| extend(batch.expect(tenant.clone(), Expect::Present));
+        match self.registry.write_value(&place, Some(&bytes), expect, whole).await {
             Err(RegistryError::Store(StoreError::Conflict { .. })) => {
                 Err(RegistryError::NotFound { what: "tenant", name: self.tenant.to_string() })
             }

@@ -4,6 +4,11 @@
 //! g/tenant/TENANT                    Tenant
 //! g/secret/SHA256                    where the API key with this secret is: its own row's key
 //! g/key/ID                           ApiKey of the whole host (no tenant)
+//! g/job/ID/TENANT                    the id of a job that has not ended; oldest first
+//! g/model/ID                         TrainedModel, by the name that the engine knows it by
+//! t/TENANT/job-event/ID/NUMBER       JobEvent; the number has 16 hexadecimal digits
+//! t/TENANT/job-usage/DAY/ID          JobUsage
+//! t/TENANT/dataset/NAME              Dataset
 //! t/TENANT/key/ID                    ApiKey of a tenant
 //! t/TENANT/component/NAME/VERSION    VersionRecord
 //! t/TENANT/grants/NAME               Grants
@@ -14,7 +19,7 @@
 //! t/TENANT/assistant-version/NAME/NUMBER   AssistantVersion; the number has ten digits
 //! t/TENANT/doc/PATH/KEY              a document of a collection (see `collections`)
 //! t/TENANT/vector-index/NAME         settings of a vector index; its rows are under t/TENANT/vector/NAME/ (see `vectors`)
-//! t/TENANT/secret/NAME               a component's secret, as given
+//! t/TENANT/secret/NAME               a component's secret, sealed (see `secrets`)
 //! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
 //! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention
 //! t/TENANT/usage/DAY/MODEL           UsageRow
@@ -23,11 +28,16 @@
 //!
 //! `g` and `t` never mix: a tenant's rows are exactly those under `t/TENANT/`.
 
-use crate::id::{AssistantName, ComponentName, Digest, TenantId, Version};
+use crate::id::{AssistantName, ComponentName, Digest, ModelId, TenantId, Version};
 use crate::plugin::Role;
 
 pub(super) const TENANTS: &str = "g/tenant/";
 pub(super) const HOST_KEYS: &str = "g/key/";
+/// Where component versions and files stand below their tenant: the records that name blobs.
+pub(super) const COMPONENTS: &str = "component/";
+pub(super) const FILES: &str = "doc/files/";
+pub(super) const OPEN_JOBS: &str = "g/job/";
+pub(super) const TRAINED_MODELS: &str = "g/model/";
 
 /// Where a value stands: its head row and the prefix of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +48,17 @@ pub(super) struct Place {
 
 fn place(tenant: &TenantId, rest: &str) -> Place {
     Place { head: format!("t/{tenant}/{rest}").into_bytes(), parts: format!("t/{tenant}/~/{rest}\0").into_bytes() }
+}
+
+/// The prefixes of the head rows and of the parts of all values below `rest`.
+pub(super) fn rows_below(tenant: &TenantId, rest: &str) -> [Vec<u8>; 2] {
+    [format!("t/{tenant}/{rest}").into_bytes(), format!("t/{tenant}/~/{rest}").into_bytes()]
+}
+
+/// Whether the row is of a trace, whole or in part.
+pub(super) fn is_trace(key: &[u8]) -> bool {
+    let mut parts = key.split(|b| *b == b'/').skip(2).skip_while(|part| *part == b"~");
+    key.starts_with(b"t/") && parts.next() == Some(b"trace")
 }
 
 /// The prefix of all of a tenant's rows.
@@ -112,6 +133,31 @@ pub(super) fn document(tenant: &TenantId, path: &str, key: &str) -> Place {
 }
 pub(super) fn documents(tenant: &TenantId, path: &str) -> Vec<u8> {
     format!("t/{tenant}/doc/{path}/").into_bytes()
+}
+/// Ids begin with their time.
+pub(super) fn open_job(id: &str, tenant: &TenantId) -> Vec<u8> {
+    format!("{OPEN_JOBS}{id}/{tenant}").into_bytes()
+}
+pub(super) fn job_events(tenant: &TenantId, id: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-event/{id}/").into_bytes()
+}
+pub(super) fn job_event(tenant: &TenantId, id: &str, number: u64) -> Vec<u8> {
+    format!("t/{tenant}/job-event/{id}/{number:016x}").into_bytes()
+}
+pub(super) fn job_usage(tenant: &TenantId, day: &str, id: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-usage/{day}/{id}").into_bytes()
+}
+pub(super) fn job_usages(tenant: &TenantId, day: &str) -> Vec<u8> {
+    format!("t/{tenant}/job-usage/{day}/").into_bytes()
+}
+pub(super) fn trained_model(id: &ModelId) -> Vec<u8> {
+    format!("{TRAINED_MODELS}{id}").into_bytes()
+}
+pub(super) fn dataset(tenant: &TenantId, name: &str) -> Place {
+    place(tenant, &format!("dataset/{name}"))
+}
+pub(super) fn datasets(tenant: &TenantId) -> Vec<u8> {
+    format!("t/{tenant}/dataset/").into_bytes()
 }
 pub(super) fn secret(tenant: &TenantId, name: &str) -> Place {
     place(tenant, &format!("secret/{name}"))

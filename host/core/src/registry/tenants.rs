@@ -29,7 +29,16 @@ pub struct Quotas {
     /// Prompt and completion tokens in a day (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<u64>,
-    /// Served models that the tenant may use; absent: all.
+    /// Jobs that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<u32>,
+    /// Tokens that jobs may train on in a day (UTC); at the bound they pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_tokens_per_day: Option<u64>,
+    /// Seconds that jobs may run in a day (UTC), all together; at the bound they pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_seconds_per_day: Option<u64>,
+    /// Served models that the tenant may use, besides its own; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<String>>,
 }
@@ -44,6 +53,8 @@ pub fn tenant_rows(id: &TenantId) -> Vec<u8> {
     keys::all_of(id)
 }
 
+/// Tenants read at once where all are walked.
+const STRIDE: usize = 512;
 /// Most model names in [`Quotas::models`].
 const MAX_MODELS: usize = 64;
 
@@ -94,7 +105,7 @@ impl Registry {
         }
     }
 
-    /// Removes a tenant with all its rows. From the first commit on, none of its keys is known.
+    /// Removes a tenant with all its rows and blobs. From the first commit on, none of its keys is known.
     pub async fn delete_tenant(&self, id: &TenantId) -> Result<(), RegistryError> {
         if *id == TenantId::default_tenant() {
             return Err(RegistryError::Conflict("the default tenant cannot be deleted".into()));
@@ -106,6 +117,7 @@ impl Registry {
         self.inner.pins.forget(id);
         self.inner.counts.forget(id);
         self.inner.sizes.forget();
+        self.sweep_blobs().await?;
         Ok(())
     }
 
@@ -125,7 +137,22 @@ impl Registry {
         }
     }
 
+    /// Calls `visit` for every tenant, by name.
+    pub(super) fn each_tenant(
+        &self,
+        mut visit: impl FnMut(&TenantId) -> Result<(), RegistryError>,
+    ) -> Result<(), RegistryError> {
+        let mut after: Option<String> = None;
+        loop {
+            let tenants = self.tenants(after.as_deref(), STRIDE)?;
+            let Some(last) = tenants.last() else { return Ok(()) };
+            after = Some(last.id.to_string());
+            tenants.iter().try_for_each(|tenant| visit(&tenant.id))?;
+        }
+    }
+
     async fn purge(&self, id: &TenantId) -> Result<(), RegistryError> {
+        self.purge_models(id).await?;
         loop {
             let rows = self.store().scan(&keys::api_keys(Some(id)), None, 256)?;
             if rows.is_empty() {

@@ -3,8 +3,10 @@
 pub mod agents;
 pub mod conversations;
 pub mod files;
+pub mod fine_tuning;
 pub mod mcp;
 pub mod openai;
+pub mod post_training;
 pub mod prompts;
 pub mod responses;
 pub mod safety;

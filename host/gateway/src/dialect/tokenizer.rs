@@ -7,9 +7,10 @@ use crate::dialect::openai::{chat_request, embeddings};
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
 use crate::reply;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use stockade_core::infer::{ModelInfo, Prompt, TokenizeOptions};
 use stockade_core::plugin::Pins;
 use stockade_core::registry::Scope;
@@ -70,22 +71,24 @@ pub async fn detokenize(
     Ok(reply::json(&json!({"prompt": text})))
 }
 
-/// What the seam tells of the default model's tokenizer: its begin token, if it adds one.
-pub async fn info(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+/// What the files of a model say of its tokenizer: special and added tokens, chat template, and whatever else
+/// `tokenizer_config.json` holds. `model` in the query picks one; the default model otherwise, as in vLLM, which serves one.
+pub async fn info(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
-    let model = default_model(&app, &caller)?;
-    let special = TokenizeOptions { add_special: true, parse_special: false };
-    let begin = app.inference.tokenize(&model.id, "", special)?;
-    let begin = match begin.first() {
-        Some(id) => Value::from(app.inference.detokenize(&model.id, &[*id])?),
-        None => Value::Null,
+    let model = match query.get("model") {
+        Some(name) => app.model(&caller.tenant, name)?,
+        None => default_model(&app, &caller)?,
     };
-    Ok(reply::json(&json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model": model.id,
-        "model_max_length": model.context_tokens,
-        "bos_token": begin,
-    })))
+    let mut info = app.inference.tokenizer_info(&model.id)?;
+    info.entry("tokenizer_class").or_insert_with(|| "PreTrainedTokenizerFast".into());
+    info.insert("model".into(), model.id.as_str().into());
+    // What is served, where files say what was trained or 10^30.
+    info.insert("model_max_length".into(), model.context_tokens.into());
+    Ok(reply::json(&Value::Object(info)))
 }
 
 fn named_model(app: &App, caller: &Caller, f: &Fields) -> Result<ModelInfo, ApiError> {

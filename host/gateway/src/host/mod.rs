@@ -3,7 +3,9 @@
 pub mod assistants;
 pub mod bindings;
 pub mod components;
+pub mod datasets;
 pub mod interruptions;
+pub mod jobs;
 pub mod keys;
 pub mod prompts;
 pub mod secrets;

@@ -102,5 +102,10 @@ async fn tokenizer_routes_have_vllms_shapes() {
     let error = host.post("/detokenize", json!({"tokens": ["x"]})).await.expect(400);
     assert_eq!(error["error"]["param"], "tokens");
     let info = host.get("/tokenizer_info").await.expect(200);
-    assert_eq!(info["bos_token"], "^");
+    let whole = json!({"bos_token": "^", "chat_template": "m", "model": "m", "model_max_length": 1000,
+        "tokenizer_class": "PreTrainedTokenizerFast"});
+    assert_eq!(info, whole);
+    let other = host.get("/tokenizer_info?model=org/big").await.expect(200);
+    assert_eq!(other["chat_template"], "org/big");
+    host.get("/tokenizer_info?model=nothing").await.expect(404);
 }

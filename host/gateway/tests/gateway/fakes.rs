@@ -19,7 +19,8 @@ use stockade_core::event::{
 use stockade_core::infer::*;
 use stockade_core::limits::{CallUsage, LimitKind};
 use stockade_core::plugin::*;
-use stockade_core::registry::{MemoryStore, Registry};
+use stockade_core::registry::{MemoryStore, Registry, TrainedModel};
+use stockade_core::train::{Ending, Outline, Publication, Publisher, Task, TrainError, Trainer};
 use stockade_core::{BoxFuture, ComponentRef, Digest, ModelId, TenantId};
 use stockade_gateway::{Gateway, GatewayParts, Readiness, Settings};
 use tokio::sync::mpsc;
@@ -97,6 +98,7 @@ impl Inference for FakeInference {
             id: ModelId::new(id).unwrap(),
             kind,
             digest: Digest([7; 32]),
+            base: None,
             context_tokens: 1000,
             parameters: 1,
             embedding_dimensions: dimensions,
@@ -108,6 +110,7 @@ impl Inference for FakeInference {
             model("m", ModelKind::Generator, None),
             model("org/big", ModelKind::Generator, None),
             model("e", ModelKind::Embedder, Some(4)),
+            model("alice/mine", ModelKind::Generator, None),
         ]
     }
 
@@ -191,6 +194,11 @@ impl Inference for FakeInference {
             top: vec![(id, vec![id as u8], -0.25)],
         };
         Box::pin(async move { Ok(ids.into_iter().map(one).collect()) })
+    }
+
+    fn tokenizer_info(&self, model: &ModelId) -> Result<serde_json::Map<String, serde_json::Value>, InferError> {
+        let info = serde_json::json!({"bos_token": "^", "model_max_length": 1e30, "chat_template": model.as_str()});
+        Ok(info.as_object().unwrap().clone())
     }
 
     fn tokenize(&self, _: &ModelId, text: &str, options: TokenizeOptions) -> Result<Vec<u32>, InferError> {
@@ -504,12 +512,62 @@ impl ShieldStream for Word {
     }
 }
 
+/// Takes any specification with a `method`; trains nothing.
+pub struct FakeTrainer;
+
+impl Trainer for FakeTrainer {
+    fn check(&self, spec: &Value) -> Result<Outline, TrainError> {
+        let text = |value: &Value| value.as_str().map(String::from);
+        let method = text(&spec["method"]).ok_or_else(|| TrainError::spec("method", "is missing"))?;
+        let data = [&spec["data"]["train"], &spec["data"]["eval"]].into_iter().filter_map(text).collect();
+        let rewards = spec["grpo"]["rewards"].as_array().into_iter().flatten().filter_map(text).collect();
+        Ok(Outline {
+            method,
+            base: text(&spec["model"]["base"]),
+            data,
+            steps: spec["optim"]["steps"].as_u64(),
+            output: text(&spec["output"]["name"]),
+            rewards,
+            effective: spec.clone(),
+        })
+    }
+    fn run(&self, _: Task<'_>) -> Result<Ending, TrainError> {
+        Err(TrainError::spec("method", "nothing is trained here"))
+    }
+}
+
+/// Writes down what it is told to serve.
+pub struct FakePublisher {
+    pub registry: Registry,
+    pub published: Mutex<Vec<Publication>>,
+}
+
+impl Publisher for FakePublisher {
+    fn publish(&self, p: Publication) -> BoxFuture<'_, Result<ModelId, TrainError>> {
+        self.published.lock().unwrap().push(p.clone());
+        let model = TrainedModel {
+            tenant: p.tenant,
+            name: p.name,
+            folder: "f".into(),
+            base: None,
+            job: p.job,
+            step: p.step,
+            created_at: 0,
+        };
+        Box::pin(async move { Ok(self.registry.put_trained_model(model).await.unwrap()) })
+    }
+    fn withdraw<'a>(&'a self, tenant: &'a TenantId, id: &'a ModelId) -> BoxFuture<'a, Result<bool, TrainError>> {
+        Box::pin(async move { Ok(self.registry.delete_trained_model(tenant, id).await.unwrap().is_some()) })
+    }
+}
+
 /// A gateway over fakes, called in process.
 pub struct Host {
     pub router: Router,
     pub registry: Registry,
     pub inference: Arc<FakeInference>,
     pub plugins: Arc<FakePlugins>,
+    pub publisher: Arc<FakePublisher>,
     pub readiness: Readiness,
 }
 
@@ -518,6 +576,7 @@ pub struct Parts {
     pub registry: Registry,
     pub inference: Arc<FakeInference>,
     pub plugins: Arc<FakePlugins>,
+    pub publisher: Arc<FakePublisher>,
     pub readiness: Readiness,
 }
 
@@ -528,6 +587,7 @@ pub async fn parts(settings: Settings) -> Parts {
     registry.set_operator_key(ADMIN).await.unwrap();
     let inference = Arc::new(FakeInference::default());
     let plugins = Arc::new(FakePlugins::default());
+    let publisher = Arc::new(FakePublisher { registry: registry.clone(), published: Mutex::default() });
     let readiness = Readiness::starting();
     readiness.set_ready();
     Parts {
@@ -535,6 +595,8 @@ pub async fn parts(settings: Settings) -> Parts {
             registry: registry.clone(),
             inference: inference.clone(),
             plugins: plugins.clone(),
+            trainer: Arc::new(FakeTrainer),
+            publisher: publisher.clone(),
             settings,
             shipped: Vec::new(),
             readiness: readiness.clone(),
@@ -542,6 +604,7 @@ pub async fn parts(settings: Settings) -> Parts {
         registry,
         inference,
         plugins,
+        publisher,
         readiness,
     }
 }
@@ -602,6 +665,7 @@ impl Host {
             registry: parts.registry,
             inference: parts.inference,
             plugins: parts.plugins,
+            publisher: parts.publisher,
             readiness: parts.readiness,
         }
     }

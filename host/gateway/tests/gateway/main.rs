@@ -11,6 +11,7 @@ mod embeddings;
 mod fakes;
 mod host_routes;
 mod interruptions;
+mod jobs;
 mod lean;
 mod responses;
 mod surface;

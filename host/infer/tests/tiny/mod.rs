@@ -181,6 +181,7 @@ pub fn info(kind: ModelKind) -> ModelInfo {
         id: model(),
         kind,
         digest: Digest([3; 32]),
+        base: None,
         context_tokens: 4096,
         parameters: 0,
         embedding_dimensions: None,
@@ -204,6 +205,8 @@ pub fn engine(pages: usize, settings: Settings) -> (Engine, Arc<Probe>) {
         pages,
         labels: Vec::new(),
         kv_type: "u64",
+        base: None,
+        source: None,
     };
     engine.add_generator(parts).unwrap();
     (engine, probe)

@@ -6,6 +6,7 @@
 //! constant per key: arrays stay as they were read.
 
 mod metadata;
+mod write;
 
 use super::source::Source;
 use super::{MAX_TENSORS, Tensor};
@@ -17,6 +18,7 @@ use std::path::Path;
 use stockade_kernels::WeightType;
 
 pub use metadata::{Metadata, Numbers, Strings, Value};
+pub use write::write_gguf;
 
 const MAX_STRING_BYTES: u64 = 1 << 20;
 const MAX_ARRAY_ITEMS: u64 = 1 << 24;

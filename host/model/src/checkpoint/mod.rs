@@ -11,6 +11,7 @@ pub mod gguf;
 mod names;
 mod safetensors;
 mod source;
+pub mod write;
 
 use crate::ModelError;
 use crate::config::ModelConfig;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use stockade_core::Digest;
 use stockade_kernels::WeightType;
 
+pub use names::gguf_name;
 pub(crate) use source::{exists, only_file_with_extension, read_small, sha256_of};
 
 /// Most tensors in one checkpoint.
@@ -89,11 +91,7 @@ impl Checkpoint {
         }
         for name in ["model.safetensors", "adapter_model.safetensors"] {
             if exists(&path.join(name)) {
-                let source = Source::open(&path.join(name))?;
-                let header = safetensors::Header::read(&source)?;
-                let mut checkpoint = Self::empty(path.to_owned());
-                checkpoint.add_safetensors(source, header, |_| true)?;
-                return Ok(checkpoint);
+                return Self::open_safetensors(path, name);
             }
         }
         match only_file_with_extension(path, "gguf")? {
@@ -109,6 +107,15 @@ impl Checkpoint {
         }
     }
 
+    /// Opens one safetensors file of a folder and nothing else in it.
+    pub(crate) fn open_safetensors(folder: &Path, name: &str) -> Result<Self, ModelError> {
+        let source = Source::open(&folder.join(name))?;
+        let header = safetensors::Header::read(&source)?;
+        let mut checkpoint = Self::empty(folder.to_owned());
+        checkpoint.add_safetensors(source, header, |_| true)?;
+        Ok(checkpoint)
+    }
+
     /// The folder or file it was opened from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -122,6 +129,11 @@ impl Checkpoint {
     /// All readable tensors in name order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.tensors.values()
+    }
+
+    /// Names and types of the tensors that no kernel reads.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.skipped.iter().map(|(name, ty)| (name.as_str(), ty.as_str()))
     }
 
     pub fn find(&self, name: &str) -> Option<&Tensor> {

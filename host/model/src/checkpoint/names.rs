@@ -18,22 +18,38 @@ pub(super) fn hugging_face_name(name: &str) -> Option<String> {
     if kind != "weight" && kind != "bias" {
         return None;
     }
-    let part = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
+    let (part, _) = LAYER_PARTS.iter().find(|(_, gguf)| *gguf == part)?;
     Some(format!("model.layers.{layer}.{part}.{kind}"))
 }
+
+/// What GGUF calls a tensor of this Hugging Face name; `None` for those it has no name for.
+pub fn gguf_name(name: &str) -> Option<String> {
+    match name {
+        "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
+        "model.norm.weight" => return Some("output_norm.weight".into()),
+        "lm_head.weight" => return Some("output.weight".into()),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (part, kind) = part.rsplit_once('.')?;
+    let (_, part) = LAYER_PARTS.iter().find(|(hugging_face, _)| *hugging_face == part)?;
+    Some(format!("blk.{layer}.{part}.{kind}"))
+}
+
+/// Parts of a layer, Hugging Face's name and GGUF's.
+const LAYER_PARTS: [(&str, &str); 11] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
 
 /// Head counts of a file whose q and k rows are interleaved.
 pub(super) struct InterleavedHeads {

@@ -18,12 +18,13 @@ use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, DecoderSpec, PAGE_TOKENS, Segment};
-use shape::Shape;
 use step::{Clock, Network, Rows};
-use weights::{Plan, Weights};
+use weights::Plan;
 
+pub(crate) use shape::{Part, Shape};
 pub use step::Op;
 pub use weights::Progress;
+pub(crate) use weights::Weights;
 
 const _: () = assert!(PAGE_TOKENS == stockade_kernels::PAGE_TOKENS, "the seam and the kernels agree on pages");
 
@@ -84,9 +85,7 @@ pub fn load(
     let kv_shape = kv_shape(&shape, options.kv_type);
     Ok(LlamaDecoder {
         spec,
-        shape,
-        weights,
-        pool,
+        base: Base { shape: Arc::new(shape), weights: Arc::new(weights), pool },
         precision,
         kv_shape,
         cache: None,
@@ -95,12 +94,18 @@ pub fn load(
     })
 }
 
+/// The weights of a loaded network, which never change. What an adapter is checked against and made for.
+#[derive(Clone)]
+pub struct Base {
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) weights: Arc<Weights>,
+    pub(crate) pool: Arc<Pool>,
+}
+
 /// A loaded network of the Llama family.
 pub struct LlamaDecoder {
     spec: DecoderSpec,
-    shape: Shape,
-    weights: Weights,
-    pool: Arc<Pool>,
+    base: Base,
     precision: MatmulPrecision,
     kv_shape: KvShape,
     cache: Option<KvCache>,
@@ -119,9 +124,17 @@ impl LlamaDecoder {
         Op::ALL.into_iter().zip(self.clock.spent)
     }
 
+    /// What adapters are loaded onto; shares the weights.
+    pub fn base(&self) -> Base {
+        self.base.clone()
+    }
+
     fn check(&self, segments: &[Segment<'_>], pages: usize) -> Result<(), ModelError> {
         let refuse = |reason: String| Err(ModelError::Input(reason));
-        for Segment { tokens, start, pages: table, .. } in segments {
+        for Segment { tokens, start, pages: table, adapter, .. } in segments {
+            if adapter.is_some_and(|adapter| !adapter.is_of(&self.base)) {
+                return refuse("an adapter was loaded onto another base".into());
+            }
             let end = start.saturating_add(tokens.len());
             if tokens.is_empty() {
                 return refuse("a segment has no tokens".into());
@@ -129,8 +142,8 @@ impl LlamaDecoder {
             if end > self.spec.context_tokens {
                 return refuse(format!("{end} tokens exceed the context of {}", self.spec.context_tokens));
             }
-            if let Some(token) = tokens.iter().find(|&&t| t as usize >= self.shape.vocab) {
-                return refuse(format!("token {token} is not below the vocabulary of {}", self.shape.vocab));
+            if let Some(token) = tokens.iter().find(|&&t| t as usize >= self.base.shape.vocab) {
+                return refuse(format!("token {token} is not below the vocabulary of {}", self.base.shape.vocab));
             }
             if end > table.len().saturating_mul(PAGE_TOKENS) {
                 return refuse(format!("{end} tokens exceed {} pages of {PAGE_TOKENS}", table.len()));
@@ -167,7 +180,7 @@ impl Decoder for LlamaDecoder {
             logits.clear();
             return Ok(());
         };
-        let Self { shape, weights, pool, precision, rows, clock, .. } = self;
+        let Self { base: Base { shape, weights, pool }, precision, rows, clock, .. } = self;
         let network = Network { shape, weights, pool, precision: *precision };
         network.step(segments, cache, rows, clock, logits, cancelled)
     }

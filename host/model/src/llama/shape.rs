@@ -6,7 +6,7 @@ use crate::config::{Architecture, ModelConfig};
 
 /// Lengths in tokens, widths in channels.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// `V`
     pub(super) vocab: usize,
     /// `C`
@@ -71,16 +71,58 @@ impl Shape {
         })
     }
 
-    pub(super) fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         self.windows.len()
     }
 
-    /// Whether the configuration says that this part of a layer has a bias.
-    pub(super) fn has_bias(&self, part: &str) -> bool {
+    /// Whether the configuration says that this product of a layer has a bias.
+    pub(super) fn has_bias(&self, part: Part) -> bool {
         match part {
-            "self_attn.o_proj" => self.output_bias,
-            _ if part.starts_with("self_attn.") => self.qkv_bias,
-            _ => self.mlp_bias,
+            Part::Query | Part::Key | Part::Value => self.qkv_bias,
+            Part::Output => self.output_bias,
+            Part::Gate | Part::Up | Part::Down => self.mlp_bias,
+        }
+    }
+
+    /// Outputs and inputs of a product.
+    pub(crate) fn dims(&self, part: Part) -> (usize, usize) {
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        match part {
+            Part::Query => (q, self.hidden),
+            Part::Key | Part::Value => (kv, self.hidden),
+            Part::Output => (self.hidden, q),
+            Part::Gate | Part::Up => (self.ffn, self.hidden),
+            Part::Down => (self.hidden, self.ffn),
+        }
+    }
+}
+
+/// A product of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Query,
+    Key,
+    Value,
+    Output,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// Its name inside of a layer.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Query => "self_attn.q_proj",
+            Self::Key => "self_attn.k_proj",
+            Self::Value => "self_attn.v_proj",
+            Self::Output => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
         }
     }
 }

@@ -1,20 +1,22 @@
 //! One forward pass over a flat list of rows.
 //!
 //! Products and norms see rows and nothing else; only attention and the key-value pages know which rows belong to
-//! one sequence. That, and the kernels' rule on the order of additions, makes a row's result independent of the
-//! batch and of how a prompt was cut.
+//! one sequence, and only adapters which rows are theirs. That, and the kernels' rule on the order of additions, makes
+//! a row's result independent of the batch and of how a prompt was cut.
 
 use std::time::{Duration, Instant};
 
+use std::ops::Range;
 use stockade_kernels::{
     AttentionSegment, KvCache, MatmulPrecision, PAGE_TOKENS, PackedMatrix, Pool, add_assign, add_bias, attention,
     matmul, rms_norm, rope, silu_mul,
 };
 
 use super::rope::Angles;
-use super::shape::Shape;
-use super::weights::{Layer, Linear, Weights};
+use super::shape::{Part, Shape};
+use super::weights::{Layer, Weights};
 use crate::ModelError;
+use crate::adapter::{Adapter, Scratch};
 use crate::decoder::{LogitRows, Segment};
 
 /// What a step computes with.
@@ -42,6 +44,31 @@ pub(super) struct Rows {
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    adapters: Scratch,
+}
+
+/// Consecutive rows of one adapter.
+struct AdapterRun<'a> {
+    rows: Range<usize>,
+    adapter: &'a Adapter,
+}
+
+/// The rows of adapters, neighbours of the same adapter in one run.
+fn adapter_runs<'a>(segments: &[Segment<'a>]) -> Vec<AdapterRun<'a>> {
+    let mut runs: Vec<AdapterRun<'a>> = Vec::new();
+    let mut first = 0;
+    for segment in segments {
+        let rows = first..first + segment.tokens.len();
+        first = rows.end;
+        match (segment.adapter, runs.last_mut()) {
+            (Some(adapter), Some(run)) if std::ptr::eq(adapter, run.adapter) && run.rows.end == rows.start => {
+                run.rows.end = rows.end;
+            }
+            (Some(adapter), _) => runs.push(AdapterRun { rows, adapter }),
+            (None, _) => {}
+        }
+    }
+    runs
 }
 
 impl Rows {
@@ -91,32 +118,36 @@ impl Network<'_> {
             self.weights.embedding.row(token as usize, x);
         }
         clock.lap(Op::Embed);
+        let adapted = adapter_runs(segments);
         for (i, layer) in self.weights.layers.iter().enumerate() {
             if cancelled() {
                 return Err(ModelError::Cancelled);
             }
-            self.attention_block(i, layer, segments, cache, rows, clock);
-            self.mlp_block(layer, rows, clock);
+            self.attention_block(i, layer, segments, &adapted, cache, rows, clock);
+            self.mlp_block(i, layer, &adapted, rows, clock);
         }
         self.head(segments, rows, logits);
         clock.lap(Op::Head);
         Ok(())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a layer computes on")]
     fn attention_block(
         &self,
         i: usize,
         layer: &Layer,
         segments: &[Segment<'_>],
+        adapted: &[AdapterRun<'_>],
         cache: &mut KvCache,
         rows: &mut Rows,
         clock: &mut Clock,
     ) {
         let Shape { eps, head_dim, kv_heads, .. } = *self.shape;
-        let Rows { numbers, angles, x, inner, q, k, v, attended, .. } = rows;
+        let Rows { numbers, angles, x, inner, q, k, v, attended, adapters, .. } = rows;
+        let mut products = Products { network: self, i, layer, adapted, scratch: adapters };
         rms_norm(self.pool, x, &layer.attention_norm, eps, inner);
         clock.lap(Op::Norm);
-        self.products(inner, &mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)]);
+        products.run(inner, &mut [(Part::Query, q), (Part::Key, k), (Part::Value, v)]);
         clock.lap(Op::Qkv);
         for (heads, norm) in [(&mut *q, &layer.q_norm), (&mut *k, &layer.k_norm)] {
             if let Some(norm) = norm {
@@ -149,21 +180,22 @@ impl Network<'_> {
             .collect();
         attention(self.pool, cache, i, q, &runs, attended);
         clock.lap(Op::Attention);
-        self.products(attended, &mut [(&layer.o, inner)]);
+        products.run(attended, &mut [(Part::Output, inner)]);
         clock.lap(Op::Output);
         add_assign(x, inner);
         clock.lap(Op::Add);
     }
 
-    fn mlp_block(&self, layer: &Layer, rows: &mut Rows, clock: &mut Clock) {
-        let Rows { x, inner, gate, up, .. } = rows;
+    fn mlp_block(&self, i: usize, layer: &Layer, adapted: &[AdapterRun<'_>], rows: &mut Rows, clock: &mut Clock) {
+        let Rows { x, inner, gate, up, adapters, .. } = rows;
+        let mut products = Products { network: self, i, layer, adapted, scratch: adapters };
         rms_norm(self.pool, x, &layer.mlp_norm, self.shape.eps, inner);
         clock.lap(Op::Norm);
-        self.products(inner, &mut [(&layer.gate, gate), (&layer.up, up)]);
+        products.run(inner, &mut [(Part::Gate, gate), (Part::Up, up)]);
         clock.lap(Op::GateUp);
         silu_mul(self.pool, gate, up);
         clock.lap(Op::Silu);
-        self.products(gate, &mut [(&layer.down, inner)]);
+        products.run(gate, &mut [(Part::Down, inner)]);
         clock.lap(Op::Down);
         add_assign(x, inner);
         clock.lap(Op::Add);
@@ -194,13 +226,35 @@ impl Network<'_> {
             matmul(self.pool, self.precision, inner, &mut [(head, logits)]);
         }
     }
+}
 
-    fn products<const N: usize>(&self, x: &[f32], outputs: &mut [(&Linear, &mut Vec<f32>); N]) {
+/// The products of one layer: the base's weights for all rows, then each adapter's for its own.
+struct Products<'a> {
+    network: &'a Network<'a>,
+    i: usize,
+    layer: &'a Layer,
+    adapted: &'a [AdapterRun<'a>],
+    scratch: &'a mut Scratch,
+}
+
+impl Products<'_> {
+    /// Products of parts that share the input `x`.
+    fn run<const N: usize>(&mut self, x: &[f32], outputs: &mut [(Part, &mut Vec<f32>); N]) {
+        let Network { pool, precision, .. } = *self.network;
         let mut regions: [(&PackedMatrix, &mut [f32]); N] =
-            outputs.each_mut().map(|(linear, out)| (&linear.weight, &mut out[..]));
-        matmul(self.pool, self.precision, x, &mut regions);
-        for (linear, out) in outputs {
-            if let Some(bias) = &linear.bias {
+            outputs.each_mut().map(|(part, out)| (&self.layer.linear(*part).weight, &mut out[..]));
+        let cols = regions.first().map_or(1, |(matrix, _)| matrix.cols());
+        matmul(pool, precision, x, &mut regions);
+        for AdapterRun { rows, adapter } in self.adapted {
+            let x = &x[rows.start * cols..rows.end * cols];
+            let mut own = outputs.each_mut().map(|(part, out)| {
+                let width = self.layer.linear(*part).weight.rows();
+                (*part, &mut out[rows.start * width..rows.end * width])
+            });
+            adapter.apply(pool, self.i, x, &mut own, self.scratch);
+        }
+        for (part, out) in outputs {
+            if let Some(bias) = &self.layer.linear(*part).bias {
                 add_bias(out, bias);
             }
         }

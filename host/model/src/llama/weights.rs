@@ -11,22 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stockade_kernels::{KernelError, PackedMatrix, Pool};
 
-use super::shape::Shape;
+use super::shape::{Part, Shape};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Head;
 
-pub(super) struct Weights {
+pub(crate) struct Weights {
     /// `[V, C]`
     pub(super) embedding: PackedMatrix,
-    pub(super) layers: Vec<Layer>,
+    pub(crate) layers: Vec<Layer>,
     /// `[C]`
     pub(super) norm: Vec<f32>,
     /// `[V, C]`, or `[labels, C]` of a classifier; `None`: the embedding serves as head.
     pub(super) head: Option<PackedMatrix>,
 }
 
-pub(super) struct Layer {
+pub(crate) struct Layer {
     pub(super) attention_norm: Vec<f32>,
     pub(super) q: Linear,
     pub(super) k: Linear,
@@ -41,9 +41,23 @@ pub(super) struct Layer {
     pub(super) down: Linear,
 }
 
-pub(super) struct Linear {
-    pub(super) weight: PackedMatrix,
+pub(crate) struct Linear {
+    pub(crate) weight: PackedMatrix,
     pub(super) bias: Option<Vec<f32>>,
+}
+
+impl Layer {
+    pub(crate) fn linear(&self, part: Part) -> &Linear {
+        match part {
+            Part::Query => &self.q,
+            Part::Key => &self.k,
+            Part::Value => &self.v,
+            Part::Output => &self.o,
+            Part::Gate => &self.gate,
+            Part::Up => &self.up,
+            Part::Down => &self.down,
+        }
+    }
 }
 
 /// Called with the bytes read so far and in all, from any worker thread.
@@ -132,29 +146,16 @@ impl<'a> Plan<'a> {
                     all.push((layer_tensor(i, norm, "weight"), vec![self.shape.head_dim]));
                 }
             }
-            for (part, rows, cols) in self.linears() {
-                all.push((layer_tensor(i, part, "weight"), vec![rows, cols]));
-                let bias = layer_tensor(i, part, "bias");
+            for part in Part::ALL {
+                let (rows, cols) = self.shape.dims(part);
+                all.push((layer_tensor(i, part.name(), "weight"), vec![rows, cols]));
+                let bias = layer_tensor(i, part.name(), "bias");
                 if self.shape.has_bias(part) || self.checkpoint.find(&bias).is_some() {
                     all.push((bias, vec![rows]));
                 }
             }
         }
         all
-    }
-
-    /// The products of a layer: name, outputs, inputs.
-    fn linears(&self) -> [(&'static str, usize, usize); 7] {
-        let Shape { hidden, ffn, heads, kv_heads, head_dim, .. } = *self.shape;
-        [
-            ("self_attn.q_proj", heads * head_dim, hidden),
-            ("self_attn.k_proj", kv_heads * head_dim, hidden),
-            ("self_attn.v_proj", kv_heads * head_dim, hidden),
-            ("self_attn.o_proj", hidden, heads * head_dim),
-            ("mlp.gate_proj", ffn, hidden),
-            ("mlp.up_proj", ffn, hidden),
-            ("mlp.down_proj", hidden, ffn),
-        ]
     }
 
     fn refuse(&self, tensor: &Tensor, reason: &str) -> ModelError {
@@ -178,8 +179,7 @@ impl Loader<'_> {
         let Shape { hidden, head_dim, qk_norm, .. } = *self.plan.shape;
         let norm = |part| self.vector(&layer_tensor(i, part, "weight"), hidden);
         let head_norm = |part| qk_norm.then(|| self.vector(&layer_tensor(i, part, "weight"), head_dim)).transpose();
-        let [q, k, v, o, gate, up, down] =
-            self.plan.linears().map(|(part, rows, cols)| self.linear(i, part, rows, cols));
+        let [q, k, v, o, gate, up, down] = Part::ALL.map(|part| self.linear(i, part));
         Ok(Layer {
             attention_norm: norm("input_layernorm")?,
             q: q?,
@@ -195,11 +195,12 @@ impl Loader<'_> {
         })
     }
 
-    fn linear(&self, layer: usize, part: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
-        let bias = layer_tensor(layer, part, "bias");
+    fn linear(&self, layer: usize, part: Part) -> Result<Linear, ModelError> {
+        let (rows, cols) = self.plan.shape.dims(part);
+        let bias = layer_tensor(layer, part.name(), "bias");
         let has_bias = self.plan.checkpoint.find(&bias).is_some();
         Ok(Linear {
-            weight: self.matrix(&layer_tensor(layer, part, "weight"), rows, cols)?,
+            weight: self.matrix(&layer_tensor(layer, part.name(), "weight"), rows, cols)?,
             bias: has_bias.then(|| self.vector(&bias, rows)).transpose()?,
         })
     }

@@ -3,7 +3,7 @@
 use super::added::{AddedToken, AddedTokens};
 use super::bytes::{TokenBytes, byte_token, from_byte_level, from_sentencepiece};
 use super::sentencepiece::SentencePiece;
-use super::{Coder, SpecialTokens, Style, Tokenizer};
+use super::{Coder, SpecialTokens, Style, Tokenizer, config};
 use crate::ModelError;
 use crate::checkpoint::gguf::{Metadata, Strings};
 use std::collections::{HashMap, HashSet};
@@ -40,30 +40,37 @@ struct Vocabulary<'a> {
 
 pub(super) fn read(file: &Path, metadata: &Metadata) -> Result<Tokenizer, ModelError> {
     let vocabulary = Vocabulary::read(file, metadata)?;
-    match metadata.str("tokenizer.ggml.model") {
+    let mut tokenizer = match metadata.str("tokenizer.ggml.model") {
         Some("gpt2") => vocabulary.byte_level(),
         Some("llama") => vocabulary.sentencepiece(),
         Some("bert") => vocabulary.word_pieces(),
         other => Err(ModelError::unsupported(file, "tokenizer", other.unwrap_or("none"))),
-    }
+    }?;
+    tokenizer.config = config::of_gguf(&tokenizer, metadata);
+    Ok(tokenizer)
 }
 
 /// What `tokenizer.ggml.pre` stands for.
-struct PreTokenizer {
-    split: PreTokenizerWrapper,
+pub(super) struct PreTokenizer {
+    pub(super) split: PreTokenizerWrapper,
     /// Whole words in the vocabulary skip the merges.
     ignore_merges: bool,
     /// Text is composed first.
-    nfc: bool,
+    pub(super) nfc: bool,
     /// BOS unless the file says otherwise.
     add_bos: bool,
 }
 
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
+/// The names that [`pre_tokenizer`] knows, each in its first spelling.
+pub(super) const PRE_TOKENIZERS: [&str; 4] = ["llama-bpe", "smollm", "qwen2", "gpt-2"];
+
+/// How Llama 3 splits text into words: at most three digits together.
+pub const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with each digit alone, which is Qwen 2's.
+pub const SINGLE_DIGIT_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
+pub(super) fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelError> {
     let failed = |e: tokenizers::Error| ModelError::damaged(file, format!("pre-tokenizer: {e}"));
     let by_regex = |regex: &str| -> Result<PreTokenizerWrapper, ModelError> {
         let split = Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false);
@@ -74,11 +81,11 @@ fn pre_tokenizer(file: &Path, name: Option<&str>) -> Result<PreTokenizer, ModelE
     let plain = |split| PreTokenizer { split, ignore_merges: false, nfc: false, add_bos: false };
     Ok(match name {
         Some("llama-bpe" | "llama3" | "llama-v3") => {
-            PreTokenizer { ignore_merges: true, add_bos: true, ..plain(by_regex(LLAMA3)?) }
+            PreTokenizer { ignore_merges: true, add_bos: true, ..plain(by_regex(LLAMA3_SPLIT)?) }
         }
         // Every digit alone, then GPT-2's expression.
         Some("smollm") => plain(Sequence::new(vec![Digits::new(true).into(), gpt2().into()]).into()),
-        Some("qwen2") => PreTokenizer { nfc: true, ..plain(by_regex(QWEN2)?) },
+        Some("qwen2") => PreTokenizer { nfc: true, ..plain(by_regex(SINGLE_DIGIT_SPLIT)?) },
         Some("gpt-2") => plain(gpt2().into()),
         other => {
             return Err(ModelError::unsupported(file, "pre-tokenizer", other.unwrap_or("none")));
@@ -233,6 +240,7 @@ impl<'a> Vocabulary<'a> {
         let asked = |key: &str, default| self.metadata.bool(&format!("tokenizer.ggml.{key}")).unwrap_or(default);
         let frame = |wanted: bool, id: Option<u32>| id.filter(|_| wanted).into_iter().collect();
         Tokenizer {
+            config: Default::default(),
             prefix: frame(asked("add_bos_token", add_bos), special.bos),
             suffix: frame(asked("add_eos_token", false), special.eos),
             added: AddedTokens::new(added),

@@ -2,11 +2,12 @@
 
 use super::added::{AddedToken, AddedTokens};
 use super::bytes::{TokenBytes, byte_token, from_byte_level, from_sentencepiece};
-use super::{Coder, SpecialTokens, Style, Tokenizer};
+use super::{Coder, SpecialTokens, Style, Tokenizer, config};
 use crate::ModelError;
-use crate::checkpoint::{exists, read_small};
+use crate::checkpoint::read_small;
 use crate::config::MAX_VOCABULARY;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer, ModelError> {
         Ok(parsed) => parsed.map_err(|e| damaged(e.to_string()))?,
         Err(_) => return Err(damaged("the file cannot be read as a tokenizer".into())),
     };
+    check_added(&hf, &bytes).map_err(damaged)?;
     // Files carry the truncation and padding of whoever saved them (all-MiniLM: 128).
     hf.with_truncation(None).map_err(|e| damaged(e.to_string()))?;
     hf.with_padding(None);
@@ -50,8 +52,10 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer, ModelError> {
     let tokens = AddedTokens::new(tokens);
     let (prefix, suffix) =
         frame(&hf).ok_or_else(|| damaged("its post-processor is not a prefix and a suffix".into()))?;
+    let config = config::of_folder(folder)?;
     Ok(Tokenizer {
-        special: special(folder, &hf)?,
+        special: special(&config, &hf),
+        config,
         style: match spelling {
             Spelling::SentencePiece => Style::LeadingSpace,
             Spelling::WordPiece => Style::WordPiece,
@@ -120,25 +124,33 @@ fn frame(hf: &tokenizers::Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
     Some((framed[..at].to_vec(), framed[at + plain.len()..].to_vec()))
 }
 
-/// The special tokens that `tokenizer_config.json`, or else `special_tokens_map.json`, names.
-fn special(folder: &Path, hf: &tokenizers::Tokenizer) -> Result<SpecialTokens, ModelError> {
-    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
-        let file = folder.join(name);
-        if !exists(&file) {
-            continue;
-        }
-        let json: Value =
-            serde_json::from_slice(&read_small(&file)?).map_err(|e| ModelError::damaged(&file, e.to_string()))?;
-        let id = |key: &str| {
-            let value = json.get(key)?;
-            hf.token_to_id(value.as_str().or_else(|| value.get("content")?.as_str())?)
-        };
-        return Ok(SpecialTokens {
-            bos: id("bos_token"),
-            eos: id("eos_token"),
-            unk: id("unk_token"),
-            pad: id("pad_token"),
-        });
+/// The crate gives an added token that does not follow the vocabulary another id than the file says, and goes on. The
+/// network's rows are those of the file.
+fn check_added(hf: &tokenizers::Tokenizer, file: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
     }
-    Ok(SpecialTokens::default())
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let file: File = serde_json::from_slice(file).map_err(|e| e.to_string())?;
+    for Added { id, content } in file.added_tokens {
+        let place = hf.token_to_id(&content);
+        if place != Some(id) {
+            let place = place.map_or_else(|| "no place".into(), |place| format!("place {place}"));
+            let reason = "the ids of added tokens must be those of the vocabulary or follow it without a gap";
+            return Err(format!("added token `{content}` has id {id} and {place} in the vocabulary: {reason}"));
+        }
+    }
+    Ok(())
+}
+
+/// The special tokens that the configuration names.
+fn special(config: &Map<String, Value>, hf: &tokenizers::Tokenizer) -> SpecialTokens {
+    let id = |key: &str| hf.token_to_id(config.get(key)?.as_str()?);
+    SpecialTokens { bos: id("bos_token"), eos: id("eos_token"), unk: id("unk_token"), pad: id("pad_token") }
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod added;
 mod bytes;
+mod config;
+mod export;
 mod gguf;
 mod json;
 mod sentencepiece;
@@ -12,9 +14,12 @@ mod sentencepiece;
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use crate::template::Rendered;
+pub use gguf::{LLAMA3_SPLIT, SINGLE_DIGIT_SPLIT};
+
 use added::{AddedTokens, Part};
 use bytes::TokenBytes;
 use sentencepiece::SentencePiece;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use stockade_core::Fault;
 
@@ -32,6 +37,7 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     style: Style,
+    config: Map<String, Value>,
 }
 
 /// Ids with a meaning to the network, where the tokenizer names them.
@@ -63,12 +69,15 @@ pub enum TokenizeError {
     Control(String),
     #[error("the tokenizer failed: {0}")]
     Failed(String),
+    /// The other format has no way to say what this tokenizer does.
+    #[error("the tokenizer cannot be written in this format: {0}")]
+    Export(String),
 }
 
 impl TokenizeError {
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooLong { .. } | Self::Control(_) => Fault::Caller,
+            Self::TooLong { .. } | Self::Control(_) | Self::Export(_) => Fault::Caller,
             Self::Failed(_) => Fault::Host,
         }
     }
@@ -182,6 +191,11 @@ impl Tokenizer {
 
     pub fn special(&self) -> SpecialTokens {
         self.special
+    }
+
+    /// What the files say of it, in the words of `tokenizer_config.json`, tokens as their texts.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
     }
 
     /// A token's text, for templates (`bos_token`).

@@ -319,3 +319,52 @@ fn tokenizers_and_templates_are_shared_between_threads() {
     shared::<crate::template::ChatTemplate>();
     shared::<Checkpoint>();
 }
+
+#[test]
+fn added_tokens_keep_the_ids_of_the_file_or_the_file_is_refused() {
+    let open = |added: &[(u32, &str)]| {
+        let added: Vec<_> = added
+            .iter()
+            .map(|(id, content)| {
+                serde_json::json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false})
+            })
+            .collect();
+        let json = serde_json::json!({"version": "1.0", "added_tokens": added,
+            "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "<s>": 2}, "unk_token": "a"}});
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let config = r#"{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": null, "vocab_file": "/home/x",
+            "added_tokens_decoder": {"2": {"content": "<s>"}}}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        Tokenizer::from_folder(folder.path()).map_err(|e| e.to_string())
+    };
+    let good = open(&[(2, "<s>"), (3, "<x>"), (4, "<y>")]).unwrap();
+    assert_eq!((good.added_id("<s>"), good.added_id("<y>"), good.special().bos), (Some(2), Some(4), Some(2)));
+    let config = serde_json::json!({"bos_token": "<s>", "eos_token": null, "added_tokens_decoder": {"2": "<s>"}});
+    assert_eq!(Some(good.config()), config.as_object());
+    for (added, want) in [
+        (&[(3, "<x>"), (5, "<y>")][..], "`<y>` has id 5 and place 4"),
+        (&[(1, "<s>")], "`<s>` has id 1 and place 2"),
+        (&[(9, "<x>")], "`<x>` has id 9 and place 3"),
+        (&[(3, "<x>"), (4, "<x>")], "`<x>` has id 4 and place 3"),
+    ] {
+        let error = open(added).unwrap_err();
+        assert!(error.contains(want) && error.contains("tokenizer.json"), "{error}");
+    }
+}
+
+#[test]
+fn a_gguf_tells_of_its_tokenizer_in_the_words_of_the_other_format() {
+    let Some(model) = shared("fixtures/llama32-tiny") else {
+        return;
+    };
+    let gguf = open(&shared("fixtures/llama32-tiny-gguf/llama32-tiny-Q4_0.gguf").unwrap());
+    let folder = open(&model);
+    for key in ["bos_token", "eos_token", "chat_template"] {
+        assert!(gguf.config()[key].is_string(), "{key}");
+        assert_eq!(gguf.config()[key], folder.config()[key], "{key}");
+    }
+    assert_eq!(gguf.config()["add_bos_token"], true);
+    assert!(gguf.config()["added_tokens_decoder"].as_object().is_some_and(|added| !added.is_empty()));
+}

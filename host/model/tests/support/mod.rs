@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stockade_kernels::{KvType, MatmulPrecision, Pool};
+use stockade_model::adapter::AdapterPlan;
 use stockade_model::llama::{self, LlamaDecoder, LoadOptions};
-use stockade_model::{Checkpoint, Decoder, LogitRows, PAGE_TOKENS, Segment};
+use stockade_model::{Adapter, Checkpoint, Decoder, LogitRows, ModelError, PAGE_TOKENS, Segment};
 
 /// A folder of the recorded fixtures, which lie beside the workspace.
 pub fn fixture(name: &str) -> PathBuf {
@@ -62,6 +63,11 @@ pub fn recorded(name: &str) -> BTreeMap<String, Vec<f32>> {
     tensors.map(|(name, entry)| (name.clone(), values(entry))).collect()
 }
 
+/// An adapter folder, loaded onto a decoder's weights.
+pub fn load_adapter(folder: &Path, decoder: &LlamaDecoder) -> Result<Arc<Adapter>, ModelError> {
+    Ok(Arc::new(AdapterPlan::new(folder, &decoder.base())?.load(&|_, _| ())?))
+}
+
 /// A decoder that keeps keys and values in f32, with quantized products in `precision`.
 pub fn load(path: &Path, precision: MatmulPrecision, threads: usize) -> LlamaDecoder {
     let checkpoint = Checkpoint::open(path).unwrap();
@@ -77,6 +83,7 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     pub done: usize,
     pub pages: Vec<u32>,
+    pub adapter: Option<Arc<Adapter>>,
 }
 
 impl Sequence {
@@ -84,11 +91,12 @@ impl Sequence {
     pub fn new(tokens: &[u32], first_page: u32) -> Self {
         let n = ((tokens.len() + 64).div_ceil(PAGE_TOKENS)) as u32;
         // Descending, so that nothing can rely on pages being neighbours.
-        Self { tokens: tokens.to_vec(), done: 0, pages: (first_page..first_page + n).rev().collect() }
+        Self { tokens: tokens.to_vec(), done: 0, pages: (first_page..first_page + n).rev().collect(), adapter: None }
     }
 
     pub fn segment(&self, end: usize, logits: LogitRows) -> Segment<'_> {
-        Segment { tokens: &self.tokens[self.done..end], start: self.done, pages: &self.pages, logits }
+        let (tokens, adapter) = (&self.tokens[self.done..end], self.adapter.as_deref());
+        Segment { tokens, start: self.done, pages: &self.pages, logits, adapter }
     }
 
     /// Runs up to token `end`.
@@ -107,7 +115,11 @@ pub fn logits(decoder: &mut dyn Decoder, tokens: &[u32]) -> Vec<f32> {
 
 /// Greedy continuation, and the log-probability of each of its tokens.
 pub fn greedy(decoder: &mut dyn Decoder, prompt: &[u32], n: usize) -> (Vec<u32>, Vec<f32>) {
-    let mut sequence = Sequence::new(prompt, 0);
+    greedy_of(decoder, Sequence::new(prompt, 0), n)
+}
+
+/// [`greedy`] of a sequence, its adapter included.
+pub fn greedy_of(decoder: &mut dyn Decoder, mut sequence: Sequence, n: usize) -> (Vec<u32>, Vec<f32>) {
     let (mut chosen, mut logprobs) = (Vec::new(), Vec::new());
     for _ in 0..n {
         let end = sequence.tokens.len();

@@ -17,6 +17,7 @@ use stockade_core::infer::{
     ScoreRequest, TokenizeOptions,
 };
 use stockade_core::plugin::Grants;
+use stockade_core::registry::TrainedModel;
 use tokio::sync::Mutex;
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
@@ -268,7 +269,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
             return Ok(Err(denied("models", "*")));
         }
         let models = me.host.inference.models().into_iter();
-        let granted = models.filter(|m| Grants::allows(&me.grants().models, m.id.as_str()));
+        let granted = models.filter(|m| reachable(&me, &m.id));
         Ok(Ok(granted.map(convert::model_out).collect()))
     }
 }
@@ -361,7 +362,23 @@ fn model(me: &Entered, name: &str) -> Result<ModelId, Error> {
     } else {
         ModelId::new(name).map_err(|_| not_found())?
     };
-    if Grants::allows(granted, id.as_str()) { Ok(id) } else { Err(not_found()) }
+    // One that the tenant has trained goes by the tenant's own name for it, too.
+    let own = TrainedModel::served_as(&me.context.call.tenant, id.as_str()).ok().filter(|own| owned(me, own));
+    let id = own.unwrap_or(id);
+    if reachable(me, &id) { Ok(id) } else { Err(not_found()) }
+}
+
+/// Whether the component may call the model: granted, and no other tenant's.
+fn reachable(me: &Entered, id: &ModelId) -> bool {
+    let (granted, tenant) = (&me.grants().models, &me.context.call.tenant);
+    let own = id.as_str().strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    let granted =
+        Grants::allows(granted, id.as_str()) || own.is_some_and(|own| Grants::allows(granted, own) && owned(me, id));
+    granted && me.host.registry.sees_model(tenant, id).unwrap_or(false)
+}
+
+fn owned(me: &Entered, id: &ModelId) -> bool {
+    me.host.registry.owns_model(&me.context.call.tenant, id).unwrap_or(false)
 }
 
 fn few(texts: &[String]) -> Result<(), Error> {

@@ -1,5 +1,243 @@
 //! Rows of data become examples, examples become the batches of a step.
+//!
+//! [`prepare`] reads each file once, a row at a time, and keeps its examples tokenized in the job's folder; a run that
+//! goes on finds them there under the digest of everything they depend on. Steps are then read by position.
+//!
+//! Invariant: a step's examples are a function of job, data and tokenizer alone.
 
+mod batches;
+mod cache;
 mod example;
+mod examples;
+mod rows;
+mod schema;
+mod split;
+#[cfg(test)]
+mod tests;
+mod text;
 
+pub use batches::{Arrangement, Batches, Length};
+pub use cache::MAX_EXAMPLES;
 pub use example::{Example, IGNORE, Sequence, Source, StepData};
+pub use examples::Counts;
+pub use rows::{MAX_DOCUMENT_BYTES, MAX_ROW_BYTES};
+pub use text::ModelText;
+
+use crate::job::{DataName, Format, Job, Method};
+use cache::{Cache, CacheWriter};
+use examples::Encoder;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use std::path::Path;
+use stockade_core::train::{Resolver, TrainError};
+
+/// Changes when examples of the same rows become others.
+const VERSION: u32 = 1;
+/// Most labels of a classifier.
+const MAX_LABELS: usize = 4096;
+
+/// A job's data, ready to be trained on.
+pub struct Prepared {
+    pub train: Batches,
+    pub eval: Option<Batches>,
+    /// Of a classifier, in the order of its head.
+    pub labels: Vec<String>,
+    /// What a person should know of the data, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Tokenizes the job's data into `folder`, or finds it there.
+///
+/// # Errors
+/// [`TrainError::Row`] with file and row for a row that does not fit its schema, [`TrainError::Data`] for a file that
+/// cannot be read or leaves nothing to train on.
+pub fn prepare(job: &Job, resolver: &dyn Resolver, text: &ModelText, folder: &Path) -> Result<Prepared, TrainError> {
+    let key = key(job, resolver, text)?;
+    let home = folder.join("data");
+    let manifest = match Manifest::read(&home).filter(|manifest| manifest.key == key) {
+        Some(manifest) => manifest,
+        None => write(job, resolver, text, folder, &home, key)?,
+    };
+    let max_tokens = job.data.max_tokens;
+    let packing = job.data.packing.then_some(max_tokens);
+    let mut notes = vec![format!("{}: {}", job.data.train.name(), manifest.train.counts.describe(max_tokens))];
+    let arrangement = Arrangement::training(&job.optim, job.seed, job.data.shuffle, packing);
+    let train = Batches::new(Cache::open(&home, "train")?, arrangement, &manifest.train.digest);
+    let eval = match &manifest.eval {
+        None => None,
+        Some(side) => {
+            let name = job.data.eval.as_ref().map_or("held out", DataName::name);
+            notes.push(format!("{name}: {}", side.counts.describe(max_tokens)));
+            Some(Batches::new(Cache::open(&home, "eval")?, Arrangement::evaluation(&job.optim, packing), &side.digest))
+        }
+    };
+    Ok(Prepared { train, eval, labels: manifest.labels, notes })
+}
+
+/// What lies in the folder, written last.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    key: String,
+    labels: Vec<String>,
+    train: Side,
+    eval: Option<Side>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Side {
+    counts: Counts,
+    /// Sha256 over the examples.
+    digest: [u8; 32],
+}
+
+impl Manifest {
+    /// `None` where there is none that can be read: then it is written anew.
+    fn read(home: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(home.join("manifest.json")).ok()?).ok()
+    }
+}
+
+/// The digest of all that the examples depend on.
+fn key(job: &Job, resolver: &dyn Resolver, text: &ModelText) -> Result<String, TrainError> {
+    let mut hasher = Sha256::new();
+    let spec = serde_json::to_string(&job.data).map_err(|e| failed(e.into()))?;
+    let labels = job.classify.as_ref().map(|classify| &classify.labels);
+    hasher.update(format!("{VERSION} {} {} {spec} {labels:?} {}", job.method, job.seed, job.eval.rows));
+    hasher.update(text.digest());
+    for name in std::iter::once(&job.data.train).chain(&job.data.eval) {
+        hasher.update(rows::digest(name, resolver)?);
+    }
+    Ok(text::hex(&hasher.finalize()))
+}
+
+fn write(
+    job: &Job,
+    resolver: &dyn Resolver,
+    text: &ModelText,
+    folder: &Path,
+    home: &Path,
+    key: String,
+) -> Result<Manifest, TrainError> {
+    let partial = folder.join("data.partial");
+    for old in [&partial, home] {
+        match std::fs::remove_dir_all(old) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+    }
+    std::fs::create_dir_all(&partial).map_err(failed)?;
+    let labels = match &job.classify {
+        Some(classify) if classify.labels.is_empty() => collect_labels(job, resolver)?,
+        Some(classify) => classify.labels.clone(),
+        None => Vec::new(),
+    };
+    let encoder = Encoder { text, spec: &job.data, labels: &labels };
+    let mut train = SideWriter::create(&partial, "train")?;
+    let mut eval = match job.data.eval.is_some() || job.data.eval_split > 0.0 {
+        true => Some(SideWriter::create(&partial, "eval")?),
+        false => None,
+    };
+    for (i, name) in std::iter::once(&job.data.train).chain(&job.data.eval).enumerate() {
+        each_row(job, name, resolver, |row, value| {
+            let held_out = i == 1 || split::held_out(value, &job.data, job.seed);
+            let side = eval.as_mut().filter(|_| held_out).unwrap_or(&mut train);
+            if held_out && job.eval.rows > 0 && side.counts.rows >= job.eval.rows as u64 {
+                return Ok(());
+            }
+            for example in encoder.examples(row, &mut side.counts).map_err(Refusal::Row)? {
+                side.writer.push(&example).map_err(Refusal::Other)?;
+            }
+            Ok(())
+        })?;
+    }
+    let train = train.finish(job.data.train.name(), "to train on")?;
+    let eval_name = job.data.eval.as_ref().unwrap_or(&job.data.train).name();
+    let eval = eval.map(|side| side.finish(eval_name, "to evaluate on")).transpose()?;
+    let manifest = Manifest { key, labels, train, eval };
+    let json = serde_json::to_vec(&manifest).map_err(|e| failed(e.into()))?;
+    std::fs::write(partial.join("manifest.json"), json).map_err(failed)?;
+    std::fs::rename(&partial, home).map_err(failed)?;
+    Ok(manifest)
+}
+
+struct SideWriter {
+    writer: CacheWriter,
+    counts: Counts,
+}
+
+impl SideWriter {
+    fn create(folder: &Path, name: &str) -> Result<Self, TrainError> {
+        Ok(Self { writer: CacheWriter::create(folder, name)?, counts: Counts::default() })
+    }
+
+    fn finish(self, name: &str, purpose: &str) -> Result<Side, TrainError> {
+        if self.writer.count() == 0 {
+            let reason = format!("leaves no example {purpose}, of {} rows", self.counts.rows);
+            return Err(rows::refuse(name, reason));
+        }
+        Ok(Side { counts: self.counts, digest: self.writer.finish()? })
+    }
+}
+
+/// Why a row ended the reading.
+enum Refusal {
+    Row(String),
+    Other(TrainError),
+}
+
+/// Reads the typed rows of a file; the first one decides its format where the job names none.
+fn each_row(
+    job: &Job,
+    name: &DataName,
+    resolver: &dyn Resolver,
+    mut take: impl FnMut(schema::Row, &serde_json::Value) -> Result<(), Refusal>,
+) -> Result<(), TrainError> {
+    let mut format: Option<Format> = job.data.format;
+    for row in rows::open(name, &job.data, resolver)? {
+        let row = row?;
+        let refuse = |reason: String| rows::refuse_row(name.name(), row.number, reason);
+        let format = match format {
+            Some(format) => format,
+            None => {
+                let found = schema::detect(&row.value, &job.data, job.method.formats()).map_err(refuse)?;
+                *format.insert(found)
+            }
+        };
+        let typed = schema::read(&row.value, &job.data, format).map_err(refuse)?;
+        take(typed, &row.value).map_err(|refusal| match refusal {
+            Refusal::Row(reason) => refuse(reason),
+            Refusal::Other(error) => error,
+        })?;
+    }
+    Ok(())
+}
+
+/// Hands over the texts of the training data, until `take` has enough.
+pub fn each_text(job: &Job, resolver: &dyn Resolver, take: &mut dyn FnMut(String) -> bool) -> Result<(), TrainError> {
+    let mut enough = false;
+    let read = each_row(job, &job.data.train, resolver, |row, _| {
+        enough = row.texts().into_iter().any(|text| !take(text));
+        if enough { Err(Refusal::Row(String::new())) } else { Ok(()) }
+    });
+    if enough { Ok(()) } else { read }
+}
+
+/// The labels that occur, sorted.
+fn collect_labels(job: &Job, resolver: &dyn Resolver) -> Result<Vec<String>, TrainError> {
+    debug_assert_eq!(job.method, Method::Classify);
+    let mut labels = BTreeSet::new();
+    for name in std::iter::once(&job.data.train).chain(&job.data.eval) {
+        each_row(job, name, resolver, |row, _| {
+            if let schema::Row::Classify { label, .. } = row {
+                labels.insert(label);
+            }
+            if labels.len() > MAX_LABELS { Err(Refusal::Row(format!("more than {MAX_LABELS} labels"))) } else { Ok(()) }
+        })?;
+    }
+    Ok(labels.into_iter().collect())
+}
+
+fn failed(error: std::io::Error) -> TrainError {
+    TrainError::Io { stage: "keeping tokenized data", source: error.into() }
+}

@@ -1,7 +1,49 @@
-//! The Llama family forwards and backwards.
+//! The Llama family forwards and backwards, on slices.
 //!
-//! A network owns its parameters and their gradients. A pass runs packed rows through it and keeps what backward
-//! needs; losses see log-probabilities of labels, or scores, and give back their derivatives.
+//! A network owns its parameters; a pass runs packed documents through it and keeps what backward needs. Losses see
+//! log-probabilities of labels, or scores, or states, and give back their derivatives, which backward turns into
+//! gradients that it adds to. Nothing here knows of losses, optimizers or files of its own.
+//!
+//! Invariant: results do not depend on the number of threads. Work is cut by shapes alone, and sums over tokens have
+//! a fixed order.
+
+mod attention;
+mod buffer;
+mod dropout;
+mod gradients;
+mod head;
+mod layer;
+mod layout;
+mod linear;
+mod load;
+mod nf4;
+mod norm;
+mod options;
+mod parallel;
+mod pass;
+mod product;
+mod rope;
+mod simd;
+mod swiglu;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use stockade_core::train::TrainError;
+use stockade_kernels::Pool;
+use stockade_model::ModelConfig;
+
+use buffer::Buffers;
+use layout::Layout;
+use linear::AdapterOf;
+use nf4::Nf4;
+use product::Products;
+use rope::Rope;
+
+pub use gradients::Gradients;
+pub use head::LogProbs;
+pub use options::{Adapter, AdapterKind, Mode, NetworkOptions, Output, Precision, Trained};
+pub use pass::Pass;
 
 /// Documents packed into rows. Attention is causal inside each document; positions start at 0 in each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,11 +76,134 @@ pub enum Kind {
     Head,
 }
 
-/// A tensor of the network by its Hugging Face (or PEFT) name, row-major.
+/// A tensor that is trained, by its Hugging Face (or PEFT) name, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     pub name: String,
     pub shape: Vec<usize>,
     pub kind: Kind,
-    pub trainable: bool,
 }
+
+/// A network of the Llama family: Llama, Mistral (windows), Qwen2 (biases), Qwen3 (norms of heads).
+#[derive(Debug)]
+pub struct Network {
+    config: ModelConfig,
+    parameters: Vec<Parameter>,
+    /// Values of all parameters in f32, one after the other.
+    masters: Vec<f32>,
+    ranges: Arc<[Range<usize>]>,
+    /// Values of the base where it is not trained.
+    frozen: Vec<f32>,
+    layout: Layout,
+    /// Where each tensor of the layout is.
+    places: Vec<Place>,
+    adapters: Vec<AdapterOf>,
+    /// Of all adapters.
+    rank: usize,
+    scale: f32,
+    dropout: f32,
+    /// The head `[labels, C]`, a parameter.
+    score: Option<usize>,
+    checkpointing: bool,
+    rope: Rope,
+    products: Products,
+    pool: Arc<Pool>,
+    buffers: Buffers,
+}
+
+/// Where a tensor of the base is.
+#[derive(Debug)]
+enum Place {
+    /// Parameter of this index.
+    Master(usize),
+    /// Range of the frozen values.
+    Frozen(Range<usize>),
+    Nf4(Nf4),
+}
+
+impl Network {
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What is trained, in an order that depends on configuration and options alone. A tied embedding is there once.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Of parameter `i`.
+    pub fn values(&self, i: usize) -> &[f32] {
+        &self.masters[self.ranges[i].clone()]
+    }
+
+    /// Of parameter `i`. After a change call [`Self::updated`].
+    pub fn values_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.masters[self.ranges[i].clone()]
+    }
+
+    /// Makes what is derived from parameters anew, after they have changed.
+    pub fn updated(&mut self) {
+        self.update_norms();
+    }
+
+    /// Gradients of 0.
+    pub fn gradients(&self) -> Gradients {
+        Gradients::new(self.masters.len(), Arc::clone(&self.ranges), Arc::clone(&self.pool))
+    }
+
+    /// Names and shapes of the base's tensors, trained or not: what an exported model is made of. A score head is a
+    /// parameter and not among them.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.layout.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()))
+    }
+
+    /// A tensor of the base by its Hugging Face name, as this network computes with it; adapters are not merged.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub fn tensor(&self, name: &str) -> Result<Vec<f32>, TrainError> {
+        let index = self.layout.tensors.iter().position(|tensor| tensor.name == name).ok_or_else(|| {
+            let reason = format!("it has no tensor {name}");
+            TrainError::Model { name: self.config.architecture.model_type().into(), reason }
+        })?;
+        Ok(match &self.places[index] {
+            &Place::Master(i) => self.values(i).to_vec(),
+            Place::Frozen(range) => self.frozen[range.clone()].to_vec(),
+            Place::Nf4(quantized) => {
+                let mut values = vec![0.0; self.layout.tensors[index].len().unwrap_or(0)];
+                quantized.dequantize(&self.pool, &mut values);
+                values
+            }
+        })
+    }
+
+    /// The pool that computes: for optimizers, which may use it between passes.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Name of the kernel that multiplies, for logs and benchmarks.
+    pub fn kernel(&self) -> &'static str {
+        self.products.kernel_name()
+    }
+
+    /// Parameter that holds a tensor of the base.
+    fn master(&self, tensor: usize) -> Option<usize> {
+        match self.places[tensor] {
+            Place::Master(i) => Some(i),
+            _ => None,
+        }
+    }
+
+    /// Values of a tensor of the base that is never quantized: anything but the layers' matrices.
+    fn base(&self, tensor: usize) -> &[f32] {
+        match &self.places[tensor] {
+            &Place::Master(i) => self.values(i),
+            Place::Frozen(range) => &self.frozen[range.clone()],
+            Place::Nf4(_) => unreachable!("only matrices of layers are quantized"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

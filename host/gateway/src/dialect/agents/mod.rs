@@ -4,7 +4,7 @@
 mod compose;
 mod config;
 mod messages;
-mod time;
+pub mod time;
 mod turns;
 
 pub use turns::{create as create_turn, get as get_turn, resume, resume_turn, step as get_step};
@@ -74,7 +74,7 @@ fn turns(app: &App, tenant: &TenantId, session: &str) -> Collection {
 }
 
 fn unknown(what: &str, id: &str) -> ApiError {
-    ApiError::not_found(what, &id.chars().take(64).collect::<String>())
+    ApiError::not_found(what, id)
 }
 
 /// An agent, or any assistant by its name.

@@ -18,7 +18,10 @@ const MAX_ASSISTANTS: usize = 1_000;
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
     let models = app.models(&caller.tenant)?;
-    let mut data: Vec<Value> = models.iter().map(model).collect();
+    let mut data = Vec::with_capacity(models.len());
+    for m in &models {
+        data.push(model(&app, &caller.tenant, m)?);
+    }
     let assistants = app.registry.assistants(&caller.tenant, None, MAX_ASSISTANTS)?;
     data.extend(assistants.iter().map(|a| assistant(a, &caller.tenant)));
     Ok(reply::json(&json!({"object": "list", "data": data})))
@@ -32,7 +35,7 @@ pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>)
             let target = Target::resolve(&app, &caller.tenant, &id)?;
             Ok(reply::json(&target.assistant.map_or(Value::Null, |a| assistant(&a, &caller.tenant))))
         }
-        found => Ok(reply::json(&model(&found?))),
+        found => Ok(reply::json(&model(&app, &caller.tenant, &found?)?)),
     }
 }
 
@@ -49,18 +52,20 @@ fn assistant(a: &AssistantVersion, tenant: &TenantId) -> Value {
     })
 }
 
-fn model(m: &ModelInfo) -> Value {
-    json!({
-        "id": m.id,
+fn model(app: &App, tenant: &TenantId, m: &ModelInfo) -> Result<Value, ApiError> {
+    let own = app.registry.owns_model(tenant, &m.id)?;
+    Ok(json!({
+        "id": app.name_of(tenant, &m.id)?,
         "object": "model",
         "created": m.created,
-        "owned_by": "stockade",
+        "owned_by": if own { tenant.as_str() } else { "stockade" },
         "kind": m.kind,
         "digest": m.digest,
+        "parent": m.base,
         "max_model_len": m.context_tokens,
         "parameters": m.parameters,
         "embedding_dimensions": m.embedding_dimensions,
         "architecture": m.architecture,
         "quantization": m.quantization,
-    })
+    }))
 }

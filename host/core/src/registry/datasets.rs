@@ -1,0 +1,197 @@
+//! Data sets: named, with what they are for, whose they are to use, and where they come from; their rows are files.
+
+use super::{Registry, RegistryError, keys, parse, to_bytes};
+use crate::id::{DatasetName, TenantId};
+use crate::store::Expect;
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Most data sets of a tenant.
+const MAX_DATASETS: usize = 1_000;
+/// Most files of a data set.
+const MAX_FILES: usize = 256;
+/// Longest licence, provenance and format in bytes.
+const MAX_TEXT_BYTES: usize = 4_096;
+/// Most bytes of a data set's files together.
+pub const MAX_DATASET_BYTES: u64 = 2 << 30;
+
+/// What a data set is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatasetPurpose {
+    Pretraining,
+    Preference,
+    PostTraining,
+    Evaluation,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dataset {
+    pub name: DatasetName,
+    pub purpose: DatasetPurpose,
+    /// Under which its rows may be used, for example `CC-BY-4.0`.
+    pub licence: String,
+    /// Where the rows come from and what was done to them.
+    pub provenance: String,
+    /// As a job file names it, for example `chat`; absent: told from the first row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Files by id, in order: one after the other they are the data set.
+    pub files: Vec<String>,
+    /// The data set's rows were given with it: its file goes with it.
+    #[serde(default)]
+    pub owns_files: bool,
+    pub bytes: u64,
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// Seconds since 1970.
+    pub created_at: u64,
+}
+
+impl Registry {
+    pub fn dataset(&self, tenant: &TenantId, name: &DatasetName) -> Result<Option<Dataset>, RegistryError> {
+        let found = self.read_value(&keys::dataset(tenant, name.as_str()))?;
+        found.map(|row| parse("data set", &row.value)).transpose()
+    }
+
+    /// By name, at most `limit`, after the one named `after`.
+    pub fn datasets(
+        &self,
+        tenant: &TenantId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Dataset>, RegistryError> {
+        let prefix = keys::datasets(tenant);
+        let after = after.map(|a| [&prefix[..], a.as_bytes()].concat());
+        let mut found = Vec::new();
+        for row in self.store().scan(&prefix, after.as_deref(), limit)? {
+            let name = String::from_utf8_lossy(&row.key[prefix.len()..]).into_owned();
+            if let Ok(name) = DatasetName::new(&name) {
+                found.extend(self.dataset(tenant, &name)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes a data set of files that the tenant holds; `bytes` is counted here.
+    ///
+    /// # Errors
+    /// [`RegistryError::Exists`] when there is one of its name, [`RegistryError::NotFound`] for a file that is not the
+    /// tenant's, [`RegistryError::Invalid`] and [`RegistryError::TooLarge`] beyond the bounds.
+    pub async fn create_dataset(&self, tenant: &TenantId, mut dataset: Dataset) -> Result<Dataset, RegistryError> {
+        let texts = [("licence", &dataset.licence), ("provenance", &dataset.provenance)];
+        for (field, text) in texts.into_iter().chain(dataset.format.as_ref().map(|f| ("format", f))) {
+            if text.len() > MAX_TEXT_BYTES {
+                return Err(RegistryError::invalid(field, format!("at most {MAX_TEXT_BYTES} bytes")));
+            }
+        }
+        if dataset.files.is_empty() || dataset.files.len() > MAX_FILES {
+            return Err(RegistryError::invalid("files", format!("1 to {MAX_FILES} files")));
+        }
+        dataset.bytes = 0;
+        for id in &dataset.files {
+            let file = self.file(tenant, id)?;
+            let file =
+                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
+            dataset.bytes = dataset.bytes.saturating_add(file.bytes);
+        }
+        if dataset.bytes > MAX_DATASET_BYTES {
+            let (size, limit) = (dataset.bytes as usize, MAX_DATASET_BYTES as usize);
+            return Err(RegistryError::TooLarge { what: "data set", size, limit });
+        }
+        let held = self.store().scan(&keys::datasets(tenant), None, MAX_DATASETS)?.len();
+        if held >= MAX_DATASETS {
+            return Err(RegistryError::TooLarge { what: "collection", size: held + 1, limit: MAX_DATASETS });
+        }
+        let place = keys::dataset(tenant, dataset.name.as_str());
+        let key = keys::tenant(tenant);
+        let extend = |b: crate::store::Batch| b.expect(key.clone(), Expect::Present);
+        match self.write_value(&place, Some(&to_bytes(&dataset)?), Some(Expect::Absent), extend).await {
+            Ok(_) => Ok(dataset),
+            Err(RegistryError::RevisionMismatch { .. }) => {
+                Err(RegistryError::Exists { what: "data set", name: dataset.name.to_string() })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The files of a data set, one after the other; a line that ends a file without a line feed gets one.
+    pub async fn dataset_bytes(&self, tenant: &TenantId, dataset: &Dataset) -> Result<Bytes, RegistryError> {
+        let mut whole = BytesMut::new();
+        for id in &dataset.files {
+            let file = self.file(tenant, id)?;
+            let file =
+                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
+            let bytes = self.file_bytes(id, &file).await?;
+            if dataset.files.len() == 1 {
+                return Ok(bytes);
+            }
+            whole.extend_from_slice(&bytes);
+            if !bytes.ends_with(b"\n") {
+                whole.extend_from_slice(b"\n");
+            }
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Removes a data set, and the file that was made for it; `false` when there is none.
+    pub async fn delete_dataset(&self, tenant: &TenantId, name: &DatasetName) -> Result<bool, RegistryError> {
+        let Some(found) = self.dataset(tenant, name)? else { return Ok(false) };
+        self.write_value(&keys::dataset(tenant, name.as_str()), None, None, |b| b).await?;
+        if found.owns_files {
+            for id in &found.files {
+                self.delete_file(tenant, id).await?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{FileLabel, MemoryStore, new_document_id};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_data_set_is_its_files_in_order_and_owns_only_what_was_made_for_it() {
+        let store = Arc::new(MemoryStore::new());
+        let registry = Registry::new(store.clone(), store);
+        registry.ensure_default_tenant().await.unwrap();
+        let tenant = TenantId::default_tenant();
+        let mut files = Vec::new();
+        for text in ["{\"text\":\"a\"}", "{\"text\":\"b\"}\n"] {
+            let id = new_document_id("file", 1);
+            registry.put_file(&tenant, &id, FileLabel::default(), text.as_bytes()).await.unwrap();
+            files.push(id);
+        }
+        let dataset = |name: &str, files: &[String], owns_files| Dataset {
+            name: DatasetName::new(name).unwrap(),
+            purpose: DatasetPurpose::Pretraining,
+            licence: "CC0-1.0".into(),
+            provenance: "written for this test".into(),
+            format: None,
+            files: files.to_vec(),
+            owns_files,
+            bytes: 0,
+            metadata: Map::new(),
+            created_at: 1,
+        };
+        let made = registry.create_dataset(&tenant, dataset("two", &files, false)).await.unwrap();
+        assert_eq!(made.bytes, 25);
+        let bytes = registry.dataset_bytes(&tenant, &made).await.unwrap();
+        assert_eq!(&bytes[..], b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+        let again = registry.create_dataset(&tenant, dataset("two", &files, false)).await.unwrap_err();
+        assert!(matches!(again, RegistryError::Exists { .. }));
+        let missing = registry.create_dataset(&tenant, dataset("three", &["file_none".into()], false)).await;
+        assert!(matches!(missing.unwrap_err(), RegistryError::NotFound { what: "file", .. }));
+
+        assert!(registry.delete_dataset(&tenant, &made.name).await.unwrap());
+        assert!(registry.file(&tenant, &files[0]).unwrap().is_some(), "the file is its tenant's own");
+        let owning = registry.create_dataset(&tenant, dataset("own", &files[..1], true)).await.unwrap();
+        assert!(registry.delete_dataset(&tenant, &owning.name).await.unwrap());
+        assert!(registry.file(&tenant, &files[0]).unwrap().is_none());
+        assert!(registry.datasets(&tenant, None, 10).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! `/v1beta/datasets` and `/v1beta/datasetio`: data sets in Llama Stack's shape. Rows are given with the request; an
+//! address is not followed, since the host fetches nothing on a client's word.
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::dialect::openai::now;
+use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::host::datasets::{find, put};
+use crate::jobs::rows;
+use crate::reply::{self, Asked};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use stockade_core::id::DatasetName;
+use stockade_core::registry::{Dataset, DatasetPurpose, Scope};
+
+/// Most data sets of a tenant.
+const MAX_DATASETS: usize = 1_000;
+/// Rows of a page.
+const MAX_ROWS: usize = 1_000;
+
+/// `{purpose, source: {type: "rows", rows}, dataset_id?, metadata?}`
+pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
+    caller.need(Scope::Jobs)?;
+    let f = Fields::root(&body)?;
+    let purpose = match f.need_str("purpose")? {
+        "post-training/messages" => DatasetPurpose::PostTraining,
+        "eval/question-answer" | "eval/messages-answer" => DatasetPurpose::Evaluation,
+        _ => {
+            let reason = "must be post-training/messages, eval/question-answer or eval/messages-answer";
+            return Err(f.wrong("purpose", reason));
+        }
+    };
+    let source = f.object("source")?.ok_or_else(|| f.wrong("source", "is required"))?;
+    let given = source.array("rows")?;
+    let given = given.ok_or_else(|| source.wrong("rows", "is required: addresses are not followed"))?;
+    let name = match f.str("dataset_id")? {
+        Some(name) => name.to_string(),
+        None => format!("dataset-{:08x}", getrandom::u32().unwrap_or_default()),
+    };
+    let name = DatasetName::new(&name).map_err(|e| f.wrong("dataset_id", e.to_string()))?;
+    let mut metadata = f.object("metadata")?.map_or_else(Map::new, |m| m.map().clone());
+    let told = |field: &str| match metadata.get(field).and_then(Value::as_str) {
+        Some(text) => text.to_string(),
+        None => "not told".into(),
+    };
+    let (licence, provenance) = (told("licence"), told("provenance"));
+    metadata.insert("purpose".into(), f.need_str("purpose")?.into());
+    let dataset = Dataset {
+        name,
+        purpose,
+        licence,
+        provenance,
+        format: None,
+        files: vec![rows::store(&app, &caller.tenant, given, "source.rows").await?],
+        owns_files: true,
+        bytes: 0,
+        metadata,
+        created_at: now(),
+    };
+    Ok(reply::json(&shown(&put(&app, &caller, dataset).await?)))
+}
+
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    caller.need(Scope::Jobs)?;
+    let found = app.registry.datasets(&caller.tenant, None, MAX_DATASETS)?;
+    Ok(reply::json(&json!({"data": found.iter().map(shown).collect::<Vec<_>>()})))
+}
+
+pub async fn get(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Response, ApiError> {
+    Ok(reply::json(&shown(&find(&app, &caller, &name)?)))
+}
+
+pub async fn unregister(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let found = find(&app, &caller, &name)?;
+    app.registry.delete_dataset(&caller.tenant, &found.name).await?;
+    Ok(reply::json(&Value::Null))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RowsQuery {
+    start_index: Option<usize>,
+    limit: Option<usize>,
+}
+
+/// Rows of a data set of JSON lines, from `start_index` on.
+pub async fn iterate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Asked(query): Asked<RowsQuery>,
+) -> Result<Response, ApiError> {
+    let found = find(&app, &caller, &name)?;
+    let bytes = app.registry.dataset_bytes(&caller.tenant, &found).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| ApiError::invalid("dataset_id", "holds no JSON lines"))?;
+    let (start, limit) = (query.start_index.unwrap_or(0), query.limit.unwrap_or(MAX_ROWS).clamp(1, MAX_ROWS));
+    let mut lines = text.lines().filter(|l| !l.trim().is_empty()).skip(start);
+    let mut data = Vec::new();
+    for line in lines.by_ref().take(limit) {
+        let row: Value =
+            serde_json::from_str(line).map_err(|_| ApiError::invalid("dataset_id", "holds a line that is no JSON"))?;
+        data.push(row);
+    }
+    Ok(reply::json(&json!({"data": data, "has_more": lines.next().is_some(), "url": null})))
+}
+
+fn shown(dataset: &Dataset) -> Value {
+    let purpose = dataset.metadata.get("purpose").and_then(Value::as_str);
+    let purpose = purpose.unwrap_or(match dataset.purpose {
+        DatasetPurpose::Evaluation => "eval/messages-answer",
+        _ => "post-training/messages",
+    });
+    json!({
+        "type": "dataset",
+        "identifier": dataset.name,
+        "provider_id": "stockade",
+        "provider_resource_id": dataset.name,
+        "purpose": purpose,
+        "source": {"type": "uri", "uri": format!("stockade://datasets/{}", dataset.name)},
+        "metadata": dataset.metadata,
+    })
+}

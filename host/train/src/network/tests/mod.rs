@@ -1,0 +1,9 @@
+//! The network against recorded values of the reference implementation, against differences in f64, and against
+//! itself.
+
+mod fixtures;
+mod gradients;
+mod invariants;
+mod parity;
+mod reference;
+mod traces;

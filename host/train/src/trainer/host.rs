@@ -1,0 +1,106 @@
+//! The trainer seam on this machine.
+
+use super::result::Results;
+use super::rollouts::Roller;
+use super::run::Run;
+use super::sampler::EngineSampler;
+use super::settings;
+use super::start::Start;
+use crate::checkpoint::{Identity, failed, write_atomically};
+use crate::data::{self, ModelText, Source};
+use crate::job::Job;
+use crate::methods::Objective;
+use crate::network::Network;
+use crate::optimizer::Optimizer;
+use serde_json::Value;
+use std::path::Path;
+use stockade_core::infer::Sampling;
+use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
+
+/// Trains on this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostTrainer {}
+
+impl Trainer for HostTrainer {
+    fn check(&self, spec: &Value) -> Result<Outline, TrainError> {
+        Ok(Job::from_json(spec)?.outline())
+    }
+
+    fn run(&self, task: Task<'_>) -> Result<Ending, TrainError> {
+        let Task { spec, folder, resolver, observer, rewards, threads } = task;
+        let job = Job::from_json(spec)?;
+        std::fs::create_dir_all(folder).map_err(|e| failed("the job's folder", e))?;
+        let start = Start::find(&job, resolver, folder)?;
+        let text = ModelText::open(&start.tokenizer, &start.config)?;
+        let data = data::prepare(&job, resolver, &text, folder)?;
+        data.notes.iter().for_each(|note| observer.note(note));
+        let identity = Identity {
+            job: settings::digest(&job),
+            base: start.digest.clone(),
+            data: data.train.digest().to_owned(),
+            evaluation: data.eval.as_ref().map(|eval| eval.digest().to_owned()),
+        };
+        write_job(&job, &identity, &folder.join("job.toml"))?;
+
+        let objective = Objective::of(&job, data.labels.len());
+        let options = settings::network(&job, objective.output(), threads);
+        let network = start.network(&options)?;
+        let results = Results::new(&job, &start, objective.output(), &data.labels);
+        let export = |network: &Network, folder: &Path| results.write(network, folder);
+        let policy = |network: &Network, folder: &Path| results.write_policy(network, folder);
+        let finish = |network: &Network, folder: &Path| results.finish(network, folder);
+        let mut steps = data.train.steps();
+        let roller = match &job.grpo {
+            None => None,
+            Some(grpo) => {
+                steps = job.optim.steps.unwrap_or_else(|| steps.saturating_mul(grpo.inner_steps));
+                let sampling = Sampling {
+                    max_tokens: u32::try_from(grpo.max_tokens).ok(),
+                    temperature: grpo.temperature as f32,
+                    top_p: grpo.top_p as f32,
+                    top_k: grpo.top_k as u32,
+                    ..Sampling::default()
+                };
+                let adapter = job.model.adapter.is_some();
+                let base = adapter.then_some(start.path.as_path());
+                let scratch = folder.join("policy");
+                let sampler = EngineSampler::new(scratch, base, &policy, text.ends(), sampling, threads)?;
+                let reference = (grpo.beta > 0.0 && !adapter).then(|| start.network(&options)).transpose()?;
+                Some(Roller::new(grpo, job.seed, rewards, Box::new(sampler), reference, adapter))
+            }
+        };
+        let mut run = Run {
+            optimizer: Optimizer::new(network.parameters(), settings::optimizer(&job)),
+            schedule: settings::schedule(&job, steps),
+            train: &data.train,
+            evaluation: data.eval.as_ref().map(|eval| eval as &dyn Source),
+            job: &job,
+            network,
+            objective,
+            roller,
+            identity,
+            folder,
+            observer,
+            export: &export,
+            finish: &finish,
+        };
+        let ending = run.train()?;
+        Ok(match ending {
+            Ending::Finished { path, steps, tokens, loss, eval_loss, .. } => {
+                Ending::Finished { path, base: results.base(), steps, tokens, loss, eval_loss }
+            }
+            other => other,
+        })
+    }
+}
+
+/// The job with every default filled in, and the digests of what it ran on, as comments: the file is a job again.
+fn write_job(job: &Job, identity: &Identity, path: &Path) -> Result<(), TrainError> {
+    let Identity { base, data, evaluation, .. } = identity;
+    let evaluation = evaluation.as_ref().map(|digest| format!("# evaluation data: {digest}\n")).unwrap_or_default();
+    let text = format!(
+        "# As it ran, sha256 of what it ran on:\n# base model: {base}\n# data: {data}\n{evaluation}\n{}",
+        job.to_toml()
+    );
+    write_atomically(path, text.as_bytes()).map_err(|e| failed("job.toml", e))
+}
