@@ -244,10 +244,11 @@ fn the_command_line_trains_stops_resumes_and_draws() -> Result<()> {
         ensure!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
         ensure!(std::fs::read(&picture)?.starts_with(magic), "{name}");
     }
-    std::fs::write(&job, "method = \"sft\"\n[modle]\nbase = 1\n")?;
+    let misspelt = std::fs::read_to_string(&job)?.replace("learning_rate", "lerning_rate");
+    std::fs::write(&job, misspelt)?;
     let wrong = train(&job, &folder.path().join("x")).output()?;
     let said = String::from_utf8_lossy(&wrong.stderr);
-    ensure!(wrong.status.code() == Some(2) && said.contains("modle"), "{said}");
+    ensure!(wrong.status.code() == Some(2) && said.contains("`learning_rate`"), "{said}");
     Ok(())
 }
 
