@@ -1,25 +1,25 @@
 //! The trainer seam on this machine.
 
+use super::result::Results;
+use super::rollouts::Roller;
+use super::run::Run;
+use super::sampler::EngineSampler;
+use super::settings;
+use super::start::Start;
 use crate::checkpoint::{Identity, failed, write_atomically};
 use crate::data::{self, ModelText, Source};
 use crate::job::Job;
 use crate::methods::Objective;
 use crate::network::Network;
 use crate::optimizer::Optimizer;
-use super::result::Results;
-use super::rollouts::Roller;
-use super::run::Run;
-use super::sampler::EngineSampler;
-use super::settings;
 use serde_json::Value;
-use super::start::Start;
 use std::path::Path;
 use stockade_core::infer::Sampling;
 use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
 
 /// Trains on this machine.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct HostTrainer;
+pub struct HostTrainer {}
 
 impl Trainer for HostTrainer {
     fn check(&self, spec: &Value) -> Result<Outline, TrainError> {

@@ -4,16 +4,16 @@
 //! its folder: `job.toml` as it ran, `metrics.jsonl`, `checkpoints/`, `data/` (tokenized), and the result itself: a model
 //! in the Hugging Face layout, or a PEFT adapter.
 
-// mod host;
+mod host;
 mod log;
-// mod result;
+mod result;
 mod rollouts;
 mod run;
 mod sampler;
 mod settings;
-// mod start;
+mod start;
 
-// pub use host::HostTrainer;
+pub use host::HostTrainer;
 pub use rollouts::Roller;
 pub use run::{Export, Run};
 pub use sampler::{Completion, EngineSampler, Sampler};

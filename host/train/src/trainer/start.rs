@@ -11,8 +11,13 @@ use stockade_core::train::{Resolver, TrainError};
 use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer};
 
 /// Files that belong to a tokenizer, copied beside the configuration of a model from scratch.
-const TOKENIZER_FILES: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 
 pub(super) struct Start {
     /// The base's folder or file; from scratch a folder with configuration and tokenizer, without weights.
@@ -28,7 +33,10 @@ pub(super) struct Start {
 
 impl Start {
     pub fn find(job: &Job, resolver: &dyn Resolver, folder: &Path) -> Result<Self, TrainError> {
-        let tokenizer = job.model.tokenizer.as_deref().map(|name| resolver.model(name)).transpose()?;
+        let tokenizer = match crate::tokenizer::of_job(job, resolver, folder)? {
+            Some(trained) => Some(trained),
+            None => job.model.tokenizer.as_deref().map(|name| resolver.model(name)).transpose()?,
+        };
         let start = match (&job.model.base, &job.model.config, tokenizer) {
             (Some(name), _, tokenizer) => {
                 let path = resolver.model(name)?;
@@ -43,7 +51,8 @@ impl Start {
             _ => return Err(TrainError::spec("model.base", "is missing; or give [model.config] and a tokenizer")),
         };
         if job.data.max_tokens > start.config.context_tokens {
-            let reason = format!("{} exceeds the model's context of {}", job.data.max_tokens, start.config.context_tokens);
+            let reason =
+                format!("{} exceeds the model's context of {}", job.data.max_tokens, start.config.context_tokens);
             return Err(TrainError::spec("data.max_tokens", reason));
         }
         Ok(start)

@@ -57,7 +57,7 @@ impl Home {
 
     fn run(&self, spec: &Value) -> Result<Ending, TrainError> {
         let (resolver, folder) = (Files(self.folder.path().to_owned()), self.out());
-        HostTrainer.run(Task {
+        HostTrainer::default().run(Task {
             spec,
             folder: &folder,
             resolver: &resolver,
@@ -73,7 +73,9 @@ impl Home {
 }
 
 fn questions() -> Vec<Value> {
-    (0..12).map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") })).collect()
+    (0..12)
+        .map(|i| json!({ "prompt": format!("Who is number {i}?"), "completion": format!("The king of {i}") }))
+        .collect()
 }
 
 fn finetuning(more: Value) -> Value {
@@ -141,26 +143,29 @@ fn an_adapter_is_a_folder_for_its_base_or_merged_into_it() {
 
 #[test]
 fn a_model_from_scratch_learns_a_text() {
-    let Some(home) = Home::new() else { return };
-    let text = "The quick brown fox jumps over the lazy dog.\n\n".repeat(40);
-    std::fs::write(home.folder.path().join("train.txt"), text).unwrap();
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
-    });
-    let spec = json!({
-        "method": "pretrain",
-        "model": { "config": config, "tokenizer": "llama-micro" },
-        "data": { "train": "train.txt", "max_tokens": 64 },
-        "optim": { "steps": 60, "batch": 2, "learning_rate": 3e-3, "kind": "muon", "schedule": "wsd", "warmup_steps": 4 },
-    });
-    let Ending::Finished { path, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
-    let losses = home.losses();
-    assert!(losses[0] > 6.0 && losses[59] < 1.0, "{losses:?}");
-    let config = ModelConfig::from_folder(&path).unwrap();
-    assert_eq!((config.hidden_size, config.layers), (32, 2));
-    assert!(path.join("tokenizer.json").exists());
+    // With a tokenizer that is there, and with one that is trained on the same text first.
+    for (key, tokenizer) in [("tokenizer", json!("llama-micro")), ("new_tokenizer", json!({ "vocabulary": 300 }))] {
+        let Some(home) = Home::new() else { return };
+        let text = "The quick brown fox jumps over the lazy dog.\n\n".repeat(40);
+        std::fs::write(home.folder.path().join("train.txt"), text).unwrap();
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
+        });
+        let spec = json!({
+            "method": "pretrain",
+            "model": { "config": config, key: tokenizer },
+            "data": { "train": "train.txt", "max_tokens": 64 },
+            "optim": { "steps": 60, "batch": 2, "learning_rate": 3e-3, "kind": "muon", "schedule": "wsd", "warmup_steps": 4 },
+        });
+        let Ending::Finished { path, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        let losses = home.losses();
+        assert!(losses[0] > 5.0 && losses[59] < 1.0, "{losses:?}");
+        let config = ModelConfig::from_folder(&path).unwrap();
+        assert_eq!((config.hidden_size, config.layers), (32, 2));
+        assert!(path.join("tokenizer.json").exists() && !config.eos_ids.is_empty());
+    }
 }
 
 #[test]
@@ -170,8 +175,9 @@ fn preferences_scores_labels_and_embeddings_end_in_their_models() {
         .collect();
     let unpaired: Vec<Value> =
         (0..6).map(|i| json!({ "prompt": format!("Say {i}. "), "completion": "Yes", "label": i % 2 == 0 })).collect();
-    let labelled: Vec<Value> =
-        (0..6).map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } })).collect();
+    let labelled: Vec<Value> = (0..6)
+        .map(|i| json!({ "text": format!("word {i}"), "label": if i % 2 == 0 { "even" } else { "odd" } }))
+        .collect();
     let similar: Vec<Value> =
         (0..6).map(|i| json!({ "anchor": format!("number {i}"), "positive": format!("{i} is it") })).collect();
     for (method, rows) in [
@@ -215,7 +221,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             "method": "grpo",
             "model": { "base": "llama-micro" },
             "data": { "train": "train.jsonl", "max_tokens": 64 },
-            "optim": { "steps": 25, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
+            "optim": { "steps": 30, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
             "grpo": { "rewards": ["letter-e"], "group": 8, "max_tokens": 12 },
             "checkpoint": { "every": 10 },
         });
@@ -228,7 +234,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             steps.iter().map(|metrics| metrics.more["reward"].as_f64().unwrap()).collect()
         };
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        assert!(mean(&rewards[20..]) > mean(&rewards[..5]) + 0.1, "{adapter:?}: {rewards:?}");
+        assert!(mean(&rewards[25..]) > 1.5 * mean(&rewards[..5]), "{adapter:?}: {rewards:?}");
         // Seeds fix everything: prompts, draws, batches of the engine.
         let second = Home::new().unwrap();
         second.write("train.jsonl", &prompts);
@@ -244,14 +250,63 @@ fn answers_that_are_rewarded_become_more_frequent() {
 }
 
 #[test]
+fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
+    let spec = finetuning(json!({
+        "data": { "packing": true, "max_tokens": 40 },
+        "optim": { "batch": 2, "accumulate": 2, "epochs": 3.0 },
+        "model": { "adapter": { "kind": "lora", "rank": 4, "dropout": 0.1 } },
+    }));
+    let spec = without(spec, "optim", "steps");
+    let Some(alone) = Home::new() else { return };
+    alone.write("train.jsonl", &questions());
+    let Ending::Finished { steps, .. } = alone.run(&spec).unwrap() else { panic!("it ended") };
+    let mut paused = Home::new().unwrap();
+    paused.write("train.jsonl", &questions());
+    for at in 1..steps {
+        paused.listener = Listener { interrupt: Some((at, Command::Pause)), ..Listener::default() };
+        assert_eq!(paused.run(&spec).unwrap(), Ending::Paused { step: at });
+    }
+    paused.listener = Listener::default();
+    assert!(matches!(paused.run(&spec).unwrap(), Ending::Finished { .. }));
+    let weights = |home: &Home| std::fs::read(home.out().join("adapter_model.safetensors")).unwrap();
+    assert!(weights(&alone) == weights(&paused), "after {steps} steps");
+}
+
+fn without(mut spec: Value, section: &str, key: &str) -> Value {
+    spec[section].as_object_mut().unwrap().remove(key);
+    spec
+}
+
+#[test]
+fn little_data_is_enough() {
+    let Some(home) = Home::new() else { return };
+    home.write("train.jsonl", &questions()[..1]);
+    let spec = finetuning(json!({ "optim": { "steps": 3, "batch": 64, "accumulate": 3 } }));
+    assert!(matches!(home.run(&spec).unwrap(), Ending::Finished { steps: 3, .. }));
+}
+
+#[test]
+fn another_learning_rate_is_another_run() {
+    let Some(mut home) = Home::new() else { return };
+    home.write("train.jsonl", &questions());
+    home.listener.interrupt = Some((2, Command::Pause));
+    home.run(&finetuning(json!({}))).unwrap();
+    let error = home.run(&finetuning(json!({ "optim": { "learning_rate": 1e-4 } }))).unwrap_err();
+    assert!(error.to_string().starts_with("cannot resume: the job was "), "{error}");
+    home.listener = Listener::default();
+    let elsewhere = finetuning(json!({ "checkpoint": { "keep": 5 }, "output": { "dtype": "f32" } }));
+    assert!(matches!(home.run(&elsewhere).unwrap(), Ending::Finished { .. }), "where results go changes no number");
+}
+
+#[test]
 fn a_job_that_cannot_run_says_why() {
     let Some(home) = Home::new() else { return };
     home.write("train.jsonl", &questions());
     let error = home.run(&finetuning(json!({ "data": { "max_tokens": 1 << 20 } }))).unwrap_err();
     assert!(error.to_string().starts_with("data.max_tokens: "), "{error}");
-    let error = HostTrainer.check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
+    let error = HostTrainer::default().check(&json!({ "method": "sft", "optm": {} })).unwrap_err();
     assert!(matches!(error, TrainError::Spec { .. }), "{error}");
-    let outline = HostTrainer.check(&finetuning(json!({}))).unwrap();
+    let outline = HostTrainer::default().check(&finetuning(json!({}))).unwrap();
     assert_eq!((outline.method.as_str(), outline.steps), ("sft", Some(24)));
 }
 

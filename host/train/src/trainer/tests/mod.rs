@@ -1,5 +1,6 @@
 //! The loop on recorded runs, on one batch, and cut short.
 
+mod host;
 mod methods;
 mod resume;
 mod rollouts;
