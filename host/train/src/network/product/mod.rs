@@ -194,12 +194,6 @@ impl Products {
         }
     }
 
-    /// A product on this thread.
-    pub(super) fn multiply_here(&self, lhs: View<'_>, rhs: View<'_>, alpha: f32, into: Into, out: Target<'_>) {
-        let ready = self.ready(rhs);
-        self.multiply_ready(lhs, &ready, (0..rhs.rows, 0..rhs.cols), alpha, into, out);
-    }
-
     /// Packs a right matrix, on this thread, for products with parts of it.
     pub(super) fn ready<'a>(&self, rhs: View<'a>) -> Ready<'a> {
         let packed = self.kernel.map(|kernel| {
