@@ -170,11 +170,19 @@ impl Products {
             let lines = kernel.rhs_lines(depth);
             let mut packed = self.buffers.take(panels * lines * 16);
             let shards = Shards::new(&mut packed);
-            self.pool.run(panels, &|i| {
-                let first = i * COLS;
-                let panel = Panel { first, count: COLS.min(out.cols - first), start, depth };
-                // SAFETY: each panel is packed by one task, into lines of its own.
-                unsafe { (kernel.pack_rhs)(rhs, panel, shards.part(i * lines * 16, lines * 16).as_mut_ptr().cast()) };
+            let chunks = depth.div_ceil(CHUNK);
+            self.pool.run(chunks * panels, &|i| {
+                let (chunk, panel) = (i / panels * CHUNK, i % panels);
+                let first = panel * COLS;
+                let part = Panel {
+                    first,
+                    count: COLS.min(out.cols - first),
+                    start: start + chunk,
+                    depth: CHUNK.min(depth - chunk),
+                };
+                let (at, room) = (panel * lines + kernel.rhs_lines(chunk), kernel.rhs_lines(part.depth));
+                // SAFETY: each part of a panel is packed by one task, into lines of its own.
+                unsafe { (kernel.pack_rhs)(rhs, part, shards.part(at * 16, room * 16).as_mut_ptr().cast()) };
             });
             self.pool.run(tasks * groups, &|i| {
                 let (row, first) = (i / groups * rows, i % groups * across);
@@ -184,12 +192,6 @@ impl Products {
                 run(kernel, Left { view: lhs, alpha, start, depth }, rows, &right, panels, into, &out);
             });
         }
-    }
-
-    /// A product on this thread.
-    pub(super) fn multiply_here(&self, lhs: View<'_>, rhs: View<'_>, alpha: f32, into: Into, out: Target<'_>) {
-        let ready = self.ready(rhs);
-        self.multiply_ready(lhs, &ready, (0..rhs.rows, 0..rhs.cols), alpha, into, out);
     }
 
     /// Packs a right matrix, on this thread, for products with parts of it.
@@ -312,6 +314,10 @@ fn with_scratch(lines: usize, work: impl FnOnce(&mut [Line])) {
     });
 }
 
+/// Values of k that all panels are packed for before the next: where k runs along rows, the rows' pages stay known to
+/// the processor. A whole number of lines in every kernel.
+const CHUNK: usize = 64;
+
 /// Panels of the right matrix that stay in a core's second cache while one of the left matrix after the other, in the
 /// first, passes by: so the output is written along its rows.
 const GROUP_BYTES: usize = 512 << 10;
@@ -330,11 +336,19 @@ fn run(
     let lhs_lines = kernel.lhs_lines(depth);
     let count = rows.len().div_ceil(kernel.rows);
     with_scratch(count * lhs_lines, |left| {
-        for (i, to) in left.chunks_exact_mut(lhs_lines).enumerate() {
-            let first = rows.start + i * kernel.rows;
-            let panel = Panel { first, count: kernel.rows.min(rows.end - first), start, depth };
-            // SAFETY: the panel is inside of the matrix and the lines are its own.
-            unsafe { (kernel.pack_lhs)(view, panel, alpha, to.as_mut_ptr()) };
+        for chunk in (0..depth).step_by(CHUNK) {
+            for (i, to) in left.chunks_exact_mut(lhs_lines).enumerate() {
+                let first = rows.start + i * kernel.rows;
+                let panel = Panel {
+                    first,
+                    count: kernel.rows.min(rows.end - first),
+                    start: start + chunk,
+                    depth: CHUNK.min(depth - chunk),
+                };
+                let to = &mut to[kernel.lhs_lines(chunk)..];
+                // SAFETY: the panel is inside of the matrix and the lines are its own.
+                unsafe { (kernel.pack_lhs)(view, panel, alpha, to.as_mut_ptr()) };
+            }
         }
         (kernel.enter)();
         let group = (GROUP_BYTES / (kernel.rhs_lines(depth) * 64).max(1)).max(1);

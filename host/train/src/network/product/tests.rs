@@ -50,7 +50,8 @@ fn products_are_those_of_f64_for_every_kernel_shape_and_orientation() {
                     let start = values(m * stride + 1, 3);
                     let (mut out, mut here) = (start.clone(), start.clone());
                     products.multiply(lhs, rhs, 0.5, into, Target::columns(&mut out, m, 1, n, stride));
-                    products.multiply_here(lhs, rhs, 0.5, into, Target::columns(&mut here, m, 1, n, stride));
+                    let (ready, target) = (products.ready(rhs), Target::columns(&mut here, m, 1, n, stride));
+                    products.multiply_ready(lhs, &ready, (0..k, 0..n), 0.5, into, target);
                     let at = |view: View<'_>, i: usize, j: usize| {
                         f64::from(view.values[i * view.row_stride + j * view.col_stride])
                     };
