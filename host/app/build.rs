@@ -1,5 +1,5 @@
-//! Embeds what the one binary carries: the shipped components (as `cargo xtask components` left them), the plugin API
-//! and the guest SDK with its templates.
+//! Embeds what the one binary carries: the shipped components (as `cargo xtask components` left them), what those of the
+//! first start compile to (`cargo xtask build`), the plugin API and the guest SDK with its templates.
 
 use std::env;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ fn main() {
 
     let components = root.join("target/components");
     println!("cargo::rerun-if-changed={}", components.display());
-    let (mut shipped, mut missing) = (Vec::new(), Vec::new());
+    let (mut shipped, mut missing, mut compiled) = (Vec::new(), Vec::new(), Vec::new());
     for folder in folders(&root.join("components")) {
         if !folder.join("component.toml").is_file() {
             continue;
@@ -22,6 +22,11 @@ fn main() {
         let wasm = components.join(format!("{name}.wasm"));
         println!("cargo::rerun-if-changed={}", wasm.display());
         if wasm.is_file() {
+            let artifact = wasm.with_extension("cwasm");
+            if artifact.is_file() {
+                println!("cargo::rerun-if-changed={}", artifact.display());
+                compiled.push((name.clone(), artifact));
+            }
             shipped.push((name, wasm));
         } else {
             println!("cargo::warning=component {name} is not built: run `cargo xtask components`");
@@ -29,6 +34,7 @@ fn main() {
         }
     }
     table(&mut source, "SHIPPED", &shipped);
+    table(&mut source, "COMPILED", &compiled);
     let _ = writeln!(source, "pub static MISSING: &[&str] = &{missing:?};");
 
     let mut sdk = Vec::new();

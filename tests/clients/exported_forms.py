@@ -18,8 +18,9 @@ import torch
 import transformers
 
 TEXTS = ["Where is 1234 and the king's café?", " a  b\n\n\tc", "日本 \U0001f600"]
-# The relative distance of the logits that each type may cause.
-TYPES = {"f32": 1e-3, "f16": 3e-3, "bf16": 3e-2, "q8_0": 6e-2, "q4_k_m": 0.5, "q4_0": 0.6}
+# The relative distance of the logits that each type may cause in a small model of random weights, the most sensitive
+# there is; llama.cpp keeps keys and values in f16 besides.
+TYPES = {"f32": 5e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.12, "q4_k_m": 0.8, "q4_0": 0.9}
 
 
 def load(folder):

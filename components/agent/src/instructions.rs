@@ -1,7 +1,8 @@
 //! The tenant's instructions, put in front of the conversation.
 
+use crate::steps::cut_at;
 use stockade_guest::prelude::*;
-use stockade_guest::prompts::{self, Content, Selector};
+use stockade_guest::prompts::{self, Content, Selector, Sticky};
 
 /// Where the system text of a configuration comes from.
 #[derive(Debug, Default)]
@@ -11,6 +12,9 @@ pub struct Instructions<'a> {
     /// From the prompt store, after `system`.
     pub prompt: Option<&'a Prompt>,
 }
+
+/// Most bytes of a conversation's beginning that keep it with one version of a prompt.
+const MAX_KEY: usize = 256;
 
 /// Which prompt of the prompt store.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,13 +32,20 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    fn render(&self) -> Result<Content> {
+    /// Where a label has several versions, a conversation stays with one of them: with each of its turns it begins anew
+    /// with the same words.
+    fn render(&self, conversation: &[Message]) -> Result<Content> {
         let selector = match (&self.label, self.version) {
             (Some(_), Some(_)) => {
                 return Err(Error::Invalid("prompt: label or version, not both".into()));
             }
             (None, Some(version)) => Selector::Version(version),
-            (label, None) => Selector::Label(label.clone().unwrap_or("production".into())),
+            (label, None) => {
+                let label = label.clone().unwrap_or("production".into());
+                let first = conversation.iter().find(|m| m.role == Role::User).map(Message::joined_text);
+                let key = cut_at(&first.unwrap_or_default(), MAX_KEY).to_string();
+                Selector::Sticky(Sticky { label, key })
+            }
         };
         let variables = serde_json::to_string(&self.variables)?;
         Ok(prompts::render(&self.name, &selector, &variables)?.content)
@@ -48,7 +59,7 @@ impl Instructions<'_> {
     pub fn prepend(&self, messages: Vec<Message>, own: Option<String>) -> Result<Vec<Message>> {
         let mut all: Vec<Message> = Vec::new();
         all.extend(self.system.map(Message::system));
-        match self.prompt.map(Prompt::render).transpose()? {
+        match self.prompt.map(|prompt| prompt.render(&messages)).transpose()? {
             Some(Content::Text(text)) => all.push(Message::system(text)),
             Some(Content::Messages(messages)) => all.extend(messages),
             None => {}

@@ -121,13 +121,13 @@ fn work_is_bounded() {
     assert!(value("2000!").len() > 5000);
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new();
     let arguments = json!({"expression": "sqrt(2) * (3 + 4)^2 / 7 - sin(0.5)"});
     testing::latency("calculator", || {
         let answer = testing::call::<Calculator>(json!({}), arguments.clone()).unwrap();
-        assert!(answer.content.starts_with("9.42"), "{}", answer.content);
+        assert!(!answer.is_error, "{}", answer.content);
     });
 }

@@ -25,7 +25,8 @@ fn system_prompt_comes_from_the_store_with_its_variables() {
     assert_eq!(texts(&request.messages)[0], (Role::System, "Be kind.\n\nGreet.\n\nFrom the app.".into()));
     let rendered = &host.rendered()[0];
     assert_eq!(rendered.2, r#"{"who":"Ann"}"#);
-    assert!(matches!(&rendered.1, stockade_guest::prompts::Selector::Label(l) if l == "beta"));
+    let sticky = stockade_guest::prompts::Sticky { label: "beta".into(), key: "Hi".into() };
+    assert_eq!(rendered.1, stockade_guest::prompts::Selector::Sticky(sticky), "it keeps to one version of a split");
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn what_fails_fails_the_turn() {
     assert!(matches!(missing, Err(Error::NotFound(_))));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("chat", || {

@@ -134,7 +134,7 @@ fn streams_come_out_the_same_however_they_are_cut() {
     assert!(reply.violation.is_some() && !reply.sent.contains("bad"));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new();

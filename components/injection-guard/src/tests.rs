@@ -91,7 +91,7 @@ fn without_its_embedder_it_fails() {
     assert!(matches!(check::<InjectionGuard>(json!({}), "Hello"), Err(Error::NotFound(_))));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new().embedder(|_| Ok(vec![0.05; 384]));

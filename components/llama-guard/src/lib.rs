@@ -142,7 +142,9 @@ impl Shield for LlamaGuard {
     /// Judges the reply in the light of the conversation that it answers.
     fn session(self: Rc<Self>, channel: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>> {
         let window = self.window();
-        let before = Told::new(&conversation).turns;
+        let mut before = Told::new(&conversation).turns;
+        // Turns alternate: words of the agent's own that the reply goes on from are no turn before it.
+        before.pop_if(|turn| turn.speaker == Speaker::Agent);
         let judge = move |text: &str, start: u64| {
             let found = self.judge(Speaker::Agent, text, &before, start)?;
             Ok(found.map(|(violation, mut metadata)| {

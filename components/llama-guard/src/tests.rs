@@ -365,7 +365,7 @@ proptest! {
     }
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     let _guard = saying(0.9, 0.1);

@@ -350,7 +350,7 @@ fn every_limit_has_an_inside_and_an_outside() {
     assert!(memory.search("nowhere".into(), query("x")).is_err());
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     let memory = memory();

@@ -101,7 +101,7 @@ fn a_flagged_reply_does_not_leave() {
     assert_eq!((reply.sent.as_str(), reply.violation.is_some()), ("", true));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new().embedder(|_| Ok(vec![0.05; 384]));

@@ -80,7 +80,7 @@ fn a_wrong_configuration_is_refused() {
     }
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::Host::new();

@@ -632,7 +632,7 @@ fn noise_is_rendered_or_refused() {
     assert!(rendered > 2_000, "{rendered}");
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     let store = store();

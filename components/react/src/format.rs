@@ -8,7 +8,7 @@ const MAX_THOUGHT: usize = 300;
 const DONE: &str = "Done";
 
 /// One step of the model's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Move {
     pub thought: String,
     /// The tool and its arguments; `None`: the model is ready to answer.

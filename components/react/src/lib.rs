@@ -8,7 +8,7 @@ mod format;
 
 use agent::instructions::Prompt;
 use agent::toolbox::events;
-use agent::{Budget, Instructions, Limits, Steps, Toolbox, budget::Spent, cut, history};
+use agent::{Budget, Instructions, Limits, Steps, Toolbox, approval, budget::Spent, cut, history};
 use format::Move;
 use stockade_guest::prelude::*;
 
@@ -27,18 +27,34 @@ struct React {
     /// The tenant's tools that the model may call; without it all that are granted.
     #[serde(default)]
     tools: Option<Vec<String>>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
     #[serde(default)]
     limits: Limits,
 }
 
+/// How far a turn has come; as JSON, where it was interrupted.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Progress {
+    /// What the model has thought, done and seen; it stands behind the question.
+    scratchpad: String,
+    /// Moves with an action. Of an interrupted turn the last one waits.
+    made: Vec<Move>,
+    spent: Spent,
+    /// Steps that were told.
+    told: u32,
+}
+
 impl Orchestrator for React {
     fn run(&self, turn: Turn) -> Result<Outcome> {
-        agent::finish(self.reply(turn).map(Outcome::from))
+        agent::finish(self.reply(turn))
     }
 }
 
 impl React {
-    fn reply(&self, turn: Turn) -> Result<FinishReason> {
+    fn reply(&self, mut turn: Turn) -> Result<Outcome> {
         let toolbox = match turn.tool_choice {
             ToolChoice::Forbidden => Toolbox::default(),
             _ => Toolbox::open(self.tools.as_deref(), &turn.tools)?,
@@ -50,44 +66,54 @@ impl React {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
         let own = (!offered.is_empty()).then(|| format::describe(&offered));
         let messages = instructions.prepend(format::as_text(&turn.messages), own)?;
-        let mut budget = Budget::new(self.limits, Spent::default());
-        let mut steps = Steps::default();
-        // What the model has thought, done and seen; it stands behind the question.
-        let mut scratchpad = String::new();
-        let mut made: Vec<Move> = Vec::new();
+        let (mut at, answer) = match turn.resume.take() {
+            Some(Resumption { state, answer }) => {
+                let at: Progress = serde_json::from_str(&state)
+                    .map_err(|e| Error::Invalid(format!("resume.state: not of this plugin: {e}")))?;
+                (at, Some(answer))
+            }
+            None => (Progress::default(), None),
+        };
+        let mut budget = Budget::new(self.limits, at.spent);
+        let mut steps = Steps { told: at.told };
+        if let (Some(answer), Some(call)) = (answer, at.waiting()) {
+            match approval::read(&answer, &[&call]) {
+                Ok(refusals) => at.observe(&call, refusals.get(&call.id), &toolbox, &mut steps)?,
+                // The host has taken the question back with the answer: it is asked again.
+                Err(form) => return at.pause(&call, Some(form), &budget, &steps),
+            }
+        }
         while !offered.is_empty() && !budget.is_last() {
-            let has_to_act = made.is_empty() && requires(&turn.tool_choice);
+            let has_to_act = at.made.is_empty() && requires(&turn.tool_choice);
             let grammar = format::grammar(&named(&offered, &turn.tool_choice, has_to_act), !has_to_act);
             let told = steps.start(StepKind::Inference, "thought", &json!({}))?;
-            let completion = self.think(&turn, &messages, &scratchpad, grammar)?;
+            let completion = self.think(&turn, &messages, &at.scratchpad, grammar)?;
             budget.charge(&completion.usage);
             let Some(step) = format::read(&completion.text) else {
                 // Cut off in the middle.
                 told.failed(&json!({"text": cut(&completion.text)}))?;
-                scratchpad += "Observation: That step was too long. Be brief.\n";
+                at.scratchpad += "Observation: That step was too long. Be brief.\n";
                 continue;
             };
             told.done(&json!({"thought": step.thought, "action": step.action.as_ref().map(|a| &a.0)}))?;
-            scratchpad += &format!("Thought: {}\n", step.thought);
-            let Some((tool, input)) = step.action.clone() else { break };
-            let call = ToolCall { id: format!("react-{}", made.len()), name: tool, arguments: input };
-            if toolbox.find(&call.name).is_none() {
-                output::emit(&events(vec![unique(call)]))?;
-                return Ok(FinishReason::ToolCalls);
-            }
-            if made.iter().any(|earlier| earlier.action == step.action) {
-                // Its observation stands above: there is nothing more to learn.
+            at.scratchpad += &format!("Thought: {}\n", step.thought);
+            if step.action.is_none() || at.made.iter().any(|earlier| earlier.action == step.action) {
+                // Done, or what it would see stands above: there is nothing more to learn.
                 break;
             }
-            scratchpad += &format!("Action: {}\nAction Input: {}\n", call.name, call.arguments);
-            made.push(step);
-            let outputs = toolbox.run(&[&call], &mut steps)?;
-            for output in outputs {
-                let failed = if output.is_error { "Error: " } else { "" };
-                scratchpad += &format!("Observation: {failed}{}\n", output.content.trim());
+            at.made.push(step);
+            let Some(call) = at.waiting() else { break };
+            if toolbox.find(&call.name).is_none() {
+                output::emit(&events(vec![unique(call)]))?;
+                return Ok(FinishReason::ToolCalls.into());
             }
+            at.scratchpad += &format!("Action: {}\nAction Input: {}\n", call.name, call.arguments);
+            if approval::is_needed(&self.approve, &call.name) {
+                return at.pause(&call, None, &budget, &steps);
+            }
+            at.observe(&call, None, &toolbox, &mut steps)?;
         }
-        self.answer(turn, messages, &scratchpad, &budget)
+        Ok(self.answer(turn, messages, &at.scratchpad, &budget)?.into())
     }
 
     fn think(&self, turn: &Turn, messages: &[Message], scratchpad: &str, grammar: String) -> Result<Completion> {
@@ -111,6 +137,40 @@ impl React {
         let request =
             agent::request(&turn, messages).sampling(budget.bound(&turn.sampling)).constraint(turn.constraint);
         Ok(output::forward(&history::start(&request)?, false)?.reason)
+    }
+}
+
+impl Progress {
+    /// The call of the last move.
+    fn waiting(&self) -> Option<ToolCall> {
+        let (name, arguments) = self.made.last()?.action.clone()?;
+        Some(ToolCall { id: format!("react-{}", self.made.len() - 1), name, arguments })
+    }
+
+    /// Makes a call, unless there is a reason not to, and notes what came of it.
+    fn observe(
+        &mut self,
+        call: &ToolCall,
+        refusal: Option<&String>,
+        toolbox: &Toolbox,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let output = match refusal {
+            Some(reason) => ToolOutput::failed(reason.clone()),
+            None => toolbox.run(&[call], steps)?.pop().unwrap_or_else(|| ToolOutput::failed("no answer")),
+        };
+        let failed = if output.is_error { "Error: " } else { "" };
+        self.scratchpad += &format!("Observation: {failed}{}\n", output.content.trim());
+        Ok(())
+    }
+
+    /// Leaves the turn with a question.
+    fn pause(mut self, call: &ToolCall, hint: Option<String>, budget: &Budget, steps: &Steps) -> Result<Outcome> {
+        (self.spent, self.told) = (budget.spent(), steps.told);
+        let (question, program) = approval::question(&[call]);
+        let question = hint.map_or(String::new(), |hint| hint + "\n") + &question;
+        let state = serde_json::to_string(&self)?;
+        Ok(Outcome::Interrupted(Interruption { question, request: program.to_string(), state }))
     }
 }
 

@@ -85,7 +85,38 @@ fn without_tools_it_just_answers_and_a_block_is_no_failure() {
     assert_eq!((host.sent_text(), host.requests().len()), ("Hello ".into(), 1));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+#[test]
+fn a_call_that_needs_approval_interrupts_and_goes_on_exactly_there() {
+    let config = json!({"approve": ["add"]});
+    let host = adder().reply(LOOK);
+    let Ok(Outcome::Interrupted(asked)) = run::<React>(config.clone(), turn("1 + 1?")) else { panic!() };
+    assert!(host.tool_calls().is_empty(), "nothing runs before the answer");
+    assert_eq!(asked.question, r#"May this tool be called? add {"x":1}"#);
+    let resumed = |state: &str, answer: Value| Turn {
+        resume: Some(Resumption { state: state.into(), answer: answer.to_string() }),
+        ..turn("1 + 1?")
+    };
+    // In a fresh host, as after a restart.
+    let host = adder().reply(DONE).reply("It is 2.");
+    let ended = run::<React>(config.clone(), resumed(&asked.state, json!({"approve": true})));
+    assert_eq!((ended, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "It is 2."));
+    assert_eq!(host.tool_calls().len(), 1);
+    assert!(last_text(&host.requests()[0]).contains("Action: add\nAction Input: {\"x\":1}\nObservation: 2"));
+
+    let host = adder().reply(DONE).reply("I may not.");
+    run::<React>(config.clone(), resumed(&asked.state, json!({"approve": false, "reason": "no"}))).unwrap();
+    assert!(host.tool_calls().is_empty());
+    let told = last_text(&host.requests()[0]);
+    assert!(told.contains("Observation: Error: the user does not allow this call: no"), "{told}");
+
+    adder();
+    let again = run::<React>(config.clone(), resumed(&asked.state, json!("yes")));
+    let Ok(Outcome::Interrupted(again)) = again else { panic!("{again:?}") };
+    assert!(again.question.starts_with("An answer is"), "{}", again.question);
+    assert!(matches!(run::<React>(config, resumed("{}x", json!(1))), Err(Error::Invalid(_))));
+}
+
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("react", || {

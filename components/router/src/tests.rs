@@ -74,7 +74,7 @@ fn a_broken_configuration_says_what_is_wrong() {
     assert!(matches!(&ended, Err(Error::Invalid(text)) if text.contains("`nowhere`")), "{ended:?}");
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("router", || {

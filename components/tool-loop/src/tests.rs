@@ -154,7 +154,7 @@ fn tokens_of_all_calls_together_are_bounded() {
     assert_eq!(requests[1].tool_choice, ToolChoice::Forbidden);
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     testing::latency("tool-loop", || {

@@ -79,7 +79,7 @@ pub enum Command {
     /// A tenant's quotas.
     #[command(subcommand)]
     Quota(Quota),
-    /// Copy the state of a data folder that no server has open.
+    /// Copy the state of a data folder that no server has open. The key of its secrets is not copied.
     Backup {
         /// The folder to make.
         to: PathBuf,
@@ -94,7 +94,7 @@ pub enum Command {
     },
     /// Read all state of a data folder and check it.
     Verify(DataFolder),
-    /// Shrink the journal of a data folder to a snapshot.
+    /// Shrink the journal of a data folder to a snapshot, and delete what nothing names any more.
     Compact(DataFolder),
     /// Check this machine, its models and the server.
     Doctor,
@@ -383,6 +383,7 @@ pub enum Kind {
     RewardScorer,
     Generator,
     Tool,
+    Toolset,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

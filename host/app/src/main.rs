@@ -18,6 +18,7 @@ mod progress;
 mod sandbox;
 mod serve;
 mod settings;
+mod vault;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};

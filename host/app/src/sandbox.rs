@@ -16,9 +16,7 @@ use stockade_core::infer::{
     ChatPrompt, ClassifyRequest, EmbedRequest, Embeddings, EventStream, GenerateRequest, InferError, Inference, Load,
     ModelInfo, Rendered, ScoreRequest, TokenizeOptions,
 };
-use stockade_core::plugin::{
-    AdmitError, Call, Grants, Mode, OnFailure, Pinned, Pins, PluginKind, Plugins, Role, TraceLog,
-};
+use stockade_core::plugin::{AdmitError, Call, Grants, Pinned, Pins, PluginKind, Plugins, Role, TraceLog};
 use stockade_core::registry::{MemoryStore, Registry};
 use stockade_runtime::{Runtime, Seams, Settings};
 use stockade_vectors::Indexes;
@@ -43,7 +41,7 @@ impl Sandbox {
         let (name, version) = (ComponentName::new("plugin"), Version::new("0.0.0"));
         let (name, version) = (name.map_err(failed)?, version.map_err(failed)?);
         let kind = admitted.roles.first().copied();
-        let grants = Arc::new(admitted.grants_wanted.clone());
+        let grants = admitted.grants_wanted.clone();
         registry.put_version(&tenant, &name, &version, admitted, bytes.clone()).await.map_err(failed)?;
         let component = ComponentRef { name: name.clone(), version, digest: sha256(&bytes) };
         Ok(Self { plugins, pinned: pinned(component, name, kind, grants), _artifacts: artifacts })
@@ -74,7 +72,7 @@ pub fn runtime(registry: &Registry, artifacts: &Path) -> Result<Runtime, Failure
     Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)
 }
 
-fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>, grants: Arc<Grants>) -> Pinned {
+fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>, grants: Grants) -> Pinned {
     let role = match kind {
         Some(PluginKind::Orchestrator) => Role::Orchestrator,
         Some(PluginKind::PromptStore) => Role::PromptStore,
@@ -85,15 +83,7 @@ fn pinned(component: ComponentRef, name: ComponentName, kind: Option<PluginKind>
         Some(PluginKind::Tool | PluginKind::Toolset) => Role::Tool(name),
         Some(PluginKind::Shield) | None => Role::ShieldOutput,
     };
-    Pinned {
-        role,
-        component,
-        config: Value::Null,
-        grants,
-        mode: Mode::default(),
-        on_failure: OnFailure::default(),
-        refusal: None,
-    }
+    Pinned::new(role, component, Value::Null, grants)
 }
 
 fn refused(error: &AdmitError) -> Failure {

@@ -5,8 +5,8 @@
 //!
 //! - words: [`id`], [`chat`], [`event`], [`limits`], [`error`]
 //! - seams: [`infer::Inference`] (models), [`plugin::Plugins`] (components), [`store::Store`] and
-//!   [`store::Blobs`] (durable state), [`vectors::Vectors`] (nearest neighbours), [`http::Http`] (the network),
-//!   [`train::Trainer`] (training jobs)
+//!   [`store::Blobs`] (durable state), [`vault::Vault`] (sealed secrets), [`vectors::Vectors`] (nearest neighbours),
+//!   [`http::Http`] (the network), [`train::Trainer`] (training jobs)
 //! - records kept in the store, and the typed access to them: [`registry`]
 
 pub mod chat;
@@ -20,6 +20,7 @@ pub mod plugin;
 pub mod registry;
 pub mod store;
 pub mod train;
+pub mod vault;
 pub mod vectors;
 
 pub use error::{BoxError, BoxFuture, Fault};

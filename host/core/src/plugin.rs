@@ -205,6 +205,21 @@ pub struct Pinned {
     pub refusal: Option<String>,
 }
 
+impl Pinned {
+    /// A component in a role without a binding that says more: its verdicts count, and its failure fails the request.
+    pub fn new(role: Role, component: ComponentRef, config: Value, grants: Grants) -> Self {
+        Self {
+            role,
+            component,
+            config,
+            grants: Arc::new(grants),
+            mode: Mode::default(),
+            on_failure: OnFailure::default(),
+            refusal: None,
+        }
+    }
+}
+
 /// All bindings of a tenant as they were when its request came in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pins {

@@ -8,7 +8,7 @@ use crate::id::Digest;
 use bytes::Bytes;
 
 /// Largest key in bytes.
-pub const MAX_KEY_BYTES: usize = 512;
+pub const MAX_KEY_BYTES: usize = 640;
 /// Largest value in bytes; anything larger is a blob that a row names.
 pub const MAX_VALUE_BYTES: usize = 4096;
 /// Most operations in one batch.
@@ -128,6 +128,8 @@ pub trait Blobs: Send + Sync + 'static {
     /// The whole blob, checked against its digest.
     fn get(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, StoreError>>;
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// All blobs with their sizes in bytes, in no order.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(Digest, u64)>, StoreError>>;
     /// The file that holds a blob, for readers that map or stream it themselves.
     fn path(&self, digest: Digest) -> Option<std::path::PathBuf>;
 }

@@ -15,6 +15,9 @@ use stockade_core::registry::RegistryError;
 use stockade_core::store::StoreError;
 use stockade_core::train::TrainError;
 
+/// Longest name that a message repeats, in bytes.
+const MAX_SHOWN_BYTES: usize = 128;
+
 /// Stable codes; see the interface's table of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -124,8 +127,10 @@ impl ApiError {
         Self { param: Some(param.clone()), ..Self::new(Code::InvalidRequest, format!("{param}: {}", reason.as_ref())) }
     }
 
+    /// `name` is the client's; a long one is cut.
     pub fn not_found(what: &str, name: &str) -> Self {
-        Self::new(Code::NotFound, format!("no {what} `{name}`"))
+        let shown = &name[..name.floor_char_boundary(MAX_SHOWN_BYTES)];
+        Self::new(Code::NotFound, format!("no {what} `{shown}`"))
     }
 
     pub fn internal() -> Self {

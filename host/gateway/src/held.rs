@@ -3,10 +3,9 @@
 use crate::app::App;
 use crate::error::ApiError;
 use serde_json::Value;
-use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Mode, OnFailure, Pinned, PluginKind, Role};
+use stockade_core::plugin::{Pinned, PluginKind, Role};
 use stockade_core::registry::VersionRecord;
 
 /// A version of this kind, of the tenant's own or else of what comes with the host.
@@ -47,13 +46,5 @@ pub fn pin(
     if grants.revision == 0 && app.shipped.contains(&record.name) {
         grants.value = record.admitted.grants_wanted.clone();
     }
-    Ok(Pinned {
-        role,
-        component: record.component(),
-        config,
-        grants: Arc::new(grants.value),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    })
+    Ok(Pinned::new(role, record.component(), config, grants.value))
 }

@@ -50,7 +50,7 @@ pub struct Resumed {
 /// the request is found before the interruption is taken.
 pub async fn take(run: &Arc<Run>, id: &str, answer: Value) -> Result<Resumed, ApiError> {
     let (app, tenant) = (&run.app, &run.tenant);
-    let unknown = || ApiError::not_found("interruption", &id.chars().take(64).collect::<String>());
+    let unknown = || ApiError::not_found("interruption", id);
     let waiting = app.registry.interruption(tenant, id)?.ok_or_else(unknown)?;
     let model = app.model_of(tenant, &waiting.turn.model, ModelKind::Generator)?;
     let pins = match &waiting.assistant {

@@ -13,6 +13,7 @@ mod admission;
 mod app;
 mod auth;
 mod body;
+mod bound;
 mod chain;
 mod dialect;
 mod error;

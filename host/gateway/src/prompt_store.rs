@@ -4,7 +4,8 @@
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::error::{ApiError, Code};
+use crate::bound::Bound;
+use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::layers::RequestInfo;
 use axum::extract::FromRequestParts;
@@ -12,15 +13,13 @@ use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
-use stockade_core::plugin::{Call, CallError, Role, TraceLog};
+use stockade_core::plugin::Role;
 use stockade_core::registry::Scope;
 
 /// A caller's way into the store.
 pub struct PromptStore {
-    app: App,
     pub caller: Caller,
-    call: Call,
+    bound: Bound,
 }
 
 impl FromRequestParts<App> for PromptStore {
@@ -30,31 +29,14 @@ impl FromRequestParts<App> for PromptStore {
         let caller = Caller::from_request_parts(parts, app).await?;
         caller.need_any(&[Scope::Inference, Scope::Components])?;
         let Ok(info) = RequestInfo::from_request_parts(parts, app).await;
-        let pins = app.registry.pins(&caller.tenant)?;
-        let bound = pins.one(&Role::PromptStore).cloned();
-        let target = bound.ok_or_else(|| ApiError::new(Code::NotFound, "the tenant has bound no prompt store"))?;
-        let tenant = caller.tenant.clone();
-        let call = Call { tenant, request: info.id, target, pins, trace: Arc::new(TraceLog::default()), depth: 0 };
-        Ok(Self { app: app.clone(), caller, call })
+        let bound = Bound::new(app, &caller.tenant, info.id, &Role::PromptStore, "prompt store")?;
+        Ok(Self { caller, bound })
     }
 }
 
 impl PromptStore {
     pub async fn call(&self, function: &str, args: Vec<Value>) -> Result<Value, ApiError> {
-        match self.app.plugins.invoke(self.call.clone(), function.into(), args).await {
-            Ok(done) => Ok(done.result),
-            Err(CallError::Component { code, message, component }) => Err(match code {
-                "not-found" => ApiError::new(Code::NotFound, message),
-                "conflict" => ApiError::new(Code::Conflict, message),
-                "too-large" => ApiError::new(Code::TooLarge, message),
-                "invalid" => ApiError::new(Code::InvalidRequest, message),
-                "overloaded" => ApiError::new(Code::Overloaded, message),
-                code => ApiError::new(Code::ComponentFailed, message)
-                    .with("component", component)
-                    .with("component_code", code),
-            }),
-            Err(e) => Err(e.into()),
-        }
+        self.bound.call(function, args).await
     }
 
     /// Who changes something, and why.

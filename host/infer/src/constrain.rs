@@ -50,9 +50,8 @@ impl Allowed for Mask {
     }
 }
 
-#[cfg(test)]
 impl Mask {
-    fn allows(&self, token: u32) -> bool {
+    pub fn allows(&self, token: u32) -> bool {
         self.0.is_allowed(token)
     }
 }

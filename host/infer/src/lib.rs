@@ -32,12 +32,15 @@ mod vocabulary;
 
 pub use batcher::TextNetwork;
 pub use classifier::ClassifierParts;
+pub use constrain::{Grammar, Grammars, Mask, Prepared};
 pub use embedder::EmbedderParts;
 pub use generator::GeneratorParts;
 pub use load::{LoadError, ModelOptions};
 pub use memory::DoesNotFit;
+pub use reply::Reply;
 pub use service::Engine;
 pub use settings::{GrammarSettings, Settings};
 pub use stockade_kernels::{KvType, MatmulPrecision};
 pub use text::ModelText;
+pub use tool_calls::{CallFormat, ReplyFormat};
 pub use vocabulary::Vocabulary;

@@ -1,7 +1,7 @@
 //! Tokens per second of a decoder and where the time goes.
 //!
 //! ```text
-//! cargo run --release -p stockade-model --example bench_decoder -- MODEL.gguf [--threads 1,2] [--prompt 256] [--decode 64] [--repeat 3] [--json]
+//! cargo run --release -p stockade-model --example bench_decoder -- MODEL.gguf [--threads 1,2] [--prompt 256] [--decode 64] [--repeat 3] [--adapter FOLDER] [--json]
 //! cargo run --release -p stockade-model --example bench_decoder -- --random 1b|135m Q4_0|Q4_1|Q8_0|Q4_K_M [--file OUT.gguf]
 //! ```
 //! `--random` writes a model of that shape with random weights, which other engines can load as well.
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stockade_kernels::{Pool, isa_name};
+use stockade_model::adapter::AdapterPlan;
 use stockade_model::llama::{self, LlamaDecoder, LoadOptions, Op};
-use stockade_model::{Checkpoint, Decoder, LogitRows, PAGE_TOKENS, Segment};
+use stockade_model::{Adapter, Checkpoint, Decoder, LogitRows, PAGE_TOKENS, Segment};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,6 +26,8 @@ struct Settings {
     prompt: usize,
     decode: usize,
     repeat: usize,
+    /// A PEFT folder whose adapter all rows use.
+    adapter: Option<PathBuf>,
     json: bool,
 }
 
@@ -38,7 +41,11 @@ fn main() -> Result<()> {
         let mut decoder = llama::load(&checkpoint, &config, pool, &LoadOptions::default(), &|_, _| ())?;
         let load = start.elapsed();
         decoder.allocate_pages((settings.prompt + settings.decode).div_ceil(PAGE_TOKENS))?;
-        let mut runs = (0..settings.repeat).map(|_| run(&mut decoder, &settings)).collect::<Result<Vec<_>>>()?;
+        let base = decoder.base();
+        let open = |folder: &PathBuf| AdapterPlan::new(folder, &base)?.load(&|_, _| ());
+        let adapter = settings.adapter.as_ref().map(open).transpose()?;
+        let mut runs =
+            (0..settings.repeat).map(|_| run(&mut decoder, adapter.as_ref(), &settings)).collect::<Result<Vec<_>>>()?;
         let prefill = median(&mut runs, |run| run.prefill);
         let prefill_rate = settings.prompt as f64 / prefill.prefill.as_secs_f64();
         let prefill_shares = shares(&prefill.prefill_ops);
@@ -75,7 +82,7 @@ struct Run {
     decode_ops: Vec<(Op, Duration)>,
 }
 
-fn run(decoder: &mut LlamaDecoder, settings: &Settings) -> Result<Run> {
+fn run(decoder: &mut LlamaDecoder, adapter: Option<&Adapter>, settings: &Settings) -> Result<Run> {
     let vocab = decoder.spec().vocab as u32;
     let total = settings.prompt + settings.decode;
     let pages: Vec<u32> = (0..total.div_ceil(PAGE_TOKENS) as u32).collect();
@@ -83,7 +90,7 @@ fn run(decoder: &mut LlamaDecoder, settings: &Settings) -> Result<Run> {
     let mut logits = Vec::new();
     decoder.measure(true);
     let start = Instant::now();
-    let prompt = Segment { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last, adapter: None };
+    let prompt = Segment { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last, adapter };
     decoder.step(&[prompt], &mut logits, &|| false)?;
     let prefill = start.elapsed();
     let prefill_ops = decoder.measured().collect();
@@ -92,8 +99,7 @@ fn run(decoder: &mut LlamaDecoder, settings: &Settings) -> Result<Run> {
     for position in settings.prompt..total {
         // What is chosen does not matter, but it must not be guessable.
         let token = [logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i as u32)];
-        let segment =
-            Segment { tokens: &token, start: position, pages: &pages, logits: LogitRows::Last, adapter: None };
+        let segment = Segment { tokens: &token, start: position, pages: &pages, logits: LogitRows::Last, adapter };
         decoder.step(&[segment], &mut logits, &|| false)?;
     }
     Ok(Run { prefill, prefill_ops, decode: start.elapsed(), decode_ops: decoder.measured().collect() })
@@ -114,8 +120,15 @@ fn shares(ops: &[(Op, Duration)]) -> String {
 }
 
 fn settings() -> Result<Settings> {
-    let mut settings =
-        Settings { model: PathBuf::new(), threads: vec![1, 2], prompt: 256, decode: 64, repeat: 3, json: false };
+    let mut settings = Settings {
+        model: PathBuf::new(),
+        threads: vec![1, 2],
+        prompt: 256,
+        decode: 64,
+        repeat: 3,
+        adapter: None,
+        json: false,
+    };
     let (mut random, mut file) = (None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -127,6 +140,7 @@ fn settings() -> Result<Settings> {
             "--prompt" => settings.prompt = value()?.parse()?,
             "--decode" => settings.decode = value()?.parse()?,
             "--repeat" => settings.repeat = value()?.parse()?,
+            "--adapter" => settings.adapter = Some(PathBuf::from(value()?)),
             "--json" => settings.json = true,
             "--file" => file = Some(PathBuf::from(value()?)),
             "--random" => random = Some((value()?, value()?)),

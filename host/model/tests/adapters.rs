@@ -332,3 +332,33 @@ fn hostile_adapters_are_refused_with_file_and_reason() {
     assert_eq!(AdapterConfig::from_folder(folder.path()).unwrap().base.as_deref(), Some("llama-micro"));
     assert!(AdapterConfig::from_folder(&fixture("llama32-tiny-lora-b")).unwrap().rank_stabilised);
 }
+
+#[test]
+fn flipped_bytes_of_an_adapter_end_in_a_value_or_an_error() {
+    let mut decoder = load(&fixture("llama-micro"), F32, 1);
+    let folder = tempfile::tempdir().unwrap();
+    made_up(folder.path(), &settings(json!({"use_dora": true})), |_| 4);
+    let files = ["adapter_model.safetensors", "adapter_config.json"].map(|name| folder.path().join(name));
+    let whole = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let header = 8 + u64::from_le_bytes(whole[0][..8].try_into().unwrap()) as usize;
+    let mut refused = 0;
+    for i in 0..600usize {
+        let which = usize::from(i % 3 == 0);
+        let mut bytes = whole[which].clone();
+        // Headers and settings above all; numbers behind them are anything anyway.
+        let end = if which == 0 { header + 64 } else { bytes.len() };
+        let at = i.wrapping_mul(2_654_435_761) % end;
+        bytes[at] ^= 1 << (i % 8);
+        bytes.truncate(if i % 50 == 7 { at } else { bytes.len() });
+        std::fs::write(&files[which], &bytes).unwrap();
+        match load_adapter(folder.path(), &decoder) {
+            Err(_) => refused += 1,
+            Ok(adapter) => {
+                let mut sequence = Sequence { adapter: Some(adapter), ..Sequence::new(&prompt(3), 0) };
+                sequence.run(&mut decoder, 3, LogitRows::Last);
+            }
+        }
+        std::fs::write(&files[which], &whole[which]).unwrap();
+    }
+    assert!((300..600).contains(&refused), "{refused} of 600 refused");
+}

@@ -1,12 +1,13 @@
 //! The shipped components beside the same logic native, in turn: what the sandbox costs each of them.
 //!
 //! ```text
-//! cargo xtask bench components        (or: cargo run --release -p stockade-runtime --example bench_components)
+//! cargo run --release -p stockade-runtime --example bench_components [-- NAME..]
 //! ```
 //!
 //! Native: the crates' own tests named `latency`, which call the same code over the guest SDK's in-memory host. Sandboxed: a
 //! fresh instance a call through the seam, with limits, trace and the way to the guest threads. Models answer at once on both
-//! sides and state is in memory, so that logic alone is compared. Microseconds; processor time is the component's own.
+//! sides and state is in memory, so that logic alone is compared. Microseconds; processor time is the component's own. Both
+//! sides are built for size, as components are; the native one without link-time optimisation, which would take minutes.
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -98,7 +99,8 @@ fn main() -> ExitCode {
     let tokio = tokio::runtime::Runtime::new().expect("a runtime for the caller's side");
     let folder = tempfile::tempdir().expect("a folder for artifacts");
     let (runtime, registry) = tokio.block_on(start(folder.path()));
-    let cases = cases();
+    let mut cases = cases();
+    cases.retain(|(_, component, ..)| args.is_empty() || args.iter().any(|a| a == component));
     let programs = native_programs(cases.iter().map(|c| c.1));
     let mut pinned = Vec::new();
     for (_, component, config, case) in &cases {
@@ -151,6 +153,8 @@ fn native_programs<'a>(components: impl Iterator<Item = &'a str>) -> HashMap<&'a
         .args(["test", "--release", "--no-run", "--message-format", "json", "--lib"])
         .args(["--manifest-path", "components/Cargo.toml", "--target-dir", "target/guests"])
         .args(packages)
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .stderr(std::process::Stdio::inherit())
         .output()
         .expect("cargo runs");
@@ -215,19 +219,9 @@ async fn prepare(runtime: &Runtime, registry: &Registry, component: &str, config
     };
     let all = || vec!["*".to_string()];
     let grants = Grants { models: all(), buckets: all(), components: all(), ..Grants::default() };
-    let target = Pinned {
-        role: role.parse().expect("a role"),
-        component: ComponentRef {
-            name: ComponentName::new(component).expect("a name"),
-            version: Version::new("1").expect("a version"),
-            digest: admitted.digest,
-        },
-        config,
-        grants: Arc::new(grants),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    };
+    let (name, version) = (ComponentName::new(component).expect("a name"), Version::new("1").expect("a version"));
+    let component = ComponentRef { name, version, digest: admitted.digest };
+    let target = Pinned::new(role.parse().expect("a role"), component, config, grants);
     if let Case::Invoke(before, ..) = case {
         for (function, args) in before {
             let done = runtime.invoke(call(&target), (*function).into(), args.clone()).await;

@@ -92,19 +92,9 @@ async fn admit(runtime: &Runtime, path: &str) -> Call {
     let tenant = TenantId::default_tenant();
     let admitted = runtime.admit(&tenant, bytes.into()).await;
     let admitted = admitted.unwrap_or_else(|e| panic!("{path}: {e:?}"));
-    let target = Pinned {
-        role: Role::ShieldInput,
-        component: ComponentRef {
-            name: ComponentName::new("bench").expect("a name"),
-            version: Version::new("1").expect("a version"),
-            digest: admitted.digest,
-        },
-        config: json!({}),
-        grants: Arc::default(),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    };
+    let (name, version) = (ComponentName::new("bench").expect("a name"), Version::new("1").expect("a version"));
+    let component = ComponentRef { name, version, digest: admitted.digest };
+    let target = Pinned::new(Role::ShieldInput, component, json!({}), Grants::default());
     Call {
         tenant,
         request: RequestId("bench".into()),

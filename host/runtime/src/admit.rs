@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use stockade_core::id::{ComponentName, RequestId, Version};
 use stockade_core::limits::Limits;
-use stockade_core::plugin::{
-    AdmitError, Admitted, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason, Role,
-};
+use stockade_core::plugin::{AdmitError, Admitted, Call, CallError, Grants, Pinned, PluginKind, Reason, Role};
 use stockade_core::{ComponentRef, Digest, TenantId};
 
 /// Wall and processor time of the trial.
@@ -173,23 +171,15 @@ fn trial_context(
 ) -> Result<Arc<Context>, stockade_core::id::NameError> {
     let name = ComponentName::new("upload")?;
     let defaults = host.settings.default_limits;
-    let target = Pinned {
-        role: Role::Tool(name.clone()),
-        component: ComponentRef { name, version: Version::new("trial")?, digest },
-        config: serde_json::Value::Null,
-        grants: Arc::new(Grants {
-            limits: Some(Limits {
-                deadline_ms: defaults.deadline_ms.min(TRIAL_MS),
-                cpu_ms: defaults.cpu_ms.min(TRIAL_MS),
-                fuel: 0,
-                ..defaults
-            }),
-            ..Grants::default()
-        }),
-        mode: Mode::Enforce,
-        refusal: None,
-        on_failure: OnFailure::Block,
+    let limits = Limits {
+        deadline_ms: defaults.deadline_ms.min(TRIAL_MS),
+        cpu_ms: defaults.cpu_ms.min(TRIAL_MS),
+        fuel: 0,
+        ..defaults
     };
+    let component = ComponentRef { name: name.clone(), version: Version::new("trial")?, digest };
+    let grants = Grants { limits: Some(limits), ..Grants::default() };
+    let target = Pinned::new(Role::Tool(name), component, serde_json::Value::Null, grants);
     Ok(Context::new(Call {
         tenant: tenant.clone(),
         request: RequestId("upload".into()),

@@ -56,14 +56,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, fuel: bool, bytes: &Bytes, artifact:
     let _waiting = inner.compilers.wait().map_err(|()| CompileError::Overloaded)?;
     let _turn = inner.compilers.turns.acquire().await;
 
-    let folder = artifact.parent().unwrap_or(Path::new(".")).to_path_buf();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let scratch = |what: &str| {
-        let name = format!("{SCRATCH}{}-{number}.{what}", std::process::id());
-        TempFile(folder.join(name))
-    };
-    let (input, output) = (scratch("wasm"), scratch("cwasm"));
+    let folder = artifact.parent().unwrap_or(Path::new("."));
+    let (input, output) = (TempFile::new(folder, "wasm"), TempFile::new(folder, "cwasm"));
 
     // Tens of MiB may go to disk: not on the guests' threads.
     let (path, upload) = (input.0.clone(), bytes.clone());
@@ -71,12 +65,21 @@ pub(crate) async fn run(inner: &Arc<Inner>, fuel: bool, bytes: &Bytes, artifact:
     blocking(inner, "writing the upload for its compiler", write).await?;
     spawn(inner, fuel, &input.0, &output.0).await?;
     let (from, to) = (output.0.clone(), artifact.to_path_buf());
-    let keep = move || {
-        std::fs::File::open(&from)?.sync_all()?;
-        std::fs::rename(&from, to)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    blocking(inner, "keeping a compiled component", keep).await
+    blocking(inner, "keeping a compiled component", move || keep(&from, &to)).await
+}
+
+/// Moves a whole artifact to its place.
+fn keep(from: &Path, artifact: &Path) -> std::io::Result<()> {
+    std::fs::File::open(from)?.sync_all()?;
+    std::fs::rename(from, artifact)?;
+    std::fs::File::open(artifact.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Writes an artifact to its place, whole or not at all.
+pub(crate) fn keep_bytes(bytes: &[u8], artifact: &Path) -> std::io::Result<()> {
+    let beside = TempFile::new(artifact.parent().unwrap_or(Path::new(".")), "cwasm");
+    std::fs::write(&beside.0, bytes)?;
+    keep(&beside.0, artifact)
 }
 
 async fn blocking(
@@ -166,6 +169,15 @@ fn too_expensive(found: String, limit: Duration) -> CompileError {
 
 /// A file that goes when it is dropped.
 struct TempFile(PathBuf);
+
+impl TempFile {
+    /// A name in `folder` that nobody else has; [`sweep`] knows it.
+    fn new(folder: &Path, extension: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(folder.join(format!("{SCRATCH}{}-{number}.{extension}", std::process::id())))
+    }
+}
 
 impl Drop for TempFile {
     fn drop(&mut self) {

@@ -29,7 +29,7 @@ const MAX_DATA_SEGMENTS: u64 = 100_000; // 10,000
 
 /// What an upload says about itself.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Inspected {
+pub struct Inspected {
     pub kinds: Vec<PluginKind>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -46,9 +46,11 @@ struct Manifest {
     limits: Option<Limits>,
 }
 
+/// Looks at an upload without compiling anything.
+///
 /// # Errors
 /// All that is wrong as far as the pass gets.
-pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, Vec<Reason>> {
+pub fn inspect(bytes: &[u8]) -> Result<Inspected, Vec<Reason>> {
     if bytes.is_empty() {
         return Err(vec![no_component("byte 0", "nothing: the upload is empty".into())]);
     }

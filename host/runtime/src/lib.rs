@@ -32,5 +32,6 @@ mod turn;
 mod value;
 
 pub use compile::CompilerCommand;
+pub use gate::{Inspected, inspect};
 pub use runtime::{Runtime, Seams, StartError};
 pub use settings::{CompileSettings, Settings};

@@ -127,6 +127,24 @@ impl Machine {
         Ok(loaded)
     }
 
+    /// Keeps an artifact that was compiled beforehand, unless there is one. `false` when it is for another engine or
+    /// another processor.
+    ///
+    /// # Safety
+    /// `artifact` is what this host's compiler made of the component `digest`.
+    pub unsafe fn seed(&self, digest: Digest, artifact: &[u8]) -> std::io::Result<bool> {
+        let place = self.artifact(digest);
+        if place.exists() {
+            return Ok(true);
+        }
+        // SAFETY: the caller's promise; wasmtime checks the header for engine, settings and processor.
+        if unsafe { Component::deserialize(&self.engine, artifact) }.is_err() {
+            return Ok(false);
+        }
+        compile::keep_bytes(artifact, &place)?;
+        Ok(true)
+    }
+
     fn get(&self, digest: Digest) -> Option<Arc<Loaded>> {
         let loaded = self.loaded.lock().get(&digest).cloned()?;
         loaded.last_used.store(self.tick(), Ordering::Relaxed);

@@ -26,7 +26,7 @@ use stockade_core::plugin::{
 };
 use stockade_core::registry::Registry;
 use stockade_core::vectors::Vectors;
-use stockade_core::{BoxError, BoxFuture, ComponentRef, TenantId};
+use stockade_core::{BoxError, BoxFuture, ComponentRef, Digest, TenantId};
 
 /// What components reach through the host.
 pub struct Seams {
@@ -99,6 +99,18 @@ impl Runtime {
                 settings,
             }),
         })
+    }
+}
+
+impl Runtime {
+    /// Takes an artifact that was compiled beforehand, so that admitting the component compiles nothing. `false` when it
+    /// is for another engine or another processor, and of no use.
+    ///
+    /// # Safety
+    /// The artifact is machine code: it must be what this host's compiler made of exactly the component `digest`.
+    pub unsafe fn seed(&self, digest: Digest, artifact: &[u8]) -> std::io::Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.plain.seed(digest, artifact) }
     }
 }
 

@@ -346,3 +346,27 @@ async fn uploads_beyond_the_limits_of_size_and_number_are_refused() {
     assert!(matches!(second, Err(AdmitError::Overloaded)), "{second:?}");
     reasons(first.await.unwrap());
 }
+
+#[tokio::test]
+async fn an_artifact_that_was_compiled_beforehand_is_taken_where_it_fits() {
+    let bytes = guest_bytes("noop_tool");
+    let admitted = bench().upload(bytes.clone()).await.unwrap();
+    let name = format!("{}.cwasm", admitted.digest);
+    let engines = std::fs::read_dir(settings().artifacts).unwrap().map(|e| e.unwrap().path());
+    let artifact = std::fs::read(engines.map(|e| e.join(&name)).find(|p| p.is_file()).unwrap()).unwrap();
+
+    // No compiler lives in a mebibyte.
+    let idle = alone(|s| s.compile.memory_bytes = 1 << 20);
+    assert!(idle.upload(bytes.clone()).await.is_err());
+    let mut foreign = artifact.clone();
+    foreign.truncate(1000);
+    for foreign in [&foreign[..], b"", b"no artifact"] {
+        // SAFETY: nothing of it runs, since its header or its length is refused.
+        assert!(!unsafe { idle.runtime.seed(admitted.digest, foreign) }.unwrap());
+        assert!(idle.upload(bytes.clone()).await.is_err());
+    }
+    // SAFETY: the compiler of the first bench made it of these bytes.
+    assert!(unsafe { idle.runtime.seed(admitted.digest, &artifact) }.unwrap());
+    let again = idle.upload(bytes).await.unwrap();
+    assert_eq!(again.exports, admitted.exports);
+}

@@ -1,7 +1,7 @@
 //! Blobs: files named by their sha256 under `blobs/`, two digits of folder and 62 of name.
 //!
 //! Invariant: a file has its name only when all its bytes are fsynced, and `put` answers only when the name is durable
-//! too. Nothing here knows which rows name a blob; collecting the others is left to a later issue.
+//! too. Nothing here knows which rows name a blob: `stockade_core::registry` does, and deletes the others.
 
 use crate::error::OpenError;
 use crate::folder::{NewFile, create_folder, entries, remove_temporaries, sync_folder};
@@ -59,6 +59,18 @@ impl Blobs for BlobFolder {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(e) => Err(OpenError::io("deleting a blob", &path)(e).into()),
             }
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(Digest, u64)>, StoreError>> {
+        self.run(|shared| {
+            let sized = |(digest, path): (Digest, PathBuf)| match fs::metadata(&path) {
+                Ok(found) => Ok(Some((digest, found.len()))),
+                // Deleted since the folder was read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(OpenError::io("reading a blob", &path)(e).into()),
+            };
+            list(&shared.paths.blobs)?.into_iter().map(sized).filter_map(Result::transpose).collect()
         })
     }
 

@@ -27,6 +27,9 @@ pub enum OpenError {
         folder.display()
     )]
     JournalBehind { folder: PathBuf, journal: u64, index: u64 },
+    /// The file of the key that seals secrets.
+    #[error("`{}`: {what}", path.display())]
+    Key { path: PathBuf, what: String },
     #[error("`{}` is not empty", folder.display())]
     NotEmpty { folder: PathBuf },
     /// A backup or restore read its own copy back and it was not whole, mostly because the original is not.
@@ -99,9 +102,10 @@ impl From<OpenError> for StoreError {
                 Self::Corrupt { what: error.to_string() }
             }
             OpenError::Io { stage, .. } | OpenError::Index { stage, .. } => Self::Io { stage, source: Box::new(error) },
-            OpenError::Locked { .. } | OpenError::NewerLayout { .. } | OpenError::NotEmpty { .. } => {
-                Self::Io { stage: "folder", source: Box::new(error) }
-            }
+            OpenError::Locked { .. }
+            | OpenError::NewerLayout { .. }
+            | OpenError::NotEmpty { .. }
+            | OpenError::Key { .. } => Self::Io { stage: "folder", source: Box::new(error) },
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::error::OpenError;
 use crate::segment::{Record, SEGMENT_HEADER, Segment, Stop};
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use stockade_core::store::Revision;
 
@@ -135,8 +136,23 @@ impl NewFile {
     /// Starts the file that will be `path`. Two at a time for one path would clash; callers hold the lock that
     /// prevents it, or give a `tag` of their own.
     pub fn create(path: PathBuf, tag: u64) -> Result<Self, OpenError> {
+        Self::with_mode(path, tag, 0o666)
+    }
+
+    /// As [`NewFile::create`], for a file that its owner alone may read.
+    pub fn private(path: PathBuf) -> Result<Self, OpenError> {
+        Self::with_mode(path, 0, 0o600)
+    }
+
+    fn with_mode(path: PathBuf, tag: u64, mode: u32) -> Result<Self, OpenError> {
         let temporary = path.with_extension(format!("{tag}.{TEMPORARY}"));
-        let file = File::create(&temporary).map_err(OpenError::io("creating a file", &temporary))?;
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)
+            .map_err(OpenError::io("creating a file", &temporary))?;
         Ok(Self { file, temporary, path, renamed: false })
     }
 

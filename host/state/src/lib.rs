@@ -9,6 +9,7 @@
 //! journal/*.snapshot  the truth as of one commit, which replaces the segments before it
 //! index/              sled, a cache of the above for reads; checked at open and rebuilt when in doubt
 //! blobs/ab/cdef...    files named by their sha256, fsynced before `put` answers
+//! secrets.key         what secrets are sealed with, unless the operator keeps that elsewhere; never copied by a backup
 //! ```
 //!
 //! The invariant behind every file here: an acknowledgement means fsynced, what was acknowledged is never dropped in
@@ -17,10 +18,10 @@
 //!
 //! Files of the crate, in the order to read them: `record` and `segment` (bytes), `folder` (which files, in what
 //! order), `journal` (appending), `snapshot`, `index`, `recover` (open), `writer` (the one thread that commits),
-//! `state` (the seam), `blobs`, `maintenance` (compact, backup, restore, verify).
+//! `state` (the seam), `blobs`, `maintenance` (compact, backup, restore, verify). `vault` stands by itself.
 //!
-//! It does not own what rows mean (`stockade_core::registry`), and it collects no garbage: a blob that no row names
-//! stays until somebody deletes it.
+//! It does not own what rows mean (`stockade_core::registry`), and so it collects no garbage: a blob that no row names
+//! stays until the registry's sweep deletes it.
 
 mod blobs;
 mod error;
@@ -33,6 +34,7 @@ mod recover;
 mod segment;
 mod snapshot;
 mod state;
+mod vault;
 mod writer;
 
 pub use blobs::BlobFolder;
@@ -40,3 +42,4 @@ pub use error::{IndexError, OpenError};
 pub use maintenance::{Compacted, Copied, Verified, restore, verify};
 pub use recover::IndexOrigin;
 pub use state::{Config, State, Status};
+pub use vault::{KeyError, KeyVault};

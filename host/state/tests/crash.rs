@@ -3,16 +3,14 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use stockade_core::store::{Batch, Blobs, Expect, Revision, Store};
 use stockade_state::{Config, IndexOrigin, OpenError, State};
-use support::{Draw, Rows, at_once, block_on, config, copy_folder, files, fill, open, rows};
+use support::{
+    Draw, Rows, Since, at_once, block_on, config, copy_folder, files, fill, kill_after, killed_in, open, rows,
+};
 
-const CHILD_FOLDER: &str = "STOCKADE_STATE_CRASH_FOLDER";
 const ROUNDS: u64 = 25;
 const COMMITTERS: u64 = 4;
 
@@ -69,29 +67,16 @@ fn read_counter(state: &dyn Store, key: &str) -> (u64, Expect) {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
-    if let Some(folder) = std::env::var_os(CHILD_FOLDER) {
-        return commit_until_killed(Path::new(&folder));
+    if let Some(folder) = killed_in() {
+        return commit_until_killed(&folder);
     }
     let folder = tempfile::tempdir().unwrap();
     let mut draw = Draw(0x5eed);
     let mut acknowledged = BTreeMap::new();
     let mut total = 0;
     for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture"])
-            .arg("nothing_acknowledged_is_lost_when_the_process_is_killed")
-            .env(CHILD_FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
-        std::thread::sleep(Duration::from_millis(20 + draw.below(500)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut lines = reader.join().unwrap();
-        // The last line may be cut off; its commit then counts as not heard of.
-        lines.pop();
+        let name = "nothing_acknowledged_is_lost_when_the_process_is_killed";
+        let lines = kill_after(name, folder.path(), Since::Spawned, 20 + draw.below(500));
         for line in lines {
             let Some((c, n)) = line.split_once(' ') else {
                 continue;

@@ -8,13 +8,14 @@
 //! which other processes on the machine do not change. `bench_step.py` beside this file is the same in PyTorch.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stockade_model::config::{Architecture, Head, Rope, RopeScaling};
 use stockade_model::{Checkpoint, ModelConfig};
-use stockade_train::network::{
-    Adapter, AdapterKind, Gradients, Kind, Mode, Network, NetworkOptions, Packed, Precision, Trained,
-};
+use stockade_train::network::{Adapter, AdapterKind, Kind, Mode, Network, NetworkOptions, Packed, Precision, Trained};
+
+use stockade_train::optimizer::{Optimizer, OptimizerSettings, clip_scale};
 
 const ROWS: usize = 8;
 const TOKENS: usize = 256;
@@ -52,7 +53,8 @@ fn main() {
 /// Times steps and prints a line.
 fn run(name: &str, mut network: Network, options: &NetworkOptions, steps: usize) {
     let vocab = network.config().vocab_size as u32;
-    let mut adam = AdamW::new(&network);
+    let settings = OptimizerSettings { rate: 1e-3, betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, muon: None };
+    let mut optimizer = Optimizer::new(network.parameters(), settings);
     let mut gradients = network.gradients();
     let mut times: Vec<[Duration; 5]> = Vec::new();
     let mut loss = 0.0;
@@ -68,8 +70,11 @@ fn run(name: &str, mut network: Network, options: &NetworkOptions, steps: usize)
         let head = start.0.elapsed();
         network.backward(pass, &vec![-1.0 / n; log_probs.len()], None, &mut gradients);
         let backward = start.0.elapsed();
-        gradients.scale((1.0 / (gradients.norm() + 1e-6)).min(1.0) as f32);
-        adam.step(&mut network, &gradients);
+        let (scale, pool) = (clip_scale(gradients.norm(), 1.0), Arc::clone(network.pool()));
+        optimizer.begin(1.0);
+        for i in 0..network.parameters().len() {
+            optimizer.update(i, network.values_mut(i), gradients.get(i), scale, &pool);
+        }
         network.updated();
         times.push([start.0.elapsed(), processor_time() - start.1, forward, head - forward, backward - head]);
     }
@@ -84,10 +89,11 @@ fn run(name: &str, mut network: Network, options: &NetworkOptions, steps: usize)
     let least = times.iter().map(|t| t[1]).min().expect("at least one step");
     let tokens = (ROWS * TOKENS) as f64;
     println!(
-        "{name:6} {:?} {} thread(s): {:6.0} tokens/s at best, {:6.0} median; processor {:6.0} tokens/s a core; \
+        "{name:6} {:?} ({}) {} thread(s): {:6.0} tokens/s at best, {:6.0} median; processor {:6.0} tokens/s a core; \
          {:5.1} GF a step, {:4.0} GF/s at best; forward {:.0?}, head {:.0?}, backward {:.0?}, rest {:.0?}; \
          peak {} MiB; loss {loss:.4}",
         options.precision,
+        network.kernel(),
         options.threads,
         tokens / best.as_secs_f64(),
         tokens / median(0).as_secs_f64(),
@@ -179,38 +185,12 @@ fn batch(step: u64, vocab: u32) -> Packed {
     packed
 }
 
-/// AdamW as PyTorch has it, on the network's own threads.
-struct AdamW {
-    step: i32,
-    moments: Vec<(Vec<f32>, Vec<f32>)>,
-}
-
-impl AdamW {
-    fn new(network: &Network) -> Self {
-        let zeros = |i: usize| vec![0.0; network.values(i).len()];
-        Self { step: 0, moments: (0..network.parameters().len()).map(|i| (zeros(i), zeros(i))).collect() }
-    }
-
-    fn step(&mut self, network: &mut Network, gradients: &Gradients) {
-        let (lr, beta1, beta2, eps) = (1e-3f32, 0.9f32, 0.95f32, 1e-8f32);
-        self.step += 1;
-        let (first, second) = (1.0 - beta1.powi(self.step), (1.0 - beta2.powi(self.step)).sqrt());
-        for (i, (m, v)) in self.moments.iter_mut().enumerate() {
-            let decay = if network.parameters()[i].shape.len() > 1 { 1.0 - lr * 0.1 } else { 1.0 };
-            for (((p, g), m), v) in network.values_mut(i).iter_mut().zip(gradients.get(i)).zip(m).zip(v) {
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                *p = *p * decay - lr / first * *m / (v.sqrt() / second + eps);
-            }
-        }
-    }
-}
-
-/// Processor time of this process.
+/// Processor time of this process, all threads.
 fn processor_time() -> Duration {
-    let run = |line: &str| line.split(' ').next().and_then(|ns| ns.parse().ok()).map(Duration::from_nanos);
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    tasks.filter_map(|task| run(&std::fs::read_to_string(task.path().join("schedstat")).ok()?)).sum()
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours and of the right type.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Largest resident memory of this process so far.

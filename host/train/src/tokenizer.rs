@@ -130,6 +130,12 @@ fn finish(mut tokenizer: Tokenizer, folder: &Path) -> Result<(), TrainError> {
     std::fs::create_dir_all(folder).map_err(failed)?;
     let text = tokenizer.to_string(true).map_err(failed)?;
     std::fs::write(folder.join("tokenizer.json"), text).map_err(failed)?;
+    // Whoever generates must know where to stop; a configuration from scratch may not say it.
+    let id = |name: &str| tokenizer.token_to_id(name);
+    let ends = ["<|end_of_text|>", "<|eom_id|>", END_OF_TURN].map(id);
+    let generation = json!({"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": id(PAD)});
+    let generation = serde_json::to_vec_pretty(&generation).map_err(failed)?;
+    std::fs::write(folder.join("generation_config.json"), generation).map_err(failed)?;
     let settings = serde_json::to_vec_pretty(&settings).map_err(failed)?;
     // Written last: a folder that has it is whole.
     std::fs::write(folder.join("tokenizer_config.json"), settings).map_err(failed)

@@ -2,6 +2,7 @@
 //!
 //! Each prints what it runs, and an error names a way out. Nothing here is part of the product.
 
+mod artifacts;
 mod components;
 mod foreign;
 mod shell;
@@ -41,6 +42,18 @@ fn main() -> Result<()> {
 
 fn build() -> Result<()> {
     components::build()?;
+    // With the product beside it, so that what both are made of is built once.
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "stockade-app",
+        "-p",
+        "stockade-runtime",
+        "--bin",
+        "stockade-compile",
+    ]))?;
+    artifacts::compile(&root().join("target/release/stockade-compile"))?;
     run(cargo().args(["build", "--release", "-p", "stockade-app"]))
 }
 

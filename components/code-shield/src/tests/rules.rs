@@ -451,7 +451,7 @@ fn every_syntax_rule_finds_what_it_shall_and_leaves_the_rest() {
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Beside the same in the sandbox: `cargo xtask bench components`.
+/// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {
     let text = "Here it is:\n\n```python\nfor n in range(10):\n    print(n * n)\n```\n";

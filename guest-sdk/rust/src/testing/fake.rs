@@ -372,8 +372,8 @@ pub mod state {
             let mut keys = BTreeSet::new();
             let mut bytes = 0;
             for Write { key, change, expect } in writes {
-                if key.is_empty() || key.len() > 200 || key.chars().any(char::is_control) {
-                    return Err(Error::Invalid(format!("key of {} bytes", key.len())));
+                if key.is_empty() || key.len() > 256 || key.chars().any(char::is_control) {
+                    return Err(Error::Invalid("key: 1 to 256 bytes without control characters".into()));
                 }
                 if !keys.insert(key) {
                     return Err(Error::Invalid(format!("writes: two of the key `{key}`")));

@@ -6,7 +6,9 @@ use crate::folders;
 use crate::output::{Output, fields};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use stockade_state::{Config, State};
+use std::sync::Arc;
+use stockade_core::registry::Registry;
+use stockade_state::{Config, KeyVault, State};
 
 pub fn folder(given: &DataFolder) -> PathBuf {
     given.data.clone().unwrap_or_else(folders::data)
@@ -24,8 +26,14 @@ pub fn failed(error: impl std::error::Error) -> Failure {
 
 /// Copies a folder that no server has open.
 pub fn backup(to: &Path, from: &DataFolder, output: Output) -> Result<(), Failure> {
-    let copied = stockade_state::restore(&folder(from), to).map_err(failed)?;
-    output.document(&json!({"to": to, "copied": copied}), fields);
+    let from = folder(from);
+    let copied = stockade_state::restore(&from, to).map_err(failed)?;
+    let key = KeyVault::file(&from);
+    output.document(&json!({"to": to, "copied": copied, "secrets_key": "not copied"}), fields);
+    eprintln!(
+        "The key that opens this copy's secrets is not in it. Keep {} (or STOCKADE_SECRETS_KEY) somewhere else.",
+        key.display()
+    );
     Ok(())
 }
 
@@ -43,13 +51,15 @@ pub fn verify(data: &DataFolder, output: Output) -> Result<(), Failure> {
 }
 
 pub fn compact(data: &DataFolder, output: Output) -> Result<(), Failure> {
-    let state = State::open(&folder(data), Config::default()).map_err(failed)?;
+    let state = Arc::new(State::open(&folder(data), Config::default()).map_err(failed)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let compacted = runtime.block_on(async {
-        let compacted = state.compact().await;
-        state.close().await;
-        compacted
-    });
-    output.document(&json!(compacted.map_err(failed)?), fields);
+    let (swept, compacted) = runtime.block_on(async {
+        let swept = Registry::new(state.clone(), state.blobs()).sweep_blobs().await.map_err(failed)?;
+        Ok::<_, Failure>((swept, state.compact().await.map_err(failed)?))
+    })?;
+    let mut done = json!(compacted);
+    done["blobs_deleted"] = json!(swept.blobs);
+    done["blob_bytes_deleted"] = json!(swept.blob_bytes);
+    output.document(&done, fields);
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::embedded;
 use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::output::{Output, table};
+use crate::vault;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -28,6 +29,7 @@ pub fn run(client: &Client, output: Output) -> Result<(), Failure> {
         processor(),
         memory(),
         folder("data folder", &folders::data()),
+        secrets(&folders::data()),
         folder("model folder", &folders::models()),
         default_model(),
         components(),
@@ -99,6 +101,16 @@ fn folder(what: &'static str, path: &Path) -> Finding {
             Finding { what, mark: Mark::Ok, text: path.display().to_string() }
         }
         Err(e) => Finding { what, mark: Mark::Bad, text: format!("{} cannot be written: {e}", existing.display()) },
+    }
+}
+
+/// Whether what is sealed here can be opened, and by nobody else.
+fn secrets(data: &Path) -> Finding {
+    let what = "secrets";
+    match vault::current(data) {
+        Ok(Some((key, place))) => Finding { what, mark: Mark::Ok, text: format!("sealed with key {key} of {place}") },
+        Ok(None) => Finding { what, mark: Mark::Ok, text: "the first start makes the key that seals them".into() },
+        Err(f) => Finding { what, mark: Mark::Bad, text: f.message },
     }
 }
 

@@ -171,9 +171,11 @@ fn quantize(model: &str, to: &str, out: &Path, data: &Path) -> Result<Value, Fai
     }
     let installed = || catalogue::find(model).and_then(|entry| entry.installed(&folders::models()));
     let imported = || imports(data).into_iter().find(|(name, _)| name == model).map(|(_, path)| path);
-    let path = Path::new(model);
-    let from =
-        if path.exists() { path.to_owned() } else { installed().or_else(imported).ok_or_else(|| unknown(model))? };
+    let from = if Path::new(model).exists() {
+        hub::resolve(Path::new(model), &folders::models()).map_err(failed)?
+    } else {
+        installed().or_else(imported).ok_or_else(|| unknown(model))?
+    };
     export::to_gguf(&from, out, *ty).map_err(failed)?;
     let size_bytes = std::fs::metadata(out)?.len();
     Ok(json!({"path": out, "type": ty.name(), "size_bytes": size_bytes, "from": from}))

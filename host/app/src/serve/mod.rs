@@ -4,6 +4,7 @@ mod keys;
 mod logging;
 mod models;
 mod shipped;
+mod upkeep;
 
 use crate::cli::Serve;
 use crate::commands::data::failed;
@@ -16,6 +17,7 @@ use crate::jobs::worker::Workers;
 use crate::outbound::Outbound;
 use crate::output::print_line;
 use crate::settings::Settings;
+use crate::vault;
 pub use models::{Puller, base_path, path_and_base};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +62,8 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let url = format!("http://{}", listener.local_addr()?);
 
     let state = open_state(&data).await?;
-    let registry = Registry::new(state.clone(), state.blobs());
+    let registry = Registry::with_vault(state.clone(), state.blobs(), Arc::new(vault::open(&data)?));
+    upkeep::run(&registry, &state).await?;
     let vectors = Indexes::new(state.clone(), stockade_vectors::Settings::default());
     let engine = Arc::new(Engine::new(models::engine_settings(settings)));
     let components = Arc::new(

@@ -12,6 +12,7 @@ use stockade_core::TenantId;
 use stockade_core::id::{ComponentName, RequestId, Version};
 use stockade_core::plugin::{AdmitError, Call, Grants, Plugins, Role};
 use stockade_core::registry::{BindingEntry, PutVersion, Registry, RegistryError};
+use stockade_runtime::Runtime;
 
 /// What the default tenant's roles are bound to at its first start.
 const BINDINGS: [(&str, &str); 5] = [
@@ -28,9 +29,10 @@ const PROMPT_LABEL: &str = "production";
 
 /// Pushes what the default tenant does not have yet, and binds the roles that were never bound. What the tenant has
 /// changed stays as it is; a shipped version with other bytes than before comes beside the old one.
-pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Failure> {
+pub async fn bind(registry: &Registry, plugins: &Runtime) -> Result<(), Failure> {
     let tenant = TenantId::default_tenant();
     for (name, bytes) in embedded::SHIPPED.iter().filter(|(name, _)| is_bound(name)) {
+        seed(plugins, name, bytes);
         let version = push(registry, plugins, &tenant, name, bytes).await?;
         for (role, _) in BINDINGS.iter().filter(|(_, component)| component == name) {
             let role: Role = role.parse().map_err(failed)?;
@@ -49,6 +51,22 @@ pub async fn bind(registry: &Registry, plugins: &impl Plugins) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// Spares the first start the compilation, where the program carries what it would come to.
+fn seed(plugins: &Runtime, name: &str, bytes: &[u8]) {
+    let Some((_, carried)) = embedded::COMPILED.iter().find(|(compiled, _)| *compiled == name) else { return };
+    let digest = crate::digest::sha256(bytes);
+    let Some(artifact) = carried.strip_prefix(&digest.0) else {
+        return tracing::warn!(component = name, "what the program carries was compiled of other bytes");
+    };
+    // SAFETY: the build compiled the artifact of these very bytes, as the digest before it says, and it is as much part of
+    // this program as its own code.
+    match unsafe { plugins.seed(digest, artifact) } {
+        Ok(true) => {}
+        Ok(false) => tracing::info!(component = name, "is compiled here: the program was built for another processor"),
+        Err(error) => tracing::warn!(component = name, %error, "is compiled here: its artifact cannot be written"),
+    }
 }
 
 /// What comes with the host.

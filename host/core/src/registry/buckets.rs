@@ -10,8 +10,8 @@ use crate::store::{Expect, Revision, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
-/// Longest key in bytes.
-pub const MAX_STATE_KEY_BYTES: usize = 200;
+/// Longest key in bytes: with tenant, bucket and what marks a part, it stays below the store's longest key.
+pub const MAX_STATE_KEY_BYTES: usize = 256;
 /// Largest value in bytes.
 pub const MAX_STATE_VALUE_BYTES: usize = 1 << 20;
 

@@ -3,7 +3,7 @@
 use super::components::version_not_found;
 use super::{Assistant, AssistantVersion, BankScope, OrchestratorRef, Registry, RegistryError, ShieldRef};
 use crate::id::{ComponentName, ComponentRef, TenantId, Version};
-use crate::plugin::{Bank, Banks, Mode, OnFailure, Pinned, Pins, Role};
+use crate::plugin::{Bank, Banks, Mode, Pinned, Pins, Role};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -69,15 +69,7 @@ impl Registry {
         if !found.admitted.roles.iter().any(|kind| role.takes(*kind)) {
             return Err(RegistryError::Conflict(format!("{} cannot fill the role {role}", found.component())));
         }
-        Ok(Pinned {
-            role,
-            component: found.component(),
-            config,
-            grants: Arc::new(self.grants(tenant, component)?.value),
-            mode: Mode::Enforce,
-            on_failure: OnFailure::Block,
-            refusal: None,
-        })
+        Ok(Pinned::new(role, found.component(), config, self.grants(tenant, component)?.value))
     }
 
     /// The component that scores under a name: the one bound to `reward/NAME`, else the newest version of the component

@@ -1,7 +1,7 @@
 //! Component versions: a name and version of a tenant, the digest of its bytes, and what the gate found in them.
 //!
-//! Invariant: a version never changes its bytes, and a bound version is never deleted. Bytes of deleted versions stay
-//! as blobs (requests in flight may still load them; another version may share them) until the store is compacted.
+//! Invariant: a version never changes its bytes, and a bound version is never deleted. Bytes go with the last version
+//! that is made of them.
 
 use super::{Registry, RegistryError, Versioned, keys, now, parse, to_bytes};
 use crate::id::{ComponentName, ComponentRef, TenantId, Version};
@@ -83,6 +83,7 @@ impl Registry {
                 limit: MAX_VERSIONS,
             });
         }
+        let _naming = self.naming().await;
         let digest = self.inner.blobs.put(bytes).await?;
         if digest != admitted.digest {
             return Err(RegistryError::invalid("digest", "the bytes are not those that were admitted"));
@@ -218,6 +219,8 @@ impl Registry {
         }
     }
 
+    /// Deletes a version, and its bytes when no other is made of them.
+    ///
     /// # Errors
     /// [`RegistryError::InUse`] while some role binds the version.
     pub async fn delete_version(
@@ -238,15 +241,21 @@ impl Registry {
                     role: role.to_string(),
                 });
             }
+            let Some(found) = self.version_row(tenant, name, version)? else {
+                return Err(version_not_found(name, version));
+            };
             let place = keys::version(tenant, name, version);
-            let done =
-                self.write_value(&place, None, Some(Expect::Present), |batch| batch.expect(pins.clone(), expect)).await;
-            match done {
-                Ok(_) => return Ok(()),
-                Err(RegistryError::RevisionMismatch { .. }) => {
-                    return Err(version_not_found(name, version));
+            let seen = Some(Expect::Revision(found.revision));
+            match self.write_value(&place, None, seen, |batch| batch.expect(pins.clone(), expect)).await {
+                Ok(_) => {
+                    let digest = found.value.admitted.digest;
+                    if let Err(error) = self.release_component(digest).await {
+                        tracing::warn!(%digest, %error, "bytes of a deleted version stay until the next sweep");
+                    }
+                    return Ok(());
                 }
-                Err(RegistryError::Store(StoreError::Conflict { .. })) => {}
+                // Bound, or deleted and made again meanwhile.
+                Err(RegistryError::RevisionMismatch { .. } | RegistryError::Store(StoreError::Conflict { .. })) => {}
                 Err(e) => return Err(e),
             }
         }

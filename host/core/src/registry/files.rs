@@ -63,6 +63,7 @@ impl Registry {
         let mut blob = BytesMut::with_capacity(id.len() + data.len());
         blob.extend_from_slice(id.as_bytes());
         blob.extend_from_slice(data);
+        let _naming = self.naming().await;
         let digest = self.inner.blobs.put(blob.freeze()).await?;
         let FileLabel { filename, purpose, media_type, expires_at } = label;
         let record = FileRecord { filename, purpose, media_type, bytes, created_at: super::now(), expires_at, digest };

@@ -19,7 +19,7 @@
 //! t/TENANT/assistant-version/NAME/NUMBER   AssistantVersion; the number has ten digits
 //! t/TENANT/doc/PATH/KEY              a document of a collection (see `collections`)
 //! t/TENANT/vector-index/NAME         settings of a vector index; its rows are under t/TENANT/vector/NAME/ (see `vectors`)
-//! t/TENANT/secret/NAME               a component's secret, as given
+//! t/TENANT/secret/NAME               a component's secret, sealed (see `secrets`)
 //! t/TENANT/trace/ID                  TraceRecord; the id begins with inverted time: newest first
 //! t/TENANT/trace-age/TIME-ID         empty; oldest first, for retention
 //! t/TENANT/usage/DAY/MODEL           UsageRow
@@ -33,6 +33,9 @@ use crate::plugin::Role;
 
 pub(super) const TENANTS: &str = "g/tenant/";
 pub(super) const HOST_KEYS: &str = "g/key/";
+/// Where component versions and files stand below their tenant: the records that name blobs.
+pub(super) const COMPONENTS: &str = "component/";
+pub(super) const FILES: &str = "doc/files/";
 pub(super) const OPEN_JOBS: &str = "g/job/";
 pub(super) const TRAINED_MODELS: &str = "g/model/";
 
@@ -45,6 +48,17 @@ pub(super) struct Place {
 
 fn place(tenant: &TenantId, rest: &str) -> Place {
     Place { head: format!("t/{tenant}/{rest}").into_bytes(), parts: format!("t/{tenant}/~/{rest}\0").into_bytes() }
+}
+
+/// The prefixes of the head rows and of the parts of all values below `rest`.
+pub(super) fn rows_below(tenant: &TenantId, rest: &str) -> [Vec<u8>; 2] {
+    [format!("t/{tenant}/{rest}").into_bytes(), format!("t/{tenant}/~/{rest}").into_bytes()]
+}
+
+/// Whether the row is of a trace, whole or in part.
+pub(super) fn is_trace(key: &[u8]) -> bool {
+    let mut parts = key.split(|b| *b == b'/').skip(2).skip_while(|part| *part == b"~");
+    key.starts_with(b"t/") && parts.next() == Some(b"trace")
 }
 
 /// The prefix of all of a tenant's rows.

@@ -118,6 +118,11 @@ impl Blobs for MemoryStore {
             Ok(())
         })
     }
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(Digest, u64)>, StoreError>> {
+        Box::pin(
+            async move { Ok(self.lock().blobs.iter().map(|(digest, bytes)| (*digest, bytes.len() as u64)).collect()) },
+        )
+    }
     fn path(&self, _: Digest) -> Option<std::path::PathBuf> {
         None
     }

@@ -6,13 +6,14 @@
 //!
 //! Invariants:
 //! - every key of a tenant starts with `t/TENANT/`; tenant names hold no `/`, so no tenant's scan reaches another's rows
-//! - a row that names a blob is written after the blob
+//! - a row that names a blob is written after the blob, and deleted before it
 //! - whatever changes what a request would pin (bindings, grants) also writes the tenant's `pins` row, in the same
 //!   batch: its revision is the version of [`Registry::pins`]
 
 mod api_keys;
 mod assistants;
 mod bindings;
+mod blobs;
 mod buckets;
 mod casting;
 mod collections;
@@ -38,6 +39,7 @@ pub use assistants::{
     Assistant, AssistantVersion, BankRef, BankScope, Memory, OrchestratorRef, PromptRef, ShieldRef, Shields, TurnLimits,
 };
 pub use bindings::{Binding, BindingEntry, BoundAt, MAX_ENTRIES, MAX_ROLES};
+pub use blobs::Swept;
 pub use buckets::{
     Bucket, BucketKey, BucketValue, BucketWrite, MAX_STATE_KEY_BYTES, MAX_STATE_VALUE_BYTES, MAX_STATE_WRITES,
     ValueKind,
@@ -55,6 +57,7 @@ pub use jobs::{
 pub use memory::MemoryStore;
 pub use models::TrainedModel;
 pub use recorder::{Recorder, Recording};
+pub use secrets::Sealing;
 pub use tenants::{Quotas, Tenant, tenant_row_key, tenant_rows};
 pub use traces::{Span, TraceRecord, new_trace_id};
 pub use usage::{UsageDelta, UsageRow, day};
@@ -62,6 +65,7 @@ pub use values::{MAX_LARGE_BYTES, Versioned};
 
 use crate::error::Fault;
 use crate::store::{Blobs, Revision, Store, StoreError};
+use crate::vault::{Vault, VaultError};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -74,6 +78,9 @@ pub struct Registry {
 struct Inner {
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
+    vault: Option<Arc<dyn Vault>>,
+    /// See [`blobs`].
+    naming: tokio::sync::RwLock<()>,
     pins: pins::Cache,
     counts: traces::Counts,
     sizes: collections::Sizes,
@@ -81,11 +88,23 @@ struct Inner {
 }
 
 impl Registry {
+    /// Without a vault: for stores that are nowhere on disk, and for work that leaves secrets alone.
     pub fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> Self {
+        Self::build(store, blobs, None)
+    }
+
+    /// Secrets are sealed by `vault`.
+    pub fn with_vault(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>, vault: Arc<dyn Vault>) -> Self {
+        Self::build(store, blobs, Some(vault))
+    }
+
+    fn build(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>, vault: Option<Arc<dyn Vault>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
                 blobs,
+                vault,
+                naming: tokio::sync::RwLock::default(),
                 pins: pins::Cache::default(),
                 counts: traces::Counts::default(),
                 sizes: collections::Sizes::default(),
@@ -94,7 +113,8 @@ impl Registry {
         }
     }
 
-    /// The bytes behind component versions.
+    /// The bytes behind component versions and files. What is put here without a record that names it goes with the next
+    /// sweep.
     pub fn blobs(&self) -> &Arc<dyn Blobs> {
         &self.inner.blobs
     }
@@ -141,12 +161,19 @@ pub enum RegistryError {
     TooLarge { what: &'static str, size: usize, limit: usize },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("secret `{name}` cannot be kept or read")]
+    Sealed {
+        name: String,
+        #[source]
+        source: VaultError,
+    },
 }
 
 impl RegistryError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Store(e) => e.fault(),
+            Self::Sealed { .. } => Fault::Host,
             _ => Fault::Caller,
         }
     }

@@ -53,6 +53,8 @@ pub fn tenant_rows(id: &TenantId) -> Vec<u8> {
     keys::all_of(id)
 }
 
+/// Tenants read at once where all are walked.
+const STRIDE: usize = 512;
 /// Most model names in [`Quotas::models`].
 const MAX_MODELS: usize = 64;
 
@@ -103,7 +105,7 @@ impl Registry {
         }
     }
 
-    /// Removes a tenant with all its rows. From the first commit on, none of its keys is known.
+    /// Removes a tenant with all its rows and blobs. From the first commit on, none of its keys is known.
     pub async fn delete_tenant(&self, id: &TenantId) -> Result<(), RegistryError> {
         if *id == TenantId::default_tenant() {
             return Err(RegistryError::Conflict("the default tenant cannot be deleted".into()));
@@ -115,6 +117,7 @@ impl Registry {
         self.inner.pins.forget(id);
         self.inner.counts.forget(id);
         self.inner.sizes.forget();
+        self.sweep_blobs().await?;
         Ok(())
     }
 
@@ -131,6 +134,20 @@ impl Registry {
         match self.store().get(&keys::tenant(id))? {
             Some(row) => Ok(Versioned { value: parse("tenant", &row.value)?, revision: row.revision }),
             None => Err(RegistryError::NotFound { what: "tenant", name: id.to_string() }),
+        }
+    }
+
+    /// Calls `visit` for every tenant, by name.
+    pub(super) fn each_tenant(
+        &self,
+        mut visit: impl FnMut(&TenantId) -> Result<(), RegistryError>,
+    ) -> Result<(), RegistryError> {
+        let mut after: Option<String> = None;
+        loop {
+            let tenants = self.tenants(after.as_deref(), STRIDE)?;
+            let Some(last) = tenants.last() else { return Ok(()) };
+            after = Some(last.id.to_string());
+            tenants.iter().try_for_each(|tenant| visit(&tenant.id))?;
         }
     }
 

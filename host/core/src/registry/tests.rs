@@ -26,7 +26,7 @@ pub(super) async fn with_tenant(name: &str) -> (Registry, TenantId) {
     (registry, id)
 }
 
-fn admitted(bytes: &[u8]) -> Admitted {
+pub(super) fn admitted(bytes: &[u8]) -> Admitted {
     Admitted {
         digest: Digest(Sha256::digest(bytes).into()),
         size_bytes: bytes.len() as u64,
@@ -40,7 +40,7 @@ fn admitted(bytes: &[u8]) -> Admitted {
     }
 }
 
-fn name(s: &str) -> ComponentName {
+pub(super) fn name(s: &str) -> ComponentName {
     ComponentName::new(s).unwrap()
 }
 pub(super) fn version(s: &str) -> Version {
@@ -299,7 +299,7 @@ fn state_values_of_every_size_read_back_and_shrinking_leaves_no_parts() {
         assert!(matches!(refused, Err(RegistryError::TooLarge { .. })));
         assert!(bucket.delete("a/b", None).await.unwrap());
         assert!(!bucket.delete("a/b", None).await.unwrap());
-        for bad in ["", "a\0b", &"k".repeat(201)] {
+        for bad in ["", "a\0b", &"k".repeat(257)] {
             assert!(matches!(bucket.get(bad), Err(RegistryError::Invalid { .. })));
         }
         assert!(r.bucket(&TenantId::default_tenant(), "a/b").is_err());
@@ -371,6 +371,22 @@ fn state_changes_by_compare_and_set_and_lists_by_prefix() {
         assert_eq!(keys(bucket.list("", Some("x/1"), 1).unwrap()), ["x/2"]);
         let other = r.bucket(&t, "b2").unwrap();
         assert!(other.list("", None, 10).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn the_longest_key_of_the_longest_tenant_and_bucket_takes_the_largest_value() {
+    block_on(async {
+        let (r, t) = with_tenant(&"t".repeat(crate::id::MAX_NAME_BYTES)).await;
+        let bucket = r.bucket(&t, &"b".repeat(crate::id::MAX_NAME_BYTES)).unwrap();
+        let value = BucketValue::bytes(vec![7; MAX_STATE_VALUE_BYTES]);
+        let longest = "k".repeat(256);
+        bucket.set(&longest, &value, None).await.unwrap();
+        assert_eq!(bucket.get(&longest).unwrap().unwrap().value, value);
+        assert_eq!(bucket.list("", None, 10).unwrap()[0].key, longest);
+        for bad in ["k".repeat(257), String::new(), "a\0".into()] {
+            assert!(matches!(bucket.set(&bad, &value, None).await, Err(RegistryError::Invalid { .. })), "{bad}");
+        }
     });
 }
 
@@ -497,7 +513,7 @@ fn the_store_in_memory_holds_the_limits_of_a_real_one() {
         assert!(store.commit(over).await.is_err());
         let just = Batch::new().put("k", vec![0; 4096]);
         assert!(store.commit(just).await.is_ok());
-        let long = Batch::new().put(vec![b'k'; 513], "v");
+        let long = Batch::new().put(vec![b'k'; crate::store::MAX_KEY_BYTES + 1], "v");
         assert!(store.commit(long).await.is_err());
     });
 }

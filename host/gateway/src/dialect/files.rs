@@ -90,7 +90,7 @@ fn find(app: &App, caller: &Caller, id: &str) -> Result<FileRecord, ApiError> {
 }
 
 pub fn unknown(id: &str) -> ApiError {
-    ApiError::not_found("file", &id.chars().take(64).collect::<String>())
+    ApiError::not_found("file", id)
 }
 
 pub async fn list(State(app): State<App>, caller: Caller, listing: Listing) -> Result<Response, ApiError> {

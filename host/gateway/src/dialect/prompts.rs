@@ -128,8 +128,7 @@ fn is_id(name: &str) -> bool {
 }
 
 fn known(id: &str) -> Result<&str, ApiError> {
-    let shown: String = id.chars().take(64).collect();
-    if is_id(id) { Ok(id) } else { Err(ApiError::not_found("prompt", &shown)) }
+    if is_id(id) { Ok(id) } else { Err(ApiError::not_found("prompt", id)) }
 }
 
 fn definition(f: &Fields<'_>) -> Result<Value, ApiError> {

@@ -137,5 +137,5 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(name): Path<Str
 }
 
 fn unknown(name: &str) -> ApiError {
-    ApiError::not_found("assistant", &name.chars().take(64).collect::<String>())
+    ApiError::not_found("assistant", name)
 }

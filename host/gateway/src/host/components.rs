@@ -16,9 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use stockade_core::Digest;
 use stockade_core::limits::CallUsage;
-use stockade_core::plugin::{
-    AdmitError, Call, CallError, Grants, Mode, OnFailure, Pinned, PluginKind, Reason, Role, TraceLog,
-};
+use stockade_core::plugin::{AdmitError, Call, CallError, Grants, Pinned, PluginKind, Reason, Role, TraceLog};
 use stockade_core::registry::{PutVersion, RegistryError, Scope, VersionRecord};
 
 /// Seconds that a client should give an upload beyond the JSON bound: uploads are large.
@@ -173,15 +171,8 @@ pub async fn invoke(
     let bound = pins.entries.values().flatten();
     let bound = bound.into_iter().find(|p| p.component == component).cloned();
     let target = bound.unwrap_or_else(|| {
-        Arc::new(Pinned {
-            role: unbound_role(&record),
-            component,
-            config: f.value("config").cloned().unwrap_or(Value::Null),
-            grants: Arc::new(grants),
-            mode: Mode::Enforce,
-            on_failure: OnFailure::Block,
-            refusal: None,
-        })
+        let config = f.value("config").cloned().unwrap_or(Value::Null);
+        Arc::new(Pinned::new(unbound_role(&record), component, config, grants))
     });
     let call = Call { tenant: caller.tenant.clone(), request: info.id, target, pins, trace: trace.clone(), depth: 0 };
     let done = app.plugins.invoke(call, function, args).await;

@@ -24,7 +24,7 @@ pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<
 pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
     let found = app.registry.interruption(&caller.tenant, &id)?;
-    let unknown = || ApiError::not_found("interruption", &id.chars().take(64).collect::<String>());
+    let unknown = || ApiError::not_found("interruption", &id);
     Ok(reply::json(&shown(&id, &found.ok_or_else(unknown)?)))
 }
 

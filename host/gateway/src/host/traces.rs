@@ -19,8 +19,7 @@ pub async fn list(State(app): State<App>, caller: Caller, page: Page) -> Result<
 pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need_any(&READERS)?;
     let trace = app.registry.trace(&caller.tenant, &id)?;
-    let shown: String = id.chars().take(64).collect();
-    let trace = trace.ok_or_else(|| ApiError::not_found("trace", &shown))?;
+    let trace = trace.ok_or_else(|| ApiError::not_found("trace", &id))?;
     Ok(reply::json(&trace))
 }
 

@@ -423,6 +423,10 @@ async fn a_reference_stands_for_the_item_that_was_kept() {
     respond(&host, body).await;
     let texts = |i: usize| asked(&host, i).0.messages.iter().map(|m| m.joined_text()).collect::<Vec<_>>();
     assert_eq!(texts(1), ["one", "one", "two"]);
+    let kept = host.get("/v1/responses").await.expect(200)["data"][0]["id"].clone();
+    let kept = host.get(&format!("/v1/responses/{}/input_items?order=asc", kept.as_str().unwrap())).await.expect(200);
+    let kinds: Vec<_> = kept["data"].as_array().unwrap().iter().map(|i| i["role"].clone()).collect();
+    assert_eq!(kinds, ["user", "assistant", "user"], "in the order in which they were given");
     // What the chain says already is not said twice.
     let body = json!({"previous_response_id": first["id"], "input": [refer(said), {"role": "user", "content": "two"}]});
     respond(&host, body).await;

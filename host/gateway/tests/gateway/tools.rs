@@ -48,6 +48,37 @@ async fn a_registered_server_is_bound_granted_and_unbound() {
 }
 
 #[tokio::test]
+async fn what_a_server_was_granted_goes_with_the_last_group_that_needs_it() {
+    let host = Host::new().await;
+    let key = bound(&host).await;
+    let granted = async || {
+        let grants = host.call(&key, "GET", "/stockade/v1/components/mcp/grants", &Value::Null).await.expect(200);
+        json!([grants["http"], grants["secrets"]])
+    };
+    let register = async |id: &str, uri: &str, secret: &str| {
+        let group =
+            json!({"toolgroup_id": id, "provider_id": "x", "mcp_endpoint": {"uri": uri}, "args": {"secret": secret}});
+        host.call(&key, "POST", "/v1/toolgroups", &group).await.expect(200);
+    };
+    let remove =
+        async |id: &str| host.call(&key, "DELETE", &format!("/v1/toolgroups/{id}"), &Value::Null).await.expect(204);
+    register("mcp::same", "https://wiki.example/other", "own").await;
+    register("mcp::else", "https://else.example/", "wiki").await;
+    assert_eq!(granted().await, json!([["wiki.example", "else.example"], ["wiki", "own"]]));
+    remove("mcp::wiki").await;
+    assert_eq!(granted().await, json!([["wiki.example", "else.example"], ["wiki", "own"]]), "others need them");
+    // A group that moves to another server leaves the first one alone.
+    register("mcp::same", "https://moved.example/", "own").await;
+    assert_eq!(granted().await, json!([["else.example", "moved.example"], ["wiki", "own"]]));
+    remove("mcp::else").await;
+    assert_eq!(granted().await, json!([["moved.example"], ["own"]]));
+    let grants = json!({"http": ["moved.example", "*.example"], "secrets": ["*"]});
+    host.call(&key, "PUT", "/stockade/v1/components/mcp/grants", &grants).await.expect(200);
+    remove("mcp::same").await;
+    assert_eq!(granted().await, json!([["*.example"], ["*"]]));
+}
+
+#[tokio::test]
 async fn a_tenant_cannot_register_a_server_inside_the_hosts_networks() {
     let host = Host::new().await;
     let key = bound(&host).await;

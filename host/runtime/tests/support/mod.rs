@@ -103,19 +103,9 @@ pub fn tenant() -> TenantId {
 }
 
 pub fn pinned(role: &str, name: &str, digest: Digest) -> Pinned {
-    Pinned {
-        role: role.parse().unwrap(),
-        component: ComponentRef {
-            name: ComponentName::new(name).unwrap(),
-            version: Version::new("1").unwrap(),
-            digest,
-        },
-        config: json!({}),
-        grants: Arc::default(),
-        mode: Mode::Enforce,
-        on_failure: OnFailure::Block,
-        refusal: None,
-    }
+    let (name, version) = (ComponentName::new(name).unwrap(), Version::new("1").unwrap());
+    let component = ComponentRef { name, version, digest };
+    Pinned::new(role.parse().unwrap(), component, json!({}), Grants::default())
 }
 
 pub fn with_limits(mut pinned: Pinned, limits: Limits) -> Pinned {

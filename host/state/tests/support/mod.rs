@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::task::Poll;
+use std::time::Duration;
 use stockade_core::error::BoxFuture;
 use stockade_core::store::{Batch, Revision, Store};
 use stockade_state::{Config, OpenError, State};
 
+#[allow(dead_code, reason = "not every test program lists rows")]
 pub type Rows = BTreeMap<Vec<u8>, (Revision, Vec<u8>)>;
 
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -29,6 +33,7 @@ pub fn open(folder: &Path) -> Result<State, OpenError> {
     State::open(folder, config())
 }
 
+#[allow(dead_code, reason = "not every test program lists rows")]
 pub fn rows(state: &dyn Store) -> Rows {
     state
         .scan(b"", None, usize::MAX)
@@ -39,6 +44,7 @@ pub fn rows(state: &dyn Store) -> Rows {
 }
 
 /// Commits `key-0` .. with values of about `bytes` bytes, one batch each.
+#[allow(dead_code, reason = "not every test program fills")]
 pub fn fill(state: &State, n: usize, bytes: usize) {
     block_on(async {
         for i in 0..n {
@@ -96,6 +102,60 @@ pub fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+const CHILD_FOLDER: &str = "STOCKADE_STATE_CRASH_FOLDER";
+
+/// The folder that this process is to work in until it is killed; `None` in the test itself.
+#[allow(dead_code, reason = "not every test program kills")]
+pub fn killed_in() -> Option<PathBuf> {
+    std::env::var_os(CHILD_FOLDER).map(PathBuf::from)
+}
+
+/// Since when a child's time runs.
+#[allow(dead_code, reason = "not every test program kills")]
+#[derive(Clone, Copy, PartialEq)]
+pub enum Since {
+    Spawned,
+    /// Since it printed `open`: what it does then is what is to be killed, also on a slow machine.
+    Open,
+}
+
+/// Runs a test of this program as a child of its own in `folder`, kills it, and answers what it printed. The last line may
+/// have been cut off, so it is left out.
+#[allow(dead_code, reason = "not every test program kills")]
+pub fn kill_after(test: &str, folder: &Path, since: Since, milliseconds: u64) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(CHILD_FOLDER, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (opened, open) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let note = |line: &String| {
+            if line == "open" {
+                let _ = opened.send(());
+            }
+        };
+        lines.map_while(Result::ok).inspect(note).collect::<Vec<_>>()
+    });
+    if since == Since::Open {
+        open.recv_timeout(Duration::from_secs(60)).expect("the child opens its folder");
+    }
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut lines = reader.join().unwrap();
+    lines.pop();
+    lines
+}
+
+#[allow(dead_code, reason = "not every test program hashes")]
+pub fn sha256(bytes: &[u8]) -> stockade_core::Digest {
+    use sha2::Digest as _;
+    stockade_core::Digest(sha2::Sha256::digest(bytes).into())
 }
 
 /// Numbers that look random and are the same in each run.

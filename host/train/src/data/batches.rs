@@ -158,6 +158,8 @@ pub struct Batches {
     cache: Cache,
     arrangement: Arrangement,
     steps: u64,
+    /// Of the first epoch; of every one where all are even.
+    steps_of_first: u64,
     digest: String,
     epochs: Mutex<Epochs>,
 }
@@ -178,7 +180,8 @@ impl Batches {
         hasher.update(format!("{arrangement:?}"));
         let digest = super::text::hex(&hasher.finalize());
         let epochs = Mutex::new(Epochs { starts: vec![0], newest: None });
-        let mut batches = Self { cache, arrangement, steps: 0, digest, epochs };
+        let mut batches = Self { cache, arrangement, steps: 0, steps_of_first: 0, digest, epochs };
+        batches.steps_of_first = batches.arrangement.steps_of(&batches.plan(0));
         batches.steps = batches.count_steps().max(1);
         batches
     }
@@ -201,7 +204,7 @@ impl Batches {
     /// Steps before `epoch`.
     fn start(&self, epoch: u64) -> u64 {
         if self.arrangement.even() {
-            return epoch.saturating_mul(self.steps_of_epoch(0));
+            return epoch.saturating_mul(self.steps_of_first);
         }
         loop {
             let known = self.remembered().starts.len() as u64;
@@ -218,6 +221,9 @@ impl Batches {
     }
 
     fn steps_of_epoch(&self, epoch: u64) -> u64 {
+        if epoch == 0 || self.arrangement.even() {
+            return self.steps_of_first;
+        }
         self.arrangement.steps_of(&self.plan(epoch))
     }
 
@@ -237,8 +243,8 @@ impl Batches {
     /// The epoch that `step` lies in, and its first step.
     fn epoch_of(&self, step: u64) -> (u64, u64) {
         if self.arrangement.even() {
-            let steps = self.steps_of_epoch(0);
-            return (step / steps, step / steps * steps);
+            let epoch = step / self.steps_of_first;
+            return (epoch, epoch * self.steps_of_first);
         }
         let mut epoch = {
             let epochs = self.remembered();

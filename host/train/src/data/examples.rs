@@ -88,14 +88,17 @@ impl Encoder<'_> {
             }
             Row::Embed { anchor, positive, negative } => {
                 let framed = |text: &str| self.text.framed(text, self.spec.parse_special);
-                let has_negative = negative.is_some();
-                let negative = negative.as_deref().map(framed).transpose()?.unwrap_or_default();
-                match self.shorten_texts([framed(&anchor)?, framed(&positive)?, negative], counts)? {
-                    Some([anchor, positive, negative]) => {
-                        vec![Example::Similar { anchor, positive, negative: has_negative.then_some(negative) }]
-                    }
-                    None => Vec::new(),
+                let (anchor, positive) = (framed(&anchor)?, framed(&positive)?);
+                match negative {
+                    None => self
+                        .shorten_texts([anchor, positive], counts)?
+                        .map(|[anchor, positive]| Example::Similar { anchor, positive, negative: None }),
+                    Some(negative) => self.shorten_texts([anchor, positive, framed(&negative)?], counts)?.map(
+                        |[anchor, positive, negative]| Example::Similar { anchor, positive, negative: Some(negative) },
+                    ),
                 }
+                .into_iter()
+                .collect()
             }
             Row::Prompts { prompt, reference } => {
                 let (tokens, messages) = self.prompt(prompt)?;
@@ -125,8 +128,8 @@ impl Encoder<'_> {
             Answered::Chat { prompt, answer } => self.answer(prompt, answer)?,
         };
         if self.spec.label_prompt {
-            sequence.labels = sequence.tokens.iter().map(|&token| token as i32).collect();
-            sequence.labels[0] = IGNORE;
+            let label = |(i, &token): (usize, &u32)| if i == 0 { IGNORE } else { token as i32 };
+            sequence.labels = sequence.tokens.iter().enumerate().map(label).collect();
         }
         Ok(sequence)
     }
@@ -215,8 +218,8 @@ impl Encoder<'_> {
         mut texts: [Vec<u32>; N],
         counts: &mut Counts,
     ) -> Result<Option<[Vec<u32>; N]>, String> {
-        if texts[0].is_empty() {
-            return Err("the text is empty".into());
+        if texts.iter().any(Vec::is_empty) {
+            return Err("a text is empty".into());
         }
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         if !self.fits(longest, counts)? {

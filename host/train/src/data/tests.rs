@@ -1,5 +1,6 @@
 use super::*;
-use crate::job::Job;
+use crate::job::{Job, Named};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -417,4 +418,83 @@ fn a_gguf_base_gives_the_same_examples() {
     let read = |text: &ModelText| examples(text, "sft", json!({"rows": [row]})).unwrap();
     assert_eq!(read(&folder), read(&gguf));
     assert!(Tokenizer::from_folder(&reference("llama32-tiny").unwrap()).is_ok());
+}
+
+/// Small JSON values with the keys and texts that rows are made of.
+fn a_value() -> impl Strategy<Value = Value> {
+    let texts = ["", "a", "user", "assistant", "system", "tool", "<|eot_id|>", "\u{fdd0}", "{}"];
+    let keys = [
+        "messages",
+        "role",
+        "content",
+        "tool_calls",
+        "function",
+        "name",
+        "arguments",
+        "weight",
+        "tools",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "label",
+        "text",
+        "anchor",
+        "positive",
+        "negative",
+        "tokens",
+        "labels",
+        "from",
+        "value",
+        "margin",
+        "reference",
+        "tool_call_id",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..2000).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        proptest::sample::select(texts.to_vec()).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 5, move |inner| {
+        let fields = proptest::collection::vec((proptest::sample::select(keys.to_vec()), inner.clone()), 0..6);
+        let object = |fields: Vec<(&str, Value)>| fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        prop_oneof![
+            proptest::collection::vec(inner, 0..5).prop_map(Value::from),
+            fields.prop_map(move |fields| Value::Object(object(fields))),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever a row holds: examples within the bounds, or a reason.
+    #[test]
+    fn no_row_panics(row in a_value(), label_prompt in any::<bool>(), as_chat in any::<bool>()) {
+        use std::sync::LazyLock;
+        static TEXT: LazyLock<Option<ModelText>> = LazyLock::new(|| model("llama32-tiny"));
+        let Some(text) = &*TEXT else { return Ok(()) };
+        for method in Method::ALL {
+            let data = json!({"rows": [{}], "max_tokens": 40, "label_prompt": label_prompt, "as_chat": as_chat});
+            let job = job(method.name(), data);
+            let labels = ["a".to_owned(), "7".to_owned()];
+            let encoder = Encoder { text, spec: &job.data, labels: &labels };
+            for &format in method.formats() {
+                let Ok(typed) = schema::read(&row, &job.data, format) else { continue };
+                let Ok(examples) = encoder.examples(typed, &mut Counts::default()) else { continue };
+                for example in examples {
+                    let sequences = match &example {
+                        Example::Text(sequence) | Example::Unpaired { sequence, .. } => vec![sequence],
+                        Example::Pair { chosen, rejected, .. } => vec![chosen, rejected],
+                        _ => vec![],
+                    };
+                    for sequence in sequences {
+                        prop_assert_eq!(sequence.tokens.len(), sequence.labels.len());
+                        prop_assert_eq!(sequence.labels[0], IGNORE);
+                        prop_assert!(sequence.labelled() > 0 && sequence.tokens.len() <= 40);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -119,12 +119,10 @@ fn plan(
         }
         let name = gguf_name(&tensor.name);
         let name = name.ok_or_else(|| refused(checkpoint.path(), format!("`{}` has no name in GGUF", tensor.name)))?;
-        let heads = match () {
-            () if !interleaves => None,
-            () if tensor.name.contains(".q_proj.") => Some(config.heads),
-            () if tensor.name.contains(".k_proj.") => Some(config.kv_heads),
-            () => None,
-        };
+        let heads = [(".q_proj.", config.heads), (".k_proj.", config.kv_heads)]
+            .into_iter()
+            .find(|(part, _)| interleaves && tensor.name.contains(part))
+            .map(|(_, heads)| heads);
         sources.push(Contents::Tensor { name: tensor.name.clone(), heads });
         let ty = weight_type(ty, &tensor.name, &tensor.shape, config);
         tensors.push(NewTensor { name, ty, shape: tensor.shape.clone() });

@@ -70,7 +70,7 @@ fn write_safetensors(
 /// [`TrainError::Diverged`] for weights that no file should keep.
 fn encode(ty: WeightType, values: &[f32], name: &str) -> Result<Vec<u8>, TrainError> {
     let limit = if ty == WeightType::F16 { 65504.0 } else { f32::MAX };
-    if let Some(value) = values.iter().find(|value| !(value.abs() <= limit)) {
+    if let Some(value) = values.iter().find(|value| value.is_nan() || value.abs() > limit) {
         return Err(refused(Path::new(name), format!("the weight {value} does not fit {ty}")));
     }
     let mut bytes = Vec::new();

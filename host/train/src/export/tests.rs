@@ -71,7 +71,9 @@ fn a_gguf_base_becomes_a_folder_with_tokenizer_and_template() {
     let written = write_model(folder.path(), &base, &config, &checkpoint, Some(Dtype::F32)).unwrap();
     let network = open(&written);
     let tokens = some_tokens(&network);
-    assert_eq!(logits(&network, &tokens), logits(&open(&base), &tokens));
+    // The frequencies are computed again from the setting that fits their divisors.
+    let difference = distance(&logits(&network, &tokens), &logits(&open(&base), &tokens));
+    assert!(difference < 1e-3, "{difference}");
     let (ours, theirs) = (Tokenizer::from_folder(&written).unwrap(), Tokenizer::from_folder(&original).unwrap());
     for text in ["Where is 1234 and the king's café?\n\n  日本 \u{1f600}", "<|eot_id|>", "", " a  b"] {
         for (add_special, parse_special) in [(false, false), (true, true)] {
@@ -154,15 +156,16 @@ fn gguf_files_of_every_type_are_the_model() {
         let network = open(&base);
         let tokens = some_tokens(&network);
         let want = logits(&network, &tokens);
-        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let original = Checkpoint::open(&base).unwrap();
         let folder = tempfile::tempdir().unwrap();
+        // Relative errors that a type may cause in a matrix.
         for (ty, tolerance) in [
-            (GgufType::F32, 1e-6),
-            (GgufType::F16, 5e-3),
-            (GgufType::Bf16, 3e-2),
-            (GgufType::Q8_0, 3e-2),
-            (GgufType::Q4KM, 0.3),
-            (GgufType::Q4_0, 0.4),
+            (GgufType::F32, 0.0),
+            (GgufType::F16, 3e-4),
+            (GgufType::Bf16, 3e-3),
+            (GgufType::Q8_0, 7e-3),
+            (GgufType::Q4KM, 0.09),
+            (GgufType::Q4_0, 0.1),
         ] {
             let file = folder.path().join(format!("{}.gguf", ty.name()));
             if let Err(error) = to_gguf(&base, &file, ty) {
@@ -170,11 +173,16 @@ fn gguf_files_of_every_type_are_the_model() {
                 assert!(error.to_string().contains("tokenizer"), "{name}: {error}");
                 break;
             }
-            let found = logits(&open(&file), &tokens);
-            let difference: Vec<f32> = want.iter().zip(&found).map(|(a, b)| a - b).collect();
-            let relative = norm(&difference) / norm(&want);
-            assert!(relative < tolerance, "{name} as {ty}: {relative}");
             let checkpoint = Checkpoint::open(&file).unwrap();
+            for (tensor, _) in TensorSet::tensors(&original) {
+                let [a, b] = [&original, &checkpoint].map(|set| TensorSet::read(set, &tensor).unwrap());
+                let squares = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                let difference = squares(&mut a.iter().zip(&b).map(|(a, b)| a - b));
+                let relative = difference / squares(&mut a.iter().copied());
+                assert!(relative <= tolerance, "{name} as {ty}: {tensor} is {relative} off");
+            }
+            let difference = distance(&want, &logits(&open(&file), &tokens));
+            assert!(ty != GgufType::F32 || difference < 1e-4, "{name}: logits are {difference} off");
             assert_eq!(checkpoint.find("lm_head.weight").is_none(), network.config().tied_embeddings);
             let (ours, theirs) = (Tokenizer::open(&checkpoint).unwrap(), Tokenizer::from_folder(&base).unwrap());
             for text in ["Where is 1234 and the king's café?\n\n  日本", " a  b"] {
@@ -222,7 +230,7 @@ fn gguf_files_are_quantized_again() {
     to_gguf(&base, &file, GgufType::F32).unwrap();
     let network = open(&base);
     let tokens = some_tokens(&network);
-    assert_eq!(logits(&open(&file), &tokens), logits(&network, &tokens));
+    assert!(distance(&logits(&open(&file), &tokens), &logits(&network, &tokens)) < 1e-4);
     to_gguf(&base, &file, GgufType::Q8_0).unwrap();
     assert_eq!(bits(&Checkpoint::open(&file).unwrap()).len(), bits(&Checkpoint::open(&base).unwrap()).len());
 }

@@ -1,10 +1,12 @@
 //! Causal attention of packed documents, by document and head.
 //!
-//! A task takes a document and a head and walks over blocks of queries; a block's scores against the keys it sees are
-//! all that exists at once, and backward makes them again from the log-sum-exp of each row.
+//! A task takes a document and a key-value head and walks over blocks of queries; a block's scores against the keys it
+//! sees are all that exists at once, and backward makes them again from the log-sum-exp of each row.
+
+use std::ops::Range;
 
 use super::parallel::Shards;
-use super::product::{Into, Products, Target, View};
+use super::product::{Into, Products, STEP, Target, View};
 use super::simd::{LANES, dot, exp, fold, simd};
 
 /// Queries of a block.
@@ -23,6 +25,14 @@ pub(super) struct Heads {
     pub(super) window: Option<u32>,
 }
 
+/// What backward needs of forward.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) qkv: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) log_sum_exp: &'a [f32],
+}
+
 impl Heads {
     /// Width of a row of q, k and v.
     pub(super) fn width(&self) -> usize {
@@ -31,6 +41,13 @@ impl Heads {
 
     fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// The rows of the block that begins at row `first` of a document, and the keys that it is multiplied with: those it
+    /// sees, from the step below on.
+    fn block(&self, first: usize, len: usize) -> (usize, Range<usize>) {
+        let rows = BLOCK.min(len - first);
+        (rows, self.first_key(first) / STEP * STEP..first + rows)
     }
 
     /// First key that row `i` of a document sees.
@@ -49,42 +66,43 @@ pub(super) fn forward(
     log_sum_exp: &mut [f32],
 ) {
     let Heads { heads: h, kv_heads, head_dim: d, .. } = heads;
-    let (n, width) = (qkv.len() / heads.width(), heads.width());
+    let (n, width, group) = (qkv.len() / heads.width(), heads.width(), h / kv_heads);
     let (out, sums) = (Shards::new(out), Shards::new(log_sum_exp));
-    products.pool.run(ends.len() * h, &|task| {
-        let (document, head) = (task / h, task % h);
+    products.pool.run(ends.len() * kv_heads, &|task| {
+        let (document, kv_head) = (task / kv_heads, task % kv_heads);
         let (start, len) = span(ends, document);
-        let (q, k, v) = columns(heads, head, head / (h / kv_heads));
-        // SAFETY: one task for each document and head; nobody else writes these rows of this head.
-        let sums = unsafe { sums.part(head * n + start, len) };
+        let (_, k, v) = columns(heads, 0, kv_head);
+        let seen = products.ready(View::strided(&qkv[start * width + k..], len, d, width).t());
+        let values = products.ready(View::strided(&qkv[start * width + v..], len, d, width));
         let mut scores = vec![0.0; BLOCK.min(len) * len];
-        let mut first = 0;
-        while first < len {
-            let rows = BLOCK.min(len - first);
-            let low = heads.first_key(first);
-            let keys = first + rows - low;
-            let scores = &mut scores[..rows * keys];
-            let queries = View::strided(&qkv[(start + first) * width + q..], rows, d, width);
-            let seen = View::strided(&qkv[(start + low) * width + k..], keys, d, width);
-            products.multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
-            let mut weights = [0.0; BLOCK];
-            for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
-                let i = first + row;
-                let (sum, log_sum_exp) = soften(scores, heads.first_key(i) - low, i + 1 - low);
-                weights[row] = 1.0 / sum;
-                sums[i] = log_sum_exp;
-            }
-            let values = View::strided(&qkv[(start + low) * width + v..], keys, d, width);
-            let at = (start + first) * h * d + head * d;
-            // SAFETY: as above.
-            let target = unsafe { Target::shared(out, at, rows, d, h * d) };
-            products.multiply_here(View::new(scores, rows, keys), values, 1.0, Into::Set, target);
-            for (row, weight) in weights[..rows].iter().enumerate() {
+        for head in kv_head * group..(kv_head + 1) * group {
+            let (q, ..) = columns(heads, head, kv_head);
+            // SAFETY: one task for each document and key-value head; nobody else writes these rows of its heads.
+            let sums = unsafe { sums.part(head * n + start, len) };
+            for first in (0..len).step_by(BLOCK) {
+                let (rows, keys) = heads.block(first, len);
+                let (low, scores) = (keys.start, &mut scores[..rows * keys.len()]);
+                let queries = View::strided(&qkv[(start + first) * width + q..], rows, d, width);
+                let target = Target::new(scores, rows, keys.len());
+                products.multiply_ready(queries, &seen, (0..d, keys.clone()), heads.scale(), Into::Set, target);
+                let mut weights = [0.0; BLOCK];
+                for (row, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
+                    let i = first + row;
+                    let (sum, log_sum_exp) = soften(scores, heads.first_key(i) - low, i + 1 - low);
+                    weights[row] = 1.0 / sum;
+                    sums[i] = log_sum_exp;
+                }
+                let at = (start + first) * h * d + head * d;
                 // SAFETY: as above.
-                let out = unsafe { out.part(at + row * h * d, d) };
-                out.iter_mut().for_each(|x| *x *= weight);
+                let target = unsafe { Target::shared(out, at, rows, d, h * d) };
+                let scores = View::new(scores, rows, keys.len());
+                products.multiply_ready(scores, &values, (keys, 0..d), 1.0, Into::Set, target);
+                for (row, weight) in weights[..rows].iter().enumerate() {
+                    // SAFETY: as above.
+                    let out = unsafe { out.part(at + row * h * d, d) };
+                    out.iter_mut().for_each(|x| *x *= weight);
+                }
             }
-            first += rows;
         }
     });
 }
@@ -93,38 +111,45 @@ pub(super) fn forward(
 pub(super) fn backward(
     products: &Products,
     heads: Heads,
-    qkv: &[f32],
+    kept: Kept<'_>,
     ends: &[usize],
-    out: &[f32],
-    log_sum_exp: &[f32],
     d_out: &[f32],
     d_qkv: &mut [f32],
 ) {
+    let Kept { qkv, out, log_sum_exp } = kept;
     let Heads { heads: h, kv_heads, head_dim: d, .. } = heads;
     let (n, width, group) = (qkv.len() / heads.width(), heads.width(), h / kv_heads);
     let d_qkv = Shards::new(d_qkv);
     products.pool.run(ends.len() * kv_heads, &|task| {
         let (document, kv_head) = (task / kv_heads, task % kv_heads);
         let (start, len) = span(ends, document);
+        let (_, k, v) = columns(heads, 0, kv_head);
+        let [all_keys, all_values] = [k, v].map(|column| View::strided(&qkv[start * width + column..], len, d, width));
+        let (by_keys, by_values) = (products.ready(all_keys.t()), products.ready(all_values.t()));
+        let all_keys = products.ready(all_keys);
         let mut scores = vec![0.0; BLOCK.min(len) * len];
         let mut d_scores = vec![0.0; BLOCK.min(len) * len];
+        // SAFETY: one task for each document and key-value head; its query heads follow one another.
+        let target = |row: usize, column: usize, rows: usize| unsafe {
+            Target::shared(d_qkv, (start + row) * width + column, rows, d, width)
+        };
         for head in kv_head * group..(kv_head + 1) * group {
-            let (q, k, v) = columns(heads, head, kv_head);
-            let mut first = 0;
-            while first < len {
-                let rows = BLOCK.min(len - first);
-                let low = heads.first_key(first);
-                let keys = first + rows - low;
-                let (scores, d_scores) = (&mut scores[..rows * keys], &mut d_scores[..rows * keys]);
+            let (q, ..) = columns(heads, head, kv_head);
+            for first in (0..len).step_by(BLOCK) {
+                let (rows, keys) = heads.block(first, len);
+                let (low, count) = (keys.start, keys.len());
+                let (scores, d_scores) = (&mut scores[..rows * count], &mut d_scores[..rows * count]);
                 let queries = View::strided(&qkv[(start + first) * width + q..], rows, d, width);
-                let seen = View::strided(&qkv[(start + low) * width + k..], keys, d, width);
-                let values = View::strided(&qkv[(start + low) * width + v..], keys, d, width);
                 let at = (start + first) * h * d + head * d;
                 let d_rows = View::strided(&d_out[at..], rows, d, h * d);
-                products.multiply_here(queries, seen.t(), heads.scale(), Into::Set, Target::new(scores, rows, keys));
-                products.multiply_here(d_rows, values.t(), 1.0, Into::Set, Target::new(d_scores, rows, keys));
+                for (rows_of, by, scale, to) in
+                    [(queries, &by_keys, heads.scale(), &mut *scores), (d_rows, &by_values, 1.0, &mut *d_scores)]
+                {
+                    let target = Target::new(to, rows, count);
+                    products.multiply_ready(rows_of, by, (0..d, keys.clone()), scale, Into::Set, target);
+                }
                 for (row, (scores, d_scores)) in
-                    scores.chunks_exact_mut(keys).zip(d_scores.chunks_exact_mut(keys)).enumerate()
+                    scores.chunks_exact_mut(count).zip(d_scores.chunks_exact_mut(count)).enumerate()
                 {
                     let (i, at) = (first + row, at + row * h * d);
                     let delta = row_dot(&d_out[at..][..d], &out[at..][..d]);
@@ -132,20 +157,18 @@ pub(super) fn backward(
                     let visible = (heads.first_key(i) - low, i + 1 - low);
                     differentiate(scores, d_scores, visible, sum, delta, heads.scale());
                 }
-                // SAFETY: one task for each document and key-value head; its query heads follow one another.
-                let target = |row: usize, column: usize, rows: usize| unsafe {
-                    Target::shared(d_qkv, (start + row) * width + column, rows, d, width)
-                };
-                let (scores, d_scores) = (View::new(scores, rows, keys), View::new(d_scores, rows, keys));
-                products.multiply_here(d_scores, seen, 1.0, Into::Set, target(first, q, rows));
+                let (scores, d_scores) = (View::new(scores, rows, count), View::new(d_scores, rows, count));
+                products.multiply_ready(d_scores, &all_keys, (keys, 0..d), 1.0, Into::Set, target(first, q, rows));
                 // Keys that no earlier block has seen hold nothing yet.
-                let fresh = if head == kv_head * group { first.max(low) - low } else { keys };
+                let fresh = if head == kv_head * group { first - low } else { count };
                 for (weights, by, column) in [(d_scores, queries, k), (scores, d_rows, v)] {
+                    let by = products.ready(by);
                     let (old, new) = weights.split_columns(fresh);
-                    products.multiply_here(old.t(), by, 1.0, Into::Add, target(low, column, fresh));
-                    products.multiply_here(new.t(), by, 1.0, Into::Set, target(low + fresh, column, keys - fresh));
+                    for (part, row, into) in [(old, low, Into::Add), (new, low + fresh, Into::Set)] {
+                        let target = target(row, column, part.cols);
+                        products.multiply_ready(part.t(), &by, (0..rows, 0..d), 1.0, into, target);
+                    }
                 }
-                first += rows;
             }
         }
     });

@@ -33,7 +33,10 @@ pub(super) struct Start {
 
 impl Start {
     pub fn find(job: &Job, resolver: &dyn Resolver, folder: &Path) -> Result<Self, TrainError> {
-        let tokenizer = job.model.tokenizer.as_deref().map(|name| resolver.model(name)).transpose()?;
+        let tokenizer = match crate::tokenizer::of_job(job, resolver, folder)? {
+            Some(trained) => Some(trained),
+            None => job.model.tokenizer.as_deref().map(|name| resolver.model(name)).transpose()?,
+        };
         let start = match (&job.model.base, &job.model.config, tokenizer) {
             (Some(name), _, tokenizer) => {
                 let path = resolver.model(name)?;

@@ -74,7 +74,7 @@ fn turns(app: &App, tenant: &TenantId, session: &str) -> Collection {
 }
 
 fn unknown(what: &str, id: &str) -> ApiError {
-    ApiError::not_found(what, &id.chars().take(64).collect::<String>())
+    ApiError::not_found(what, id)
 }
 
 /// An agent, or any assistant by its name.

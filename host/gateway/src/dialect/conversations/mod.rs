@@ -39,7 +39,7 @@ fn find(app: &App, tenant: &TenantId, id: &str) -> Result<Value, ApiError> {
 }
 
 fn unknown(what: &str, id: &str) -> ApiError {
-    ApiError::not_found(what, &id.chars().take(64).collect::<String>())
+    ApiError::not_found(what, id)
 }
 
 /// All items, oldest first, in normal form.

@@ -24,8 +24,16 @@ pub const ITEM_REFERENCE: &str = "item_reference";
 
 /// A fresh item id; it never changes.
 pub fn item_id(kind: &str) -> String {
-    let prefix = KINDS.iter().find(|(k, _)| *k == kind).map_or("item", |(_, p)| p);
-    new_document_id(prefix, getrandom::u32().unwrap_or_default())
+    new_document_id(prefix(kind), getrandom::u32().unwrap_or_default())
+}
+
+/// The id of an item that stands in another's place.
+pub fn id_at(kind: &str, place: &str) -> String {
+    format!("{}_{}", prefix(kind), place.rsplit_once('_').map_or(place, |(_, key)| key))
+}
+
+fn prefix(kind: &str) -> &'static str {
+    KINDS.iter().find(|(k, _)| *k == kind).map_or("item", |(_, p)| p)
 }
 
 /// A client's items in normal form, each with an id of the host's.
@@ -74,8 +82,8 @@ fn item(f: &Fields) -> Result<Value, ApiError> {
         "file_search_call" => json!({
             "queries": f.array("queries")?.cloned().unwrap_or_default(), "results": f.value("results"),
         }),
-        // Stands for an item until it is looked up.
-        ITEM_REFERENCE => return Ok(json!({"type": kind, "id": f.need_str("id")?})),
+        // Until it is looked up: its place among the items is told by an id of its own.
+        ITEM_REFERENCE => return Ok(json!({"type": kind, "id": f.need_str("id")?, "place": item_id(kind)})),
         _ => {
             let kinds: Vec<&str> = KINDS.iter().map(|(k, _)| *k).collect();
             return Err(f.wrong("type", format!("must be one of {}", kinds.join(", "))));

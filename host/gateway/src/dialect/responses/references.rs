@@ -3,7 +3,7 @@
 //! Ids begin with their time, so an item of a reply is in one of the responses that had begun when it was made, and an
 //! input item in one that began soon after. A bounded number of both is looked through.
 
-use super::items::{ITEM_REFERENCE, item_id};
+use super::items::{ITEM_REFERENCE, id_at};
 use super::store::{Stored, input_items, responses};
 use crate::app::App;
 use crate::error::ApiError;
@@ -40,8 +40,8 @@ pub fn resolve(app: &App, tenant: &TenantId, input: &mut Vec<Value>, earlier: &[
             let unknown = ApiError::not_found("item", &id.chars().take(64).collect::<String>());
             ApiError { param: Some(format!("input[{i}].id")), ..unknown }
         })?;
-        // An item of this request, as any other.
-        found["id"] = item_id(found["type"].as_str().unwrap_or_default()).into();
+        let kind = found["type"].as_str().unwrap_or_default();
+        found["id"] = id_at(kind, item["place"].as_str().unwrap_or_default()).into();
         resolved.push(found);
     }
     *input = resolved;

@@ -50,7 +50,7 @@ pub async fn delete(app: &App, tenant: &TenantId, id: &str) -> Result<(), ApiErr
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::not_found("response", &id.chars().take(64).collect::<String>())
+    ApiError::not_found("response", id)
 }
 
 /// Whether a shield has kept the input from the model: it is no part of what is said later, which it would block again.

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use stockade_core::http::{Scheme, Target};
 use stockade_core::id::ComponentName;
 use stockade_core::plugin::Grants;
-use stockade_core::registry::{BindingEntry, Scope};
-use stockade_core::store::Expect;
+use stockade_core::registry::{BindingEntry, RegistryError, Scope};
+use stockade_core::store::{Expect, Revision};
 
 /// Longest name that a group is bound under: with the longest name of a tool it makes one that models take.
 const MAX_BOUND_BYTES: usize = 30;
@@ -38,6 +38,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     let pins = app.registry.pins(&caller.tenant)?;
     let group = Group::find(&pins, &id)?;
     app.registry.unbind(&caller.tenant, &role_of(&group.bound)?, None).await?;
+    retract(&app, &caller, &group.pinned.component.name, &group.pinned.config).await?;
     tracing::info!(tenant = %caller.tenant, group = group.id, "tool group unregistered");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -76,9 +77,16 @@ pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): Js
     let found = app.registry.version(&caller.tenant, &component, &known.latest)?;
     let found = found.ok_or_else(|| ApiError::not_found("component", component.as_str()))?;
     app.plugins.warm(&found.component()).await?;
-    let entry = json!({"component": component, "version": known.latest, "config": config});
+    let entry = json!({"component": component, "version": known.latest, "config": &config});
     let entry: BindingEntry = JsonBody(entry).read()?;
     app.registry.bind(&caller.tenant, &role, vec![entry], Some(expect)).await?;
+    if let Some(url) = &endpoint {
+        // Again: a group that went meanwhile may have taken its grants along.
+        grant(&app, &caller, &component, url, config["secret"].as_str()).await?;
+    }
+    if let Some(before) = taken {
+        retract(&app, &caller, &component, &before.config).await?;
+    }
     tracing::info!(tenant = %caller.tenant, group = id, %role, "tool group registered");
     Ok(reply::json(&Value::Null))
 }
@@ -98,14 +106,12 @@ async fn grant(
     let grants = app.registry.grants(&caller.tenant, component)?;
     let mut wanted = grants.value.clone();
     if target.reach(&wanted.http).is_none() {
-        let public = target.scheme == Scheme::Https && target.address().is_none();
-        if !public {
+        if !is_public(&target) {
             let operator = caller.need_operator();
             let text = "only an admin key of the host may register a server at an address or without https";
             operator.map_err(|_| ApiError::new(Code::Forbidden, text))?;
         }
-        let host = target.origin();
-        wanted.http.push(if public { host.trim_start_matches("https://").into() } else { host });
+        wanted.http.push(entry_of(&target));
     }
     if let Some(secret) = secret.filter(|s| !Grants::allows(&wanted.secrets, s)) {
         wanted.secrets.push(secret.into());
@@ -113,9 +119,59 @@ async fn grant(
     if wanted == grants.value {
         return Ok(());
     }
-    let expect = if grants.revision == 0 { Expect::Absent } else { Expect::Revision(grants.revision) };
-    app.registry.set_grants(&caller.tenant, component, &wanted, Some(expect)).await?;
+    app.registry.set_grants(&caller.tenant, component, &wanted, Some(unchanged(grants.revision))).await?;
     Ok(())
+}
+
+/// Takes back what a group was granted, as far as no group of the component that is bound now needs it. Grants with a
+/// wildcard are nobody's in particular and stay.
+async fn retract(app: &App, caller: &Caller, component: &ComponentName, config: &Value) -> Result<(), ApiError> {
+    let Some(mine) = Needs::of(config) else { return Ok(()) };
+    loop {
+        let grants = app.registry.grants(&caller.tenant, component)?;
+        let pins = app.registry.pins(&caller.tenant)?;
+        let groups = Group::all(&pins).into_iter().filter(|g| g.pinned.component.name == *component);
+        let others: Vec<Needs> = groups.filter_map(|g| Needs::of(&g.pinned.config)).collect();
+        let mut wanted = grants.value.clone();
+        wanted.http.retain(|host| *host != mine.host || others.iter().any(|other| other.host == *host));
+        wanted.secrets.retain(|secret| {
+            Some(secret) != mine.secret.as_ref() || others.iter().any(|other| other.secret.as_ref() == Some(secret))
+        });
+        if wanted == grants.value {
+            return Ok(());
+        }
+        match app.registry.set_grants(&caller.tenant, component, &wanted, Some(unchanged(grants.revision))).await {
+            Err(RegistryError::RevisionMismatch { .. }) => {}
+            done => return Ok(done.map(|_| ())?),
+        }
+    }
+}
+
+/// What a group of an MCP server has to be granted.
+struct Needs {
+    host: String,
+    secret: Option<String>,
+}
+
+impl Needs {
+    fn of(config: &Value) -> Option<Self> {
+        let target = Target::parse(config["url"].as_str()?).ok()?;
+        Some(Self { host: entry_of(&target), secret: config["secret"].as_str().map(String::from) })
+    }
+}
+
+fn is_public(target: &Target) -> bool {
+    target.scheme == Scheme::Https && target.address().is_none()
+}
+
+/// The entry of [`Grants::http`] that lets a component reach the target and no other.
+fn entry_of(target: &Target) -> String {
+    let origin = target.origin();
+    if is_public(target) { origin.trim_start_matches("https://").into() } else { origin }
+}
+
+fn unchanged(revision: Revision) -> Expect {
+    if revision == 0 { Expect::Absent } else { Expect::Revision(revision) }
 }
 
 /// `mcp::deep wiki` as `mcp-deep-wiki`.

@@ -44,7 +44,7 @@ impl Group {
         let id = id.split('/').next().unwrap_or_default();
         let ours = BUILTIN.iter().find(|(group, ..)| *group == id).map_or(id, |(_, component, _)| component);
         let found = Self::all(pins).into_iter().find(|g| g.id == id || g.bound == ours);
-        found.ok_or_else(|| ApiError::not_found("tool group", &shortened(id)))
+        found.ok_or_else(|| ApiError::not_found("tool group", id))
     }
 
     /// With the caller's own headers for the MCP server, where it is one.
@@ -95,7 +95,7 @@ async fn resolve(run: &Run, name: &str) -> Result<(Arc<Pinned>, Option<String>),
     }
     match found.as_slice() {
         [one] => Ok((one.clone(), Some(name.into()))),
-        [] => Err(ApiError::not_found("tool", &shortened(name))),
+        [] => Err(ApiError::not_found("tool", name)),
         _ => Err(ApiError::invalid("tool_name", "several groups have a tool of this name: write GROUP__TOOL")),
     }
 }

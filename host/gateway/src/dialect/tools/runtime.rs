@@ -47,7 +47,7 @@ pub async fn list(
             (Some(id), _) => vec![Group::find(run.pins(), id)?],
             (None, Some(url)) => {
                 let registered = Group::all(run.pins()).into_iter().find(|g| g.pinned.config["url"] == *url);
-                vec![registered.ok_or_else(|| ApiError::not_found("tool group at", &shortened(&url)))?]
+                vec![registered.ok_or_else(|| ApiError::not_found("tool group at", &url))?]
             }
             (None, None) => Group::all(run.pins()),
         };
@@ -84,7 +84,7 @@ pub async fn get(
                 return Ok(reply::json(&shape::tool(tool, &group)));
             }
         }
-        Err(ApiError::not_found("tool", &shortened(&name)))
+        Err(ApiError::not_found("tool", &name))
     })
     .await
 }

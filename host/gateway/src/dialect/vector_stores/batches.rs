@@ -90,7 +90,7 @@ pub async fn create(
 fn read(app: &App, tenant: &TenantId, store: &str, id: &str) -> Result<Batch, ApiError> {
     find(app, tenant, store)?;
     let found = batches(app, tenant, store).get::<Batch>(id)?;
-    let unknown = || ApiError::not_found("file batch", &id.chars().take(64).collect::<String>());
+    let unknown = || ApiError::not_found("file batch", id);
     Ok(found.ok_or_else(unknown)?.value)
 }
 

@@ -61,7 +61,7 @@ fn stores(app: &App, tenant: &TenantId) -> Collection {
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::not_found("vector store", &id.chars().take(64).collect::<String>())
+    ApiError::not_found("vector store", id)
 }
 
 fn find(app: &App, tenant: &TenantId, id: &str) -> Result<StoreRecord, ApiError> {

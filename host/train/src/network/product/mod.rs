@@ -4,13 +4,15 @@
 //! packed once a product, in the order in which the processor's kernel reads them. The output is cut by its shape alone,
 //! and each value sums over k in one order, so that results do not depend on threads.
 //!
-//! Kernels: [`avx512`] for f32 and [`amx`] for bf16 where the processor has them; else the `gemm` crate, on values
+//! Kernels: [`avx512`] for f32, [`amx`] or [`bf16`] for bf16 where the processor has them; else the `gemm` crate, on values
 //! rounded to bf16 if that is asked for.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod panel;
 mod plain;
 #[cfg(test)]
@@ -19,12 +21,13 @@ mod tests;
 mod transpose;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use stockade_kernels::Pool;
 
 use super::Precision;
-use super::buffer::Buffers;
+use super::buffer::{Buffer, Buffers};
 use super::parallel::Shards;
 use panel::{COLS, Kernel, Panel};
 
@@ -65,10 +68,13 @@ impl<'a> View<'a> {
 
     /// The columns before `col` and those from it on.
     pub(super) fn split_columns(self, col: usize) -> (Self, Self) {
-        assert!(col <= self.cols, "column outside its matrix");
-        let first = (col * self.col_stride).min(self.values.len());
-        let (left, right) = (Self { cols: col, ..self }, self.cols - col);
-        (left, Self { cols: right, values: &self.values[first..], ..self })
+        (self.part(0..self.rows, 0..col), self.part(0..self.rows, col..self.cols))
+    }
+
+    /// Rows and columns of these ranges.
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        let first = (rows.start * self.row_stride + cols.start * self.col_stride).min(self.values.len());
+        Self { values: &self.values[first..], rows: rows.len(), cols: cols.len(), ..self }
     }
 
     /// Strides along rows and along columns.
@@ -111,6 +117,9 @@ impl<'a> Target<'a> {
         Self { shards, first, rows, cols, stride }
     }
 }
+
+/// Where parts of a packed matrix may begin.
+pub(super) const STEP: usize = 32;
 
 /// What a product does with its output's old values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,32 +180,90 @@ impl Products {
                 let (row, first) = (i / groups * rows, i % groups * across);
                 let rows = row..out.rows.min(row + rows);
                 let panels = first..panels.min(first + across);
-                run(kernel, lhs, alpha, (start, depth), rows, &packed, panels, into, &out);
+                let right = Right { packed: &packed, lines, skip: 0, first: 0 };
+                run(kernel, Left { view: lhs, alpha, start, depth }, rows, &right, panels, into, &out);
             });
         }
     }
 
     /// A product on this thread.
     pub(super) fn multiply_here(&self, lhs: View<'_>, rhs: View<'_>, alpha: f32, into: Into, out: Target<'_>) {
-        assert!(lhs.rows == out.rows && rhs.cols == out.cols && lhs.cols == rhs.rows, "shapes of a product agree");
-        let Some(kernel) = self.kernel else {
-            return plain::multiply_here(self.precision, lhs, rhs, alpha, into, &out);
-        };
-        let panels = out.cols.div_ceil(COLS);
-        for (start, depth, into) in blocks(lhs.cols, kernel.block, into) {
-            let lines = kernel.rhs_lines(depth);
-            with_scratch(&RIGHT, panels * lines, |packed| {
-                for (i, to) in packed.chunks_exact_mut(lines).enumerate() {
-                    let first = i * COLS;
-                    let panel = Panel { first, count: COLS.min(out.cols - first), start, depth };
-                    // SAFETY: the lines are this panel's.
-                    unsafe { (kernel.pack_rhs)(rhs, panel, to.as_mut_ptr()) };
-                }
-                let packed = floats(packed);
-                run(kernel, lhs, alpha, (start, depth), 0..out.rows, packed, 0..panels, into, &out);
-            });
+        let ready = self.ready(rhs);
+        self.multiply_ready(lhs, &ready, (0..rhs.rows, 0..rhs.cols), alpha, into, out);
+    }
+
+    /// Packs a right matrix, on this thread, for products with parts of it.
+    pub(super) fn ready<'a>(&self, rhs: View<'a>) -> Ready<'a> {
+        let packed = self.kernel.map(|kernel| {
+            let lines = kernel.rhs_lines(rhs.rows);
+            let mut packed = self.buffers.take(rhs.cols.div_ceil(COLS) * lines * 16);
+            for (i, to) in packed.chunks_exact_mut((lines * 16).max(1)).enumerate() {
+                let first = i * COLS;
+                let panel = Panel { first, count: COLS.min(rhs.cols - first), start: 0, depth: rhs.rows };
+                // SAFETY: the lines are this panel's, and buffers are made of lines.
+                unsafe { (kernel.pack_rhs)(rhs, panel, to.as_mut_ptr().cast()) };
+            }
+            packed
+        });
+        Ready { view: rhs, packed }
+    }
+
+    /// A product on this thread with the rows `k` and the columns `cols` of the right matrix. Both begin at multiples of
+    /// [`STEP`]; `k` ends at one or with the matrix.
+    pub(super) fn multiply_ready(
+        &self,
+        lhs: View<'_>,
+        rhs: &Ready<'_>,
+        (k, cols): (Range<usize>, Range<usize>),
+        alpha: f32,
+        into: Into,
+        out: Target<'_>,
+    ) {
+        assert!(lhs.rows == out.rows && cols.len() == out.cols && lhs.cols == k.len(), "shapes of a product agree");
+        let whole = k.end == rhs.view.rows || k.end.is_multiple_of(STEP);
+        assert!(k.start.is_multiple_of(STEP) && cols.start.is_multiple_of(STEP) && whole, "parts are whole panels");
+        assert!(k.end <= rhs.view.rows && cols.end <= rhs.view.cols, "parts lie in their matrix");
+        match (self.kernel, &rhs.packed) {
+            (Some(kernel), Some(packed)) => {
+                let right = Right {
+                    packed,
+                    lines: kernel.rhs_lines(rhs.view.rows),
+                    skip: k.start * kernel.rhs_bytes / 64,
+                    first: cols.start / COLS,
+                };
+                let panels = 0..cols.len().div_ceil(COLS);
+                let left = Left { view: lhs, alpha, start: 0, depth: k.len() };
+                run(kernel, left, 0..out.rows, &right, panels, into, &out);
+            }
+            _ => plain::multiply_here(self.precision, lhs, rhs.view.part(k, cols), alpha, into, &out),
         }
     }
+}
+
+/// A right matrix that is packed for several products.
+pub(super) struct Ready<'a> {
+    view: View<'a>,
+    packed: Option<Buffer>,
+}
+
+/// A left matrix times a factor, `depth` values of k from `start` on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    view: View<'a>,
+    alpha: f32,
+    start: usize,
+    depth: usize,
+}
+
+/// Panels of a right matrix.
+struct Right<'a> {
+    packed: &'a [f32],
+    /// Of a panel.
+    lines: usize,
+    /// Lines of each panel that come before the values of k in question.
+    skip: usize,
+    /// The panel of the output's first column.
+    first: usize,
 }
 
 /// The best kernel that this processor has.
@@ -205,7 +272,8 @@ fn find(precision: Precision) -> Option<&'static Kernel> {
     {
         return match precision {
             Precision::F32 => std::arch::is_x86_feature_detected!("avx512f").then_some(&avx512::F32),
-            Precision::Bf16 => amx::available().then_some(&amx::BF16),
+            Precision::Bf16 if amx::available() => Some(&amx::BF16),
+            Precision::Bf16 => bf16::available().then_some(&bf16::BF16),
         };
     }
     #[allow(unreachable_code, reason = "reached on other processors")]
@@ -222,7 +290,7 @@ fn rows_of_a_task(n: usize, panel: usize) -> usize {
 
 /// k in blocks of about the same depth, at most `block`; the first sets where the product sets.
 fn blocks(k: usize, block: usize, into: Into) -> impl Iterator<Item = (usize, usize, Into)> {
-    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32);
+    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32).max(32);
     (0..k).step_by(block).map(move |start| {
         let into = if start == 0 { into } else { Into::Add };
         (start, block.min(k - start), into)
@@ -230,27 +298,18 @@ fn blocks(k: usize, block: usize, into: Into) -> impl Iterator<Item = (usize, us
 }
 
 thread_local! {
+    /// Panels of the left matrix.
     static LEFT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `lines` of this thread's scratch, whatever they hold.
-fn with_scratch(
-    scratch: &'static std::thread::LocalKey<RefCell<Vec<Line>>>,
-    lines: usize,
-    work: impl FnOnce(&mut [Line]),
-) {
-    scratch.with_borrow_mut(|scratch| {
+fn with_scratch(lines: usize, work: impl FnOnce(&mut [Line])) {
+    LEFT.with_borrow_mut(|scratch| {
         if scratch.len() < lines {
             scratch.resize(lines, Line([0.0; 16]));
         }
         work(&mut scratch[..lines]);
     });
-}
-
-fn floats(lines: &[Line]) -> &[f32] {
-    // SAFETY: a line is 16 values without gaps.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 16) }
 }
 
 /// Panels of the right matrix that stay in a core's second cache while one of the left matrix after the other, in the
@@ -260,33 +319,33 @@ const GROUP_BYTES: usize = 512 << 10;
 /// Rows of the output against panels of the right matrix, over one block of k.
 fn run(
     kernel: &Kernel,
-    lhs: View<'_>,
-    alpha: f32,
-    (start, depth): (usize, usize),
-    rows: std::ops::Range<usize>,
-    packed: &[f32],
-    panels: std::ops::Range<usize>,
+    left: Left<'_>,
+    rows: Range<usize>,
+    right: &Right<'_>,
+    panels: Range<usize>,
     into: Into,
     out: &Target<'_>,
 ) {
-    let (lines, lhs_lines) = (kernel.rhs_lines(depth), kernel.lhs_lines(depth));
+    let Left { view, alpha, start, depth } = left;
+    let lhs_lines = kernel.lhs_lines(depth);
     let count = rows.len().div_ceil(kernel.rows);
-    with_scratch(&LEFT, count * lhs_lines, |left| {
+    with_scratch(count * lhs_lines, |left| {
         for (i, to) in left.chunks_exact_mut(lhs_lines).enumerate() {
             let first = rows.start + i * kernel.rows;
             let panel = Panel { first, count: kernel.rows.min(rows.end - first), start, depth };
             // SAFETY: the panel is inside of the matrix and the lines are its own.
-            unsafe { (kernel.pack_lhs)(lhs, panel, alpha, to.as_mut_ptr()) };
+            unsafe { (kernel.pack_lhs)(view, panel, alpha, to.as_mut_ptr()) };
         }
         (kernel.enter)();
-        let group = (GROUP_BYTES / (lines * 64)).max(1);
+        let group = (GROUP_BYTES / (kernel.rhs_lines(depth) * 64).max(1)).max(1);
         for first in panels.clone().step_by(group) {
             let group = first..panels.end.min(first + group);
             for (i, left) in left.chunks_exact(lhs_lines).enumerate() {
                 let row = rows.start + i * kernel.rows;
                 let height = kernel.rows.min(rows.end - row);
                 for panel in group.clone() {
-                    let right = packed[panel * lines * 16..(panel + 1) * lines * 16].as_ptr();
+                    let at = (right.first + panel) * right.lines + right.skip;
+                    let right = right.packed[at * 16..][..kernel.rhs_lines(depth) * 16].as_ptr();
                     let (col, cols) = (panel * COLS, COLS.min(out.cols - panel * COLS));
                     let c = out.shards.pointer(out.first + row * out.stride + col, height, cols, out.stride);
                     // SAFETY: panels are whole, and the tile of the output is this task's by `Target`'s contract.

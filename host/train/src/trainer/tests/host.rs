@@ -143,26 +143,29 @@ fn an_adapter_is_a_folder_for_its_base_or_merged_into_it() {
 
 #[test]
 fn a_model_from_scratch_learns_a_text() {
-    let Some(home) = Home::new() else { return };
-    let text = "The quick brown fox jumps over the lazy dog.\n\n".repeat(40);
-    std::fs::write(home.folder.path().join("train.txt"), text).unwrap();
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
-    });
-    let spec = json!({
-        "method": "pretrain",
-        "model": { "config": config, "tokenizer": "llama-micro" },
-        "data": { "train": "train.txt", "max_tokens": 64 },
-        "optim": { "steps": 60, "batch": 2, "learning_rate": 3e-3, "kind": "muon", "schedule": "wsd", "warmup_steps": 4 },
-    });
-    let Ending::Finished { path, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
-    let losses = home.losses();
-    assert!(losses[0] > 6.0 && losses[59] < 1.0, "{losses:?}");
-    let config = ModelConfig::from_folder(&path).unwrap();
-    assert_eq!((config.hidden_size, config.layers), (32, 2));
-    assert!(path.join("tokenizer.json").exists());
+    // With a tokenizer that is there, and with one that is trained on the same text first.
+    for (key, tokenizer) in [("tokenizer", json!("llama-micro")), ("new_tokenizer", json!({ "vocabulary": 300 }))] {
+        let Some(home) = Home::new() else { return };
+        let text = "The quick brown fox jumps over the lazy dog.\n\n".repeat(40);
+        std::fs::write(home.folder.path().join("train.txt"), text).unwrap();
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
+        });
+        let spec = json!({
+            "method": "pretrain",
+            "model": { "config": config, key: tokenizer },
+            "data": { "train": "train.txt", "max_tokens": 64 },
+            "optim": { "steps": 60, "batch": 2, "learning_rate": 3e-3, "kind": "muon", "schedule": "wsd", "warmup_steps": 4 },
+        });
+        let Ending::Finished { path, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        let losses = home.losses();
+        assert!(losses[0] > 5.0 && losses[59] < 1.0, "{losses:?}");
+        let config = ModelConfig::from_folder(&path).unwrap();
+        assert_eq!((config.hidden_size, config.layers), (32, 2));
+        assert!(path.join("tokenizer.json").exists() && !config.eos_ids.is_empty());
+    }
 }
 
 #[test]

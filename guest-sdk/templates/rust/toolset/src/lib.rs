@@ -1,0 +1,57 @@
+//! Two tools over one stretch of text: how long it is, and how often a word is in it.
+
+use stockade_guest::prelude::*;
+
+#[derive(Deserialize)]
+struct Plugin {}
+
+#[derive(Deserialize)]
+struct Counted {
+    text: String,
+    #[serde(default)]
+    word: String,
+}
+
+impl Toolset for Plugin {
+    /// Bound as `tool/NAME`, they are called `NAME__length` and `NAME__count`.
+    fn list(&self) -> Result<Vec<ToolSpec>> {
+        let schema = |fields: Value, required: Value| json!({"type": "object", "properties": fields, "required": required});
+        let text = json!({ "type": "string" });
+        Ok(vec![
+            ToolSpec::new("length", "Characters of a text.", &schema(json!({"text": text}), json!(["text"]))),
+            ToolSpec::new(
+                "count",
+                "How often a word is in a text.",
+                &schema(json!({"text": text, "word": text}), json!(["text", "word"])),
+            ),
+        ])
+    }
+
+    fn call(&self, name: &str, arguments: Value) -> Result<ToolOutput> {
+        let Counted { text, word } = match serde_json::from_value(arguments) {
+            Ok(arguments) => arguments,
+            Err(e) => return Ok(ToolOutput::failed(format!("arguments: {e}"))),
+        };
+        Ok(match name {
+            "length" => ToolOutput::ok(text.chars().count().to_string()),
+            "count" => ToolOutput::ok(text.split_whitespace().filter(|w| *w == word).count().to_string()),
+            _ => return Err(Error::NotFound(format!("tool `{name}`"))),
+        })
+    }
+}
+
+stockade_guest::export!(Plugin as toolset);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tool_answers_to_its_name() {
+        let call = |name: &str, arguments: Value| testing::call_of::<Plugin>(json!({}), name, arguments);
+        assert_eq!(call("length", json!({"text": "abc"})).unwrap().content, "3");
+        assert_eq!(call("count", json!({"text": "a b a", "word": "a"})).unwrap().content, "2");
+        assert!(call("count", json!({})).unwrap().is_error);
+        assert!(call("other", json!({"text": ""})).is_err());
+    }
+}
