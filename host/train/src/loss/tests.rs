@@ -119,11 +119,11 @@ fn kto_has_its_golden_values_and_derivative() {
     let (policy, reference) = (numbers(&inputs["policy"]), numbers(&inputs["ref"]));
     let want = numbers(&golden["per_example"]);
     let z = inputs["kl"].as_f64().unwrap();
-    for i in 0..policy.len() {
+    for (i, (policy, want)) in policy.into_iter().zip(want).enumerate() {
         let desirable = inputs["desirable"][i].as_bool().unwrap();
         let of = |policy: f64| loss.evaluate(policy, reference[i], desirable, z);
-        close("kto", of(policy[i]).loss, want[i], 1e-9);
-        close("kto", of(policy[i]).d_policy, slope(|h| of(policy[i] + h).loss), 1e-7);
+        close("kto", of(policy).loss, want, 1e-9);
+        close("kto", of(policy).d_policy, slope(|h| of(policy + h).loss), 1e-7);
     }
     assert_eq!(Unpaired::divergence(&[-1.0, 0.5]), 0.0, "never below 0");
     assert_eq!(Unpaired::divergence(&[1.0, 0.5]), 0.75);
@@ -237,12 +237,12 @@ fn group_derivatives_agree_with_finite_differences() {
                 policy.evaluate(&answers, totals(3, tokens))
             };
             let at = of(new);
-            for i in 0..3 {
-                for t in 0..new[i].len() {
+            for (i, row) in new.iter().enumerate() {
+                for t in 0..row.len() {
                     // Powers of two, so that f32 holds the shifted values exactly.
                     let h = 1.0 / 4096.0;
                     let shifted = |by: f32| {
-                        let mut row = new[i].to_vec();
+                        let mut row = row.to_vec();
                         row[t] += by;
                         let mut all = new;
                         all[i] = &row;
