@@ -43,11 +43,12 @@ pub async fn bind(registry: &Registry, plugins: &Runtime) -> Result<(), Failure>
                 "component": name, "version": version, "config": default_config(name),
             }))
             .map_err(failed)?;
+            // Before the binding, which is what tells the next start that all of this is done.
+            if role == Role::PromptStore {
+                put_prompt(registry, plugins, &tenant, &entry).await?;
+            }
             registry.bind(&tenant, &role, vec![entry], None).await.map_err(failed)?;
             tracing::info!(%role, component = name, %version, "bound");
-            if role == Role::PromptStore {
-                put_prompt(registry, plugins, &tenant).await?;
-            }
         }
     }
     Ok(())
@@ -90,15 +91,20 @@ fn is_bound(name: &str) -> bool {
     BINDINGS.iter().any(|(_, component)| *component == name)
 }
 
-/// Puts the system prompt into the freshly bound prompt store, as a tenant would.
-async fn put_prompt(registry: &Registry, plugins: &impl Plugins, tenant: &TenantId) -> Result<(), Failure> {
-    let pins = registry.pins(tenant).map_err(failed)?;
-    let Some(target) = pins.one(&Role::PromptStore) else { return Ok(()) };
+/// Puts the system prompt into the prompt store that is about to be bound, as a tenant would.
+async fn put_prompt(
+    registry: &Registry,
+    plugins: &impl Plugins,
+    tenant: &TenantId,
+    store: &BindingEntry,
+) -> Result<(), Failure> {
+    let BindingEntry { component, version, config, .. } = store;
+    let target = registry.pin(tenant, Role::PromptStore, component, Some(version), config.clone()).map_err(failed)?;
     let call = Call {
         tenant: tenant.clone(),
         request: RequestId("first-start".into()),
-        target: target.clone(),
-        pins: pins.clone(),
+        target: Arc::new(target),
+        pins: registry.pins(tenant).map_err(failed)?,
         trace: Arc::default(),
         depth: 0,
     };
