@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use stockade_model::config::{Architecture, Head, Rope, RopeScaling};
 use stockade_model::{Checkpoint, ModelConfig};
 use stockade_train::network::{Adapter, AdapterKind, Kind, Mode, Network, NetworkOptions, Packed, Precision, Trained};
-
 use stockade_train::optimizer::{Optimizer, OptimizerSettings, clip_scale};
 
 const ROWS: usize = 8;
