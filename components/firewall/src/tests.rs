@@ -139,5 +139,10 @@ fn streams_come_out_the_same_however_they_are_cut() {
 fn latency() {
     testing::Host::new();
     let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
-    testing::latency("firewall", || assert_eq!(testing::check::<Firewall>(json!({"use_case": "none", "policy": {"user": ["hidden-ascii"]}}), text), Ok(Verdict::Pass)));
+    testing::latency("firewall", || {
+        assert_eq!(
+            testing::check::<Firewall>(json!({"use_case": "none", "policy": {"user": ["hidden-ascii"]}}), text),
+            Ok(Verdict::Pass)
+        )
+    });
 }

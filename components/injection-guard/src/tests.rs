@@ -96,5 +96,7 @@ fn without_its_embedder_it_fails() {
 fn latency() {
     testing::Host::new().embedder(|_| Ok(vec![0.05; 384]));
     let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
-    testing::latency("injection-guard", || assert_eq!(testing::check::<InjectionGuard>(json!({}), text), Ok(Verdict::Pass)));
+    testing::latency("injection-guard", || {
+        assert_eq!(testing::check::<InjectionGuard>(json!({}), text), Ok(Verdict::Pass))
+    });
 }

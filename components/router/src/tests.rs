@@ -79,7 +79,10 @@ fn a_broken_configuration_says_what_is_wrong() {
 fn latency() {
     testing::latency("router", || {
         let host = testing::Host::new().reply("Hello.");
-        let ended = testing::run::<Router>(json!({"default": "all", "by": ["rules"], "routes": [{"name": "all", "keywords": ["hi"], "tools": []}]}), testing::turn("Hi"));
+        let ended = testing::run::<Router>(
+            json!({"default": "all", "by": ["rules"], "routes": [{"name": "all", "keywords": ["hi"], "tools": []}]}),
+            testing::turn("Hi"),
+        );
         assert_eq!((ended, host.sent_text().is_empty()), (Ok(FinishReason::Stop.into()), false));
     });
 }

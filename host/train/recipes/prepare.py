@@ -1,7 +1,7 @@
 """Makes the recipes' data out of public sets: `python prepare.py FOLDER`, where FOLDER holds the sets by their names.
 
 The files it writes are in the repository, so that a recipe runs without it. Each part's licence is in DATA.md.
-Splits are by content: no text, and no pair of numbers, is on both sides.
+Splits are by content: no text is on both sides.
 """
 
 import json
@@ -50,18 +50,32 @@ def intents(sets):
         write(HERE / f"intents/{name}.jsonl", chosen)
 
 
-def sums(_):
-    """Sums of two numbers below 100, for a reward that reads the last number of the answer."""
+TOPICS = {
+    "money": ["balance", "transfer", "pay_bill", "credit_score", "freeze_account", "interest_rate", "spending_history"],
+    "travel": ["book_flight", "book_hotel", "car_rental", "flight_status", "lost_luggage", "travel_alert", "plug_type"],
+    "food": ["recipe", "calories", "cook_time", "ingredients_list", "meal_suggestion", "nutrition_info", "food_last"],
+    "car": ["gas", "gas_type", "jump_start", "oil_change_how", "tire_change", "tire_pressure", "schedule_maintenance"],
+}
+SHOTS = [("what is my balance", "money"), ("i need a flight to rome", "travel"), ("how do i make soup", "food"),
+         ("my tire is flat", "car")]
+
+
+def topics(sets):
+    """CLINC150 again: what a question is about, one of four words. The reward sees the answer, training never does."""
     draw = random.Random(2)
-    pairs = [(a, b) for a in range(1, 100) for b in range(1, 100)]
-    draw.shuffle(pairs)
-
-    def row(a, b):
-        question = {"role": "user", "content": f"What is {a} + {b}?"}
-        return {"messages": [question], "reference": str(a + b)}
-
-    write(HERE / "sums/train.jsonl", [row(*pair) for pair in pairs[:2000]])
-    write(HERE / "sums/test.jsonl", [row(*pair) for pair in pairs[2000:2200]])
+    table = [line.split("\t", 2) for line in (sets / "clinc150/intents.tsv").read_text(encoding="utf-8").splitlines()]
+    shots = [("system", "Say what the question is about, in one word: money, travel, food or car.")]
+    for question, topic in SHOTS:
+        shots += [("user", question), ("assistant", topic)]
+    for name, split, count in (("train", "train", 100), ("test", "test", 75)):
+        chosen = []
+        for topic, labels in TOPICS.items():
+            texts = [text for part, label, text in table if part == split and label in labels]
+            for text in draw.sample(texts, count):
+                turns = [{"role": role, "content": said} for role, said in shots + [("user", text)]]
+                chosen.append({"messages": turns, "reference": topic})
+        draw.shuffle(chosen)
+        write(HERE / f"topics/{name}.jsonl", chosen)
 
 
 # MLCommons' hazards as Llama Guard's categories.
@@ -150,5 +164,5 @@ def stories(sets):
 
 if __name__ == "__main__":
     folder = pathlib.Path(sys.argv[1])
-    for recipe in (intents, sums, guard, stories):
+    for recipe in (intents, topics, guard, stories):
         recipe(folder)

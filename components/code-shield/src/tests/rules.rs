@@ -456,6 +456,9 @@ fn every_syntax_rule_finds_what_it_shall_and_leaves_the_rest() {
 fn latency() {
     let text = "Here it is:\n\n```python\nfor n in range(10):\n    print(n * n)\n```\n";
     stockade_guest::testing::latency("code-shield", || {
-        assert_eq!(stockade_guest::testing::check::<crate::CodeShield>(serde_json::json!({}), text), Ok(stockade_guest::types::Verdict::Pass));
+        assert_eq!(
+            stockade_guest::testing::check::<crate::CodeShield>(serde_json::json!({}), text),
+            Ok(stockade_guest::types::Verdict::Pass)
+        );
     });
 }

@@ -6,7 +6,6 @@ mod submit;
 
 use crate::cli::Train;
 use crate::client::Client;
-use crate::commands::data::failed;
 use crate::failure::{Exit, Failure};
 use crate::jobs::rewards::RewardFiles;
 use crate::output::{Output, fields};

@@ -6,7 +6,7 @@ use serde_json::Map;
 use std::path::Path;
 use std::sync::Mutex;
 use stockade_core::registry::{JobKind, JobStatus, MemoryStore, NewJob, Quotas};
-use stockade_core::train::{Observer, Outline, Saved, StepMetrics};
+use stockade_core::train::{Outline, Saved, StepMetrics};
 use stockade_core::{BoxFuture, ModelId, TenantId};
 
 /// Steps as its specification says: `steps`, `fails_at`, `panics_at`; a checkpoint every `every` steps.
@@ -207,7 +207,7 @@ fn pause_resume_and_cancel_reach_the_run() {
 #[test]
 fn a_host_that_goes_down_lets_go_and_the_next_one_goes_on() {
     let host = Host::new();
-    let job = host.queue(json!({"steps": 120, "every": 1_000, "slow": true}));
+    let job = host.queue(json!({"steps": 480, "every": 1_000, "slow": true}));
     let workers = Workers::start(&host.parts, 1).unwrap();
     host.wait(&job.id, |j| j.progress.step > 3);
     workers.stop(Duration::from_secs(5));
@@ -216,7 +216,7 @@ fn a_host_that_goes_down_lets_go_and_the_next_one_goes_on() {
     let workers = Workers::start(&host.parts, 1).unwrap();
     let done = host.wait(&job.id, |j| j.status.is_terminal());
     assert_eq!(done.status, JobStatus::Succeeded);
-    assert_eq!(host.told_steps(&job.id), (1..=120).collect::<Vec<_>>());
+    assert_eq!(host.told_steps(&job.id), (1..=480).collect::<Vec<_>>());
     workers.stop(Duration::from_secs(5));
 }
 

@@ -103,10 +103,20 @@ pub struct Answer<'a> {
     pub advantage: Option<f64>,
 }
 
-/// What a micro-batch adds.
+/// What a step's terms are divided by. Tokens are those of answers that are not masked, answers are all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupTotals {
+    pub answers: usize,
+    pub tokens: u64,
+    pub micro_batches: usize,
+    /// Of the micro-batch that the answers belong to.
+    pub micro_batch_tokens: u64,
+}
+
+/// What some answers of a step add.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GroupLoss {
-    /// Already divided as the reduction says, so that the micro-batches of a step add up.
+    /// Already divided as the reduction says, so that the parts of a step add up.
     pub loss: f64,
     /// Derivative by each of [`Answer::new`], answer after answer.
     pub d_new: Vec<Vec<f32>>,
@@ -118,21 +128,8 @@ pub struct GroupLoss {
 }
 
 impl GroupPolicy {
-    /// Tokens of the answers that are not masked.
-    pub fn active_tokens<'a>(answers: impl IntoIterator<Item = &'a Answer<'a>>) -> u64 {
-        answers.into_iter().filter(|answer| answer.advantage.is_some()).map(|answer| answer.new.len() as u64).sum()
-    }
-
-    /// The loss of a micro-batch in a step of `step_answers` answers with `step_tokens` active tokens in
-    /// `micro_batches` micro-batches.
-    pub fn evaluate(
-        &self,
-        answers: &[Answer<'_>],
-        step_answers: usize,
-        step_tokens: u64,
-        micro_batches: usize,
-    ) -> GroupLoss {
-        let own_tokens = Self::active_tokens(answers);
+    /// The loss of answers that go through the network together, a micro-batch or a part of one.
+    pub fn evaluate(&self, answers: &[Answer<'_>], totals: GroupTotals) -> GroupLoss {
         let mut result = GroupLoss::default();
         for answer in answers {
             let n = answer.new.len();
@@ -141,10 +138,10 @@ impl GroupPolicy {
                 continue;
             };
             let divisor = match self.reduction {
-                Reduction::Answer => n as f64 * step_answers as f64,
-                Reduction::MicroBatch => own_tokens as f64 * micro_batches as f64,
-                Reduction::Step => step_tokens as f64,
-                Reduction::Longest => step_answers as f64 * self.max_tokens as f64,
+                Reduction::Answer => n as f64 * totals.answers as f64,
+                Reduction::MicroBatch => totals.micro_batch_tokens as f64 * totals.micro_batches as f64,
+                Reduction::Step => totals.tokens as f64,
+                Reduction::Longest => totals.answers as f64 * self.max_tokens as f64,
             };
             result.add(self, answer, advantage, 1.0 / divisor.max(1.0));
         }

@@ -17,7 +17,7 @@ mod unpaired;
 
 pub use classes::{ClassLoss, cross_entropy_of_classes};
 pub use contrast::{ContrastLoss, info_nce};
-pub use group::{Advantages, Answer, GroupLoss, GroupPolicy, Reduction, RewardScale, advantages};
+pub use group::{Advantages, Answer, GroupLoss, GroupPolicy, GroupTotals, Reduction, RewardScale, advantages};
 pub use preference::{Pair, PairLoss, Preference};
 pub use reward::{RewardLoss, bradley_terry};
 pub use tokens::{TokenLoss, cross_entropy};

@@ -119,11 +119,11 @@ fn kto_has_its_golden_values_and_derivative() {
     let (policy, reference) = (numbers(&inputs["policy"]), numbers(&inputs["ref"]));
     let want = numbers(&golden["per_example"]);
     let z = inputs["kl"].as_f64().unwrap();
-    for i in 0..policy.len() {
+    for (i, (policy, want)) in policy.into_iter().zip(want).enumerate() {
         let desirable = inputs["desirable"][i].as_bool().unwrap();
         let of = |policy: f64| loss.evaluate(policy, reference[i], desirable, z);
-        close("kto", of(policy[i]).loss, want[i], 1e-9);
-        close("kto", of(policy[i]).d_policy, slope(|h| of(policy[i] + h).loss), 1e-7);
+        close("kto", of(policy).loss, want, 1e-9);
+        close("kto", of(policy).d_policy, slope(|h| of(policy + h).loss), 1e-7);
     }
     assert_eq!(Unpaired::divergence(&[-1.0, 0.5]), 0.0, "never below 0");
     assert_eq!(Unpaired::divergence(&[1.0, 0.5]), 0.75);
@@ -161,6 +161,11 @@ const GROUP: GroupPolicy = GroupPolicy {
     max_tokens: 6,
 };
 
+/// Of a step in one micro-batch.
+fn totals(answers: usize, tokens: u64) -> GroupTotals {
+    GroupTotals { answers, tokens, micro_batches: 1, micro_batch_tokens: tokens }
+}
+
 #[test]
 fn advantages_have_their_golden_values() {
     let Some(golden) = golden("grpo") else { return };
@@ -195,7 +200,7 @@ fn grpo_and_its_relatives_have_their_golden_values() {
             .collect()
     };
     let tokens = lengths.iter().sum::<f64>() as u64;
-    let of = |policy: GroupPolicy, answers: &[Answer<'_>]| policy.evaluate(answers, 6, tokens, 1).loss;
+    let of = |policy: GroupPolicy, answers: &[Answer<'_>]| policy.evaluate(answers, totals(6, tokens)).loss;
     let grouped = answers(RewardScale::Group, true);
     close("grpo", of(GROUP, &grouped), golden["grpo"].as_f64().unwrap(), 1e-6);
     for reduction in [Reduction::MicroBatch, Reduction::Step] {
@@ -206,7 +211,7 @@ fn grpo_and_its_relatives_have_their_golden_values() {
     let free = GroupPolicy { by_sequence: true, clip_low: 1.0, clip_high: 1e9, beta: 0.0, ..GROUP };
     for (i, want) in numbers(&golden["gspo_sequence_ratio"]).into_iter().enumerate() {
         let answer = Answer { new: &new[i], old: &old[i], reference: None, advantage: Some(-1.0) };
-        close("gspo", free.evaluate(&[answer], 1, 1, 1).loss, want, 1e-6);
+        close("gspo", free.evaluate(&[answer], totals(1, 1)).loss, want, 1e-6);
     }
 }
 
@@ -229,15 +234,15 @@ fn group_derivatives_agree_with_finite_differences() {
                         advantage: advantages[i],
                     })
                     .collect();
-                policy.evaluate(&answers, 3, tokens, 1)
+                policy.evaluate(&answers, totals(3, tokens))
             };
             let at = of(new);
-            for i in 0..3 {
-                for t in 0..new[i].len() {
+            for (i, row) in new.iter().enumerate() {
+                for t in 0..row.len() {
                     // Powers of two, so that f32 holds the shifted values exactly.
                     let h = 1.0 / 4096.0;
                     let shifted = |by: f32| {
-                        let mut row = new[i].to_vec();
+                        let mut row = row.to_vec();
                         row[t] += by;
                         let mut all = new;
                         all[i] = &row;
@@ -260,7 +265,7 @@ fn a_group_of_equal_rewards_teaches_exactly_nothing() {
     assert_eq!(result.values[5], None, "an answer without a reward has no advantage");
     let policy = GroupPolicy { beta: 0.0, ..GROUP };
     let answer = Answer { new: &[-1.0, -2.0], old: &[-1.5, -1.0], reference: None, advantage: Some(0.0) };
-    let loss = policy.evaluate(&[answer], 1, 2, 1);
+    let loss = policy.evaluate(&[answer], totals(1, 2));
     assert!(loss.loss == 0.0 && loss.d_new[0].iter().all(|&d| d == 0.0), "{loss:?}");
 }
 
@@ -269,8 +274,8 @@ fn a_masked_answer_moves_nothing() {
     let active = Answer { new: &[-1.0, -2.0], old: &[-1.5, -1.0], reference: None, advantage: Some(1.0) };
     let masked = Answer { new: &[-1.0, -3.0, -1.0], advantage: None, old: &[-9.0, -9.0, -9.0], ..active };
     let policy = GroupPolicy { beta: 0.0, reduction: Reduction::Step, ..GROUP };
-    let both = policy.evaluate(&[active, masked], 2, GroupPolicy::active_tokens(&[active, masked]), 1);
-    let alone = policy.evaluate(&[active], 1, 2, 1);
+    let both = policy.evaluate(&[active, masked], totals(2, 2));
+    let alone = policy.evaluate(&[active], totals(1, 2));
     assert_eq!((both.loss, both.tokens), (alone.loss, 2));
     assert_eq!(both.d_new[1], [0.0; 3]);
 }

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::{Objective, Tally, Turn, foreign};
 use crate::data::{IGNORE, Sequence};
-use crate::loss::Answer;
+use crate::loss::{Answer, GroupTotals};
 use crate::network::{Mode, Network};
 use stockade_core::train::TrainError;
 
@@ -43,35 +43,41 @@ impl Objective {
         let Self::Group(policy) = self else {
             return Err(foreign("this method does not learn from answers of its own"));
         };
-        let answers: usize = rollouts.iter().map(Vec::len).sum();
-        let active = rollouts.iter().flatten().filter(|answer| answer.advantage.is_some());
-        let active_tokens: usize = active.map(|answer| answer.sequence.labelled()).sum();
-        let mut tally = Tally { weight: active_tokens as f64, ..Tally::default() };
-        for (row, answered) in rollouts.iter().enumerate() {
-            if answered.iter().all(|answer| answer.advantage.is_none()) {
-                continue;
-            }
-            let mut batch = Batch::default();
-            for answer in answered {
-                batch.push(&answer.sequence)?;
-            }
-            if batch.packed.targets.is_empty() {
-                continue;
-            }
-            let mut pass = turn.forward(&batch.packed, row)?;
-            let seen = turn.network.log_probs(&mut pass);
-            let of_row = views(answered, &batch, &seen.log_probs)?;
-            let loss = policy.evaluate(&of_row, answers, active_tokens as u64, rollouts.len());
-            tally.loss += loss.loss;
-            tally.tokens += batch.packed.tokens.len() as u64;
-            tally.observe_all("clip_ratio", loss.clipped as f64, loss.tokens as f64);
-            if policy.beta > 0.0 {
-                tally.observe_all("kl", loss.divergence, loss.tokens as f64);
-            }
-            let entropy = seen.entropy.iter().map(|&x| f64::from(x)).sum::<f64>();
-            tally.observe_all("entropy", entropy, seen.entropy.len() as f64);
-            if let Some(gradients) = &mut turn.gradients {
-                turn.network.backward(pass, &loss.d_new.concat(), None, gradients);
+        let active_tokens = |answered: &[Answered]| {
+            let active = answered.iter().filter(|answer| answer.advantage.is_some());
+            active.map(|answer| answer.sequence.labelled() as u64).sum::<u64>()
+        };
+        let tokens = rollouts.iter().map(|answered| active_tokens(answered)).sum();
+        let mut totals = GroupTotals {
+            answers: rollouts.iter().map(Vec::len).sum(),
+            tokens,
+            micro_batches: rollouts.len(),
+            micro_batch_tokens: 0,
+        };
+        let mut tally = Tally { weight: tokens as f64, ..Tally::default() };
+        let mut row = 0;
+        for answered in rollouts {
+            totals.micro_batch_tokens = active_tokens(answered);
+            for answered in passes(answered) {
+                row += 1;
+                if active_tokens(answered) == 0 {
+                    continue;
+                }
+                let batch = side_by_side(answered)?;
+                let mut pass = turn.forward(&batch.packed, row)?;
+                let seen = turn.network.log_probs(&mut pass);
+                let loss = policy.evaluate(&views(answered, &batch, &seen.log_probs)?, totals);
+                tally.loss += loss.loss;
+                tally.tokens += batch.packed.tokens.len() as u64;
+                tally.observe_all("clip_ratio", loss.clipped as f64, loss.tokens as f64);
+                if policy.beta > 0.0 {
+                    tally.observe_all("kl", loss.divergence, loss.tokens as f64);
+                }
+                let entropy = seen.entropy.iter().map(|&x| f64::from(x)).sum::<f64>();
+                tally.observe_all("entropy", entropy, seen.entropy.len() as f64);
+                if let Some(gradients) = &mut turn.gradients {
+                    turn.network.backward(pass, &loss.d_new.concat(), None, gradients);
+                }
             }
         }
         Ok(tally)
@@ -92,21 +98,64 @@ fn views<'a>(answered: &'a [Answered], batch: &Batch, log_probs: &'a [f32]) -> R
     views.collect()
 }
 
-/// The log-probabilities of answers, micro-batch by micro-batch, with the network as it is; `adapter` false: its base.
+/// The log-probabilities of answers with the network as it is; `adapter` false: its base.
 pub(crate) fn log_probs_of(
     network: &Network,
     answered: &[Answered],
     adapter: bool,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
+    let mut all = Vec::with_capacity(answered.len());
+    for answered in passes(answered) {
+        let batch = side_by_side(answered)?;
+        batch.packed.check(network.config())?;
+        let mut pass = network.forward(&batch.packed, Mode::Eval, adapter);
+        let log_probs = network.log_probs(&mut pass).log_probs;
+        all.extend(batch.spans.iter().map(|span| log_probs[span.clone()].to_vec()));
+    }
+    Ok(all)
+}
+
+/// Tokens of answers that go through the network together: a group multiplies what a job calls its batch, and memory
+/// must not follow.
+const PASS_TOKENS: usize = 4096;
+
+/// Answers in parts of at most so many tokens, or one answer.
+fn passes(answered: &[Answered]) -> impl Iterator<Item = &[Answered]> {
+    let mut taken = 0;
+    answered.chunk_by(move |answer, next| {
+        taken += answer.sequence.tokens.len();
+        let fits = taken + next.sequence.tokens.len() <= PASS_TOKENS;
+        taken = if fits { taken } else { 0 };
+        fits
+    })
+}
+
+fn side_by_side(answered: &[Answered]) -> Result<Batch, TrainError> {
     let mut batch = Batch::default();
     for answer in answered {
         batch.push(&answer.sequence)?;
     }
-    if batch.packed.targets.is_empty() {
-        return Ok(vec![Vec::new(); answered.len()]);
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_groups_go_through_in_parts() {
+        let answers = |lengths: &[usize]| -> Vec<Answered> {
+            lengths.iter().map(|&n| Answered::new(&[1], &vec![2; n - 1])).collect()
+        };
+        for (lengths, want) in [
+            (&[][..], &[][..]),
+            (&[9], &[1]),
+            (&[4096, 1, 4095, 1], &[1, 2, 1]),
+            (&[5000, 5000, 2000, 2000, 2000], &[1, 1, 2, 1]),
+        ] {
+            let answered = answers(lengths);
+            let parts: Vec<usize> = passes(&answered).map(<[_]>::len).collect();
+            assert_eq!(parts, want, "{lengths:?}");
+        }
     }
-    batch.packed.check(network.config())?;
-    let mut pass = network.forward(&batch.packed, Mode::Eval, adapter);
-    let log_probs = network.log_probs(&mut pass).log_probs;
-    Ok(batch.spans.iter().map(|span| log_probs[span.clone()].to_vec()).collect())
 }

@@ -76,7 +76,7 @@ pub struct Tally {
     /// Tokens that went through the network.
     pub tokens: u64,
     /// Further means with the weights they were taken over.
-    pub(crate) means: BTreeMap<&'static str, (f64, f64)>,
+    means: BTreeMap<&'static str, (f64, f64)>,
 }
 
 impl Tally {
@@ -86,7 +86,7 @@ impl Tally {
     }
 
     /// Adds the sum of as many observations as `count`.
-    fn observe_all(&mut self, name: &'static str, sum: f64, count: f64) {
+    pub(crate) fn observe_all(&mut self, name: &'static str, sum: f64, count: f64) {
         let mean = self.means.entry(name).or_default();
         *mean = (mean.0 + sum, mean.1 + count);
     }

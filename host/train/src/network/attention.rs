@@ -1,7 +1,7 @@
 //! Causal attention of packed documents, by document and head.
 //!
-//! A task takes a document and a key-value head and walks over blocks of queries; a block's scores against the keys it sees are
-//! all that exists at once, and backward makes them again from the log-sum-exp of each row.
+//! A task takes a document and a key-value head and walks over blocks of queries; a block's scores against the keys it
+//! sees are all that exists at once, and backward makes them again from the log-sum-exp of each row.
 
 use std::ops::Range;
 
@@ -23,6 +23,14 @@ pub(super) struct Heads {
     pub(super) head_dim: usize,
     /// Query i sees keys `i - window < j <= i`.
     pub(super) window: Option<u32>,
+}
+
+/// What backward needs of forward.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) qkv: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) log_sum_exp: &'a [f32],
 }
 
 impl Heads {
@@ -76,7 +84,7 @@ pub(super) fn forward(
                 let (low, scores) = (keys.start, &mut scores[..rows * keys.len()]);
                 let queries = View::strided(&qkv[(start + first) * width + q..], rows, d, width);
                 let target = Target::new(scores, rows, keys.len());
-                products.multiply_ready(queries, &seen, 0..d, keys.clone(), heads.scale(), Into::Set, target);
+                products.multiply_ready(queries, &seen, (0..d, keys.clone()), heads.scale(), Into::Set, target);
                 let mut weights = [0.0; BLOCK];
                 for (row, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
                     let i = first + row;
@@ -88,7 +96,7 @@ pub(super) fn forward(
                 // SAFETY: as above.
                 let target = unsafe { Target::shared(out, at, rows, d, h * d) };
                 let scores = View::new(scores, rows, keys.len());
-                products.multiply_ready(scores, &values, keys, 0..d, 1.0, Into::Set, target);
+                products.multiply_ready(scores, &values, (keys, 0..d), 1.0, Into::Set, target);
                 for (row, weight) in weights[..rows].iter().enumerate() {
                     // SAFETY: as above.
                     let out = unsafe { out.part(at + row * h * d, d) };
@@ -103,13 +111,12 @@ pub(super) fn forward(
 pub(super) fn backward(
     products: &Products,
     heads: Heads,
-    qkv: &[f32],
+    kept: Kept<'_>,
     ends: &[usize],
-    out: &[f32],
-    log_sum_exp: &[f32],
     d_out: &[f32],
     d_qkv: &mut [f32],
 ) {
+    let Kept { qkv, out, log_sum_exp } = kept;
     let Heads { heads: h, kv_heads, head_dim: d, .. } = heads;
     let (n, width, group) = (qkv.len() / heads.width(), heads.width(), h / kv_heads);
     let d_qkv = Shards::new(d_qkv);
@@ -139,7 +146,7 @@ pub(super) fn backward(
                     [(queries, &by_keys, heads.scale(), &mut *scores), (d_rows, &by_values, 1.0, &mut *d_scores)]
                 {
                     let target = Target::new(to, rows, count);
-                    products.multiply_ready(rows_of, by, 0..d, keys.clone(), scale, Into::Set, target);
+                    products.multiply_ready(rows_of, by, (0..d, keys.clone()), scale, Into::Set, target);
                 }
                 for (row, (scores, d_scores)) in
                     scores.chunks_exact_mut(count).zip(d_scores.chunks_exact_mut(count)).enumerate()
@@ -151,7 +158,7 @@ pub(super) fn backward(
                     differentiate(scores, d_scores, visible, sum, delta, heads.scale());
                 }
                 let (scores, d_scores) = (View::new(scores, rows, count), View::new(d_scores, rows, count));
-                products.multiply_ready(d_scores, &all_keys, keys, 0..d, 1.0, Into::Set, target(first, q, rows));
+                products.multiply_ready(d_scores, &all_keys, (keys, 0..d), 1.0, Into::Set, target(first, q, rows));
                 // Keys that no earlier block has seen hold nothing yet.
                 let fresh = if head == kv_head * group { first - low } else { count };
                 for (weights, by, column) in [(d_scores, queries, k), (scores, d_rows, v)] {
@@ -159,7 +166,7 @@ pub(super) fn backward(
                     let (old, new) = weights.split_columns(fresh);
                     for (part, row, into) in [(old, low, Into::Add), (new, low + fresh, Into::Set)] {
                         let target = target(row, column, part.cols);
-                        products.multiply_ready(part.t(), &by, 0..rows, 0..d, 1.0, into, target);
+                        products.multiply_ready(part.t(), &by, (0..rows, 0..d), 1.0, into, target);
                     }
                 }
             }

@@ -126,7 +126,8 @@ impl Network {
         self.project_back(&layer.o, path, &attended, &mut dy, Some(&mut d_attended), gradients);
         let mut d_qkv = self.buffers.take(n * heads.width());
         let ends = &course.packed.ends;
-        attention::backward(&self.products, heads, &qkv, ends, &attended, &log_sum_exp, &d_attended, &mut d_qkv);
+        let kept = attention::Kept { qkv: &qkv, out: &attended, log_sum_exp: &log_sum_exp };
+        attention::backward(&self.products, heads, kept, ends, &d_attended, &mut d_qkv);
         self.turn(heads, course, &mut d_qkv, Turn::Back);
         if let (Some(gains), Some(raw)) = (layer.head_norms, raw) {
             self.norm_heads_back(gains, heads, &raw, &mut d_qkv, &mut qkv, gradients);
@@ -162,8 +163,7 @@ impl Network {
     }
 
     fn turn(&self, heads: Heads, course: &Course<'_>, qkv: &mut [f32], turn: Turn) {
-        let rotated = heads.heads + heads.kv_heads;
-        rotate(&self.pool, qkv, heads.width(), rotated, course.positions, course.angles, heads.head_dim, turn);
+        rotate(&self.pool, qkv, heads, course.positions, course.angles, turn);
     }
 
     /// `x += y`.

@@ -59,7 +59,7 @@ impl Nf4 {
             for (j, x) in block.iter().enumerate() {
                 let at = i * BLOCK + j;
                 let code = nearest(&TABLE, x * inverse) as u8;
-                codes[at / 2] |= if at % 2 == 0 { code << 4 } else { code };
+                codes[at / 2] |= if at.is_multiple_of(2) { code << 4 } else { code };
             }
         }
         let run_scales: Vec<f32> =
@@ -112,7 +112,7 @@ fn scale_table() -> Vec<f32> {
         let items = 1u32 << decade;
         for i in 0..items {
             let middle = 0.1 + 0.9 * (f64::from(i) + 0.5) / f64::from(items);
-            let value = (10f64.powi(decade as i32 - 6) * middle) as f32;
+            let value = (10f64.powi(decade - 6) * middle) as f32;
             table.extend([value, -value]);
         }
     }

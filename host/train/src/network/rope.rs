@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use stockade_kernels::Pool;
 
+use super::attention::Heads;
 use super::parallel::{ROWS, each};
 use super::simd::simd;
 
@@ -55,21 +56,15 @@ impl Rope {
     }
 }
 
-/// Turns the first `heads` heads of each row of `x [n, stride]` in place; `positions [n]`.
-pub(super) fn rotate(
-    pool: &Pool,
-    x: &mut [f32],
-    stride: usize,
-    heads: usize,
-    positions: &[u32],
-    angles: &Angles,
-    head_dim: usize,
-    turn: Turn,
-) {
-    each(pool, x.chunks_mut(ROWS * stride).zip(positions.chunks(ROWS)), |_, (rows, positions)| {
+/// Turns the heads of q and k in rows of q, k and v, in place; `positions [n]`.
+pub(super) fn rotate(pool: &Pool, qkv: &mut [f32], heads: Heads, positions: &[u32], angles: &Angles, turn: Turn) {
+    let (stride, d) = (heads.width(), heads.head_dim);
+    let turned = (heads.heads + heads.kv_heads) * d;
+    let direction = if turn == Turn::Forward { 1.0 } else { -1.0 };
+    each(pool, qkv.chunks_mut(ROWS * stride).zip(positions.chunks(ROWS)), |_, (rows, positions)| {
         for (row, &position) in rows.chunks_exact_mut(stride).zip(positions) {
-            let (cos, sin) = angles.values[position as usize * head_dim..][..head_dim].split_at(head_dim / 2);
-            rotate_row(&mut row[..heads * head_dim], cos, sin, if turn == Turn::Forward { 1.0 } else { -1.0 });
+            let (cos, sin) = angles.values[position as usize * d..][..d].split_at(d / 2);
+            rotate_row(&mut row[..turned], cos, sin, direction);
         }
     });
 }

@@ -12,26 +12,32 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 
 pub(super) struct Log {
     file: File,
+    /// Bytes of whole lines.
+    length: u64,
 }
 
 impl Log {
     /// Opens the log of a run that goes on after `step`: lines of later steps, which the run will make again, and what a
     /// crash left of a line are dropped.
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let open = || {
+        let open = || -> io::Result<Self> {
             if path.exists() {
                 write_atomically(path, &kept(path, step)?)?;
             }
-            File::options().create(true).append(true).open(path)
+            let file = File::options().create(true).append(true).open(path)?;
+            Ok(Self { length: file.metadata()?.len(), file })
         };
-        Ok(Self { file: open().map_err(|e| failed("metrics", e))? })
+        open().map_err(|e| failed("metrics", e))
     }
 
-    /// One write for a line, so that readers see it whole.
+    /// One write for a line, so that readers see it whole. Nothing stays of one that fails.
     pub fn write(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
         let mut line = serde_json::to_vec(metrics).map_err(|e| failed("metrics", e.into()))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|e| failed("metrics", e))
+        let written = self.file.write_all(&line).or_else(|error| self.file.set_len(self.length).and(Err(error)));
+        written.map_err(|e| failed("metrics", e))?;
+        self.length += line.len() as u64;
+        Ok(())
     }
 
     /// Makes it durable: a checkpoint's steps must all be here.

@@ -3,7 +3,7 @@
 use super::start::Start;
 use crate::checkpoint::failed;
 use crate::export::{AdapterTensors, GgufType, merge, to_gguf, write_adapter, write_model};
-use crate::job::{Dtype, Job};
+use crate::job::{Dtype, Job, Named};
 use crate::network::{Network, Output};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,6 @@ impl<'a> Results<'a> {
             self.write(network, folder)?;
         }
         for ty in output.formats.iter().copied().filter_map(GgufType::of) {
-            use crate::job::Named;
             to_gguf(folder, &folder.join(format!("model-{}.gguf", ty.name())), ty)?;
         }
         Ok(())

@@ -141,7 +141,10 @@ impl<'a> Roller<'a> {
         let known: Vec<f64> = scored.rewards.iter().flatten().copied().collect();
         let weight = known.len() as f64;
         let loss = if known.is_empty() { 0.0 } else { -known.iter().sum::<f64>() / weight };
-        Ok(Tally { loss, weight, ..Tally::default() })
+        let mut tally = Tally::default();
+        (tally.loss, tally.weight) = (loss, weight);
+        tally.observe_all("reward", -loss * weight, weight);
+        Ok(tally)
     }
 
     fn sample(

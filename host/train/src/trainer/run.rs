@@ -89,19 +89,18 @@ impl Run<'_> {
             let evaluated = self.evaluate_when_due(&mut state, &references)?;
             let improved = evaluated.is_some() && state.best.is_some_and(|best| best.step == state.step);
             let metrics = self.metrics(&state, Done { tally, share, grad_norm, skipped, seconds, evaluated });
-            log.write(&metrics)?;
+            // A full disk is no reason to lose the run: it goes on, and the next save may succeed.
+            log.write(&metrics).unwrap_or_else(|error| self.tell("a line of the log is lost", state.step, &error));
             self.observer.step(&metrics);
 
             let command = if self.between_rollouts(state.step) { self.observer.command() } else { Command::Continue };
             if self.between_rollouts(state.step)
                 && (state.step - saved >= self.job.checkpoint.every || improved || command == Command::Pause)
             {
-                log.sync()?;
-                match self.save(&checkpoints, &state) {
+                match self.save(&checkpoints, &state, &mut log) {
                     Ok(()) => saved = state.step,
                     Err(error) if command == Command::Pause => return Err(error),
-                    // A full disk is no reason to lose the run: it goes on, and the next checkpoint may succeed.
-                    Err(error) => self.observer.note(&told("no checkpoint was saved", state.step, &error)),
+                    Err(error) => self.tell("no checkpoint was saved", state.step, &error),
                 }
             }
             match command {
@@ -110,11 +109,10 @@ impl Run<'_> {
                 Command::Cancel => return Ok(Ending::Cancelled { step: state.step }),
             }
         }
-        if saved != state.step {
-            log.sync()?;
-            if let Err(error) = self.save(&checkpoints, &state) {
-                self.observer.note(&told("the last checkpoint was not saved", state.step, &error));
-            }
+        if saved != state.step
+            && let Err(error) = self.save(&checkpoints, &state, &mut log)
+        {
+            self.tell("the last checkpoint was not saved", state.step, &error);
         }
         self.finish(&checkpoints, &state)
     }
@@ -267,7 +265,8 @@ impl Run<'_> {
         step.is_multiple_of(inner) || step == self.schedule.steps
     }
 
-    fn save(&self, checkpoints: &Checkpoints, state: &State) -> Result<(), TrainError> {
+    fn save(&self, checkpoints: &Checkpoints, state: &State, log: &mut Log) -> Result<(), TrainError> {
+        log.sync()?;
         let network = &self.network;
         let path = checkpoints.save(state, &|folder| {
             let names = network.parameters().iter().map(|parameter| parameter.name.clone());
@@ -296,6 +295,11 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn tell(&self, what: &str, step: u64, error: &TrainError) {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        self.observer.note(&format!("{what} after step {step}: {error}{cause}"));
+    }
+
     /// Exports the last weights or, where the run may stop early, the best ones.
     fn finish(&mut self, checkpoints: &Checkpoints, state: &State) -> Result<Ending, TrainError> {
         let best = state.best.filter(|best| self.job.eval.patience > 0 && best.step != state.step);
@@ -321,9 +325,4 @@ impl Run<'_> {
             eval_loss,
         })
     }
-}
-
-fn told(what: &str, step: u64, error: &TrainError) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{what} after step {step}: {error}{cause}")
 }

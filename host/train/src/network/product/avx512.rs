@@ -18,8 +18,8 @@ pub(super) static F32: Kernel = Kernel {
     block: 512,
     lhs_bytes: ROWS * 4,
     rhs_bytes: 2 * LANES * 4,
-    pack_lhs: |view, panel, alpha, out| unsafe { pack_lhs(view, panel, alpha, out) },
-    pack_rhs: |view, panel, out| unsafe { pack_rhs(view, panel, out) },
+    pack_lhs,
+    pack_rhs,
     product,
     enter: || (),
     leave: || (),
@@ -121,7 +121,7 @@ unsafe fn product(
     into: Into,
 ) {
     // SAFETY: as for the caller.
-    unsafe { tile(a.cast(), b.cast(), depth, c, stride, rows, cols, into) }
+    unsafe { tile(a.cast(), b.cast(), depth, c, stride, (rows, cols), into) }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -131,8 +131,7 @@ unsafe fn tile(
     depth: usize,
     c: *mut f32,
     stride: usize,
-    rows: usize,
-    cols: usize,
+    (rows, cols): (usize, usize),
     into: Into,
 ) {
     for i in 0..rows {

@@ -4,13 +4,15 @@
 //! packed once a product, in the order in which the processor's kernel reads them. The output is cut by its shape alone,
 //! and each value sums over k in one order, so that results do not depend on threads.
 //!
-//! Kernels: [`avx512`] for f32 and [`amx`] for bf16 where the processor has them; else the `gemm` crate, on values
+//! Kernels: [`avx512`] for f32, [`amx`] or [`bf16`] for bf16 where the processor has them; else the `gemm` crate, on values
 //! rounded to bf16 if that is asked for.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod panel;
 mod plain;
 #[cfg(test)]
@@ -168,26 +170,28 @@ impl Products {
             let lines = kernel.rhs_lines(depth);
             let mut packed = self.buffers.take(panels * lines * 16);
             let shards = Shards::new(&mut packed);
-            self.pool.run(panels, &|i| {
-                let first = i * COLS;
-                let panel = Panel { first, count: COLS.min(out.cols - first), start, depth };
-                // SAFETY: each panel is packed by one task, into lines of its own.
-                unsafe { (kernel.pack_rhs)(rhs, panel, shards.part(i * lines * 16, lines * 16).as_mut_ptr().cast()) };
+            let chunks = depth.div_ceil(CHUNK);
+            self.pool.run(chunks * panels, &|i| {
+                let (chunk, panel) = (i / panels * CHUNK, i % panels);
+                let first = panel * COLS;
+                let part = Panel {
+                    first,
+                    count: COLS.min(out.cols - first),
+                    start: start + chunk,
+                    depth: CHUNK.min(depth - chunk),
+                };
+                let (at, room) = (panel * lines + kernel.rhs_lines(chunk), kernel.rhs_lines(part.depth));
+                // SAFETY: each part of a panel is packed by one task, into lines of its own.
+                unsafe { (kernel.pack_rhs)(rhs, part, shards.part(at * 16, room * 16).as_mut_ptr().cast()) };
             });
             self.pool.run(tasks * groups, &|i| {
                 let (row, first) = (i / groups * rows, i % groups * across);
                 let rows = row..out.rows.min(row + rows);
                 let panels = first..panels.min(first + across);
                 let right = Right { packed: &packed, lines, skip: 0, first: 0 };
-                run(kernel, lhs, alpha, (start, depth), rows, &right, panels, into, &out);
+                run(kernel, Left { view: lhs, alpha, start, depth }, rows, &right, panels, into, &out);
             });
         }
-    }
-
-    /// A product on this thread.
-    pub(super) fn multiply_here(&self, lhs: View<'_>, rhs: View<'_>, alpha: f32, into: Into, out: Target<'_>) {
-        let ready = self.ready(rhs);
-        self.multiply_ready(lhs, &ready, 0..rhs.rows, 0..rhs.cols, alpha, into, out);
     }
 
     /// Packs a right matrix, on this thread, for products with parts of it.
@@ -212,8 +216,7 @@ impl Products {
         &self,
         lhs: View<'_>,
         rhs: &Ready<'_>,
-        k: Range<usize>,
-        cols: Range<usize>,
+        (k, cols): (Range<usize>, Range<usize>),
         alpha: f32,
         into: Into,
         out: Target<'_>,
@@ -231,7 +234,8 @@ impl Products {
                     first: cols.start / COLS,
                 };
                 let panels = 0..cols.len().div_ceil(COLS);
-                run(kernel, lhs, alpha, (0, k.len()), 0..out.rows, &right, panels, into, &out);
+                let left = Left { view: lhs, alpha, start: 0, depth: k.len() };
+                run(kernel, left, 0..out.rows, &right, panels, into, &out);
             }
             _ => plain::multiply_here(self.precision, lhs, rhs.view.part(k, cols), alpha, into, &out),
         }
@@ -242,6 +246,15 @@ impl Products {
 pub(super) struct Ready<'a> {
     view: View<'a>,
     packed: Option<Buffer>,
+}
+
+/// A left matrix times a factor, `depth` values of k from `start` on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    view: View<'a>,
+    alpha: f32,
+    start: usize,
+    depth: usize,
 }
 
 /// Panels of a right matrix.
@@ -261,7 +274,8 @@ fn find(precision: Precision) -> Option<&'static Kernel> {
     {
         return match precision {
             Precision::F32 => std::arch::is_x86_feature_detected!("avx512f").then_some(&avx512::F32),
-            Precision::Bf16 => amx::available().then_some(&amx::BF16),
+            Precision::Bf16 if amx::available() => Some(&amx::BF16),
+            Precision::Bf16 => bf16::available().then_some(&bf16::BF16),
         };
     }
     #[allow(unreachable_code, reason = "reached on other processors")]
@@ -278,7 +292,7 @@ fn rows_of_a_task(n: usize, panel: usize) -> usize {
 
 /// k in blocks of about the same depth, at most `block`; the first sets where the product sets.
 fn blocks(k: usize, block: usize, into: Into) -> impl Iterator<Item = (usize, usize, Into)> {
-    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32);
+    let block = k.div_ceil(k.div_ceil(block).max(1)).next_multiple_of(32).max(32);
     (0..k).step_by(block).map(move |start| {
         let into = if start == 0 { into } else { Into::Add };
         (start, block.min(k - start), into)
@@ -300,6 +314,10 @@ fn with_scratch(lines: usize, work: impl FnOnce(&mut [Line])) {
     });
 }
 
+/// Values of k that all panels are packed for before the next: where k runs along rows, the rows' pages stay known to
+/// the processor. A whole number of lines in every kernel.
+const CHUNK: usize = 64;
+
 /// Panels of the right matrix that stay in a core's second cache while one of the left matrix after the other, in the
 /// first, passes by: so the output is written along its rows.
 const GROUP_BYTES: usize = 512 << 10;
@@ -307,23 +325,30 @@ const GROUP_BYTES: usize = 512 << 10;
 /// Rows of the output against panels of the right matrix, over one block of k.
 fn run(
     kernel: &Kernel,
-    lhs: View<'_>,
-    alpha: f32,
-    (start, depth): (usize, usize),
+    left: Left<'_>,
     rows: Range<usize>,
     right: &Right<'_>,
     panels: Range<usize>,
     into: Into,
     out: &Target<'_>,
 ) {
+    let Left { view, alpha, start, depth } = left;
     let lhs_lines = kernel.lhs_lines(depth);
     let count = rows.len().div_ceil(kernel.rows);
     with_scratch(count * lhs_lines, |left| {
-        for (i, to) in left.chunks_exact_mut(lhs_lines).enumerate() {
-            let first = rows.start + i * kernel.rows;
-            let panel = Panel { first, count: kernel.rows.min(rows.end - first), start, depth };
-            // SAFETY: the panel is inside of the matrix and the lines are its own.
-            unsafe { (kernel.pack_lhs)(lhs, panel, alpha, to.as_mut_ptr()) };
+        for chunk in (0..depth).step_by(CHUNK) {
+            for (i, to) in left.chunks_exact_mut(lhs_lines).enumerate() {
+                let first = rows.start + i * kernel.rows;
+                let panel = Panel {
+                    first,
+                    count: kernel.rows.min(rows.end - first),
+                    start: start + chunk,
+                    depth: CHUNK.min(depth - chunk),
+                };
+                let to = &mut to[kernel.lhs_lines(chunk)..];
+                // SAFETY: the panel is inside of the matrix and the lines are its own.
+                unsafe { (kernel.pack_lhs)(view, panel, alpha, to.as_mut_ptr()) };
+            }
         }
         (kernel.enter)();
         let group = (GROUP_BYTES / (kernel.rhs_lines(depth) * 64).max(1)).max(1);

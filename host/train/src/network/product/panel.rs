@@ -19,6 +19,9 @@ pub(super) struct Panel {
     pub(super) depth: usize,
 }
 
+/// Panels of both sides, their depth, the output with its stride, and how many rows and columns of it count.
+pub(super) type Product = unsafe fn(*const Line, *const Line, usize, *mut f32, usize, (usize, usize), Into);
+
 /// A way to multiply.
 pub(super) struct Kernel {
     pub(super) name: &'static str,
@@ -45,7 +48,7 @@ pub(super) struct Kernel {
     ///
     /// # Safety
     /// Between `enter` and `leave`, with whole panels, and with an output that nobody else uses.
-    pub(super) product: unsafe fn(*const Line, *const Line, usize, *mut f32, usize, (usize, usize), Into),
+    pub(super) product: Product,
     /// Called by each thread before products and after them.
     pub(super) enter: fn(),
     pub(super) leave: fn(),

@@ -12,9 +12,15 @@ fn values(n: usize, salt: u64) -> Vec<f32> {
 fn kernels() -> Vec<(Products, f64)> {
     let pool = Arc::new(Pool::new(2));
     let new = |precision| Products::new(Arc::clone(&pool), Buffers::default(), precision);
-    let (f32, bf16) = (new(Precision::F32), new(Precision::Bf16));
+    let (f32, half) = (new(Precision::F32), new(Precision::Bf16));
     let plain = |products: &Products| Products { kernel: None, ..products.clone() };
-    vec![(plain(&f32), 1e-6), (plain(&bf16), 5e-3), (f32, 1e-6), (bf16, 5e-3)]
+    let mut all = vec![(plain(&f32), 1e-6), (plain(&half), 5e-3)];
+    #[cfg(target_arch = "x86_64")]
+    if bf16::available() {
+        all.push((Products { kernel: Some(&bf16::BF16), ..half.clone() }, 5e-3));
+    }
+    all.extend([(f32, 1e-6), (half, 5e-3)]);
+    all
 }
 
 #[test]
@@ -44,7 +50,8 @@ fn products_are_those_of_f64_for_every_kernel_shape_and_orientation() {
                     let start = values(m * stride + 1, 3);
                     let (mut out, mut here) = (start.clone(), start.clone());
                     products.multiply(lhs, rhs, 0.5, into, Target::columns(&mut out, m, 1, n, stride));
-                    products.multiply_here(lhs, rhs, 0.5, into, Target::columns(&mut here, m, 1, n, stride));
+                    let (ready, target) = (products.ready(rhs), Target::columns(&mut here, m, 1, n, stride));
+                    products.multiply_ready(lhs, &ready, (0..k, 0..n), 0.5, into, target);
                     let at = |view: View<'_>, i: usize, j: usize| {
                         f64::from(view.values[i * view.row_stride + j * view.col_stride])
                     };

@@ -221,7 +221,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             "method": "grpo",
             "model": { "base": "llama-micro" },
             "data": { "train": "train.jsonl", "max_tokens": 64 },
-            "optim": { "steps": 30, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
+            "optim": { "steps": 40, "batch": 2, "learning_rate": if adapter.is_some() { 2e-2 } else { 5e-3 }, "schedule": "constant" },
             "grpo": { "rewards": ["letter-e"], "group": 8, "max_tokens": 12 },
             "checkpoint": { "every": 10 },
         });
@@ -234,7 +234,7 @@ fn answers_that_are_rewarded_become_more_frequent() {
             steps.iter().map(|metrics| metrics.more["reward"].as_f64().unwrap()).collect()
         };
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        assert!(mean(&rewards[25..]) > 1.5 * mean(&rewards[..5]), "{adapter:?}: {rewards:?}");
+        assert!(mean(&rewards[35..]) > 1.2 * mean(&rewards[..5]), "{adapter:?}: {rewards:?}");
         // Seeds fix everything: prompts, draws, batches of the engine.
         let second = Home::new().unwrap();
         second.write("train.jsonl", &prompts);
@@ -247,6 +247,55 @@ fn answers_that_are_rewarded_become_more_frequent() {
         assert_eq!((loss, tokens), (loss_again, tokens_again));
         assert_eq!(home.losses(), second.losses());
     }
+}
+
+#[test]
+fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
+    let spec = finetuning(json!({
+        "data": { "packing": true, "max_tokens": 40 },
+        "optim": { "batch": 2, "accumulate": 2, "epochs": 3.0 },
+        "model": { "adapter": { "kind": "lora", "rank": 4, "dropout": 0.1 } },
+    }));
+    let spec = without(spec, "optim", "steps");
+    let Some(alone) = Home::new() else { return };
+    alone.write("train.jsonl", &questions());
+    let Ending::Finished { steps, .. } = alone.run(&spec).unwrap() else { panic!("it ended") };
+    let mut paused = Home::new().unwrap();
+    paused.write("train.jsonl", &questions());
+    for at in 1..steps {
+        paused.listener = Listener { interrupt: Some((at, Command::Pause)), ..Listener::default() };
+        assert_eq!(paused.run(&spec).unwrap(), Ending::Paused { step: at });
+    }
+    paused.listener = Listener::default();
+    assert!(matches!(paused.run(&spec).unwrap(), Ending::Finished { .. }));
+    let weights = |home: &Home| std::fs::read(home.out().join("adapter_model.safetensors")).unwrap();
+    assert!(weights(&alone) == weights(&paused), "after {steps} steps");
+}
+
+fn without(mut spec: Value, section: &str, key: &str) -> Value {
+    spec[section].as_object_mut().unwrap().remove(key);
+    spec
+}
+
+#[test]
+fn little_data_is_enough() {
+    let Some(home) = Home::new() else { return };
+    home.write("train.jsonl", &questions()[..1]);
+    let spec = finetuning(json!({ "optim": { "steps": 3, "batch": 64, "accumulate": 3 } }));
+    assert!(matches!(home.run(&spec).unwrap(), Ending::Finished { steps: 3, .. }));
+}
+
+#[test]
+fn another_learning_rate_is_another_run() {
+    let Some(mut home) = Home::new() else { return };
+    home.write("train.jsonl", &questions());
+    home.listener.interrupt = Some((2, Command::Pause));
+    home.run(&finetuning(json!({}))).unwrap();
+    let error = home.run(&finetuning(json!({ "optim": { "learning_rate": 1e-4 } }))).unwrap_err();
+    assert!(error.to_string().starts_with("cannot resume: the job was "), "{error}");
+    home.listener = Listener::default();
+    let elsewhere = finetuning(json!({ "checkpoint": { "keep": 5 }, "output": { "dtype": "f32" } }));
+    assert!(matches!(home.run(&elsewhere).unwrap(), Ending::Finished { .. }), "where results go changes no number");
 }
 
 #[test]
