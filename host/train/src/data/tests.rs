@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::PathBuf;
-use stockade_core::chat::{Message, Role};
+use stockade_core::ModelId;
+use stockade_core::chat::{Message, Part, Role, ToolCall, ToolChoice, ToolResult, ToolSpec};
+use stockade_core::infer::{ChatPrompt, Inference};
 use stockade_model::tokenizer::EncodeOptions;
 use stockade_model::{Checkpoint, Tokenizer};
 
@@ -496,5 +498,66 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// An engine that serves the fixture as `m`.
+fn served() -> Option<stockade_infer::Engine> {
+    let path = reference("llama32-tiny")?;
+    let engine = stockade_infer::Engine::new(stockade_infer::Settings::default());
+    let id = ModelId::new("m").unwrap();
+    engine.load_model(id, &path, &stockade_infer::ModelOptions::default(), &|_, _| ()).unwrap();
+    Some(engine)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What training renders is what the engine sends as the prompt, and the answer, and its end: for any words, control
+    /// tokens that they spell, calls and tools.
+    #[test]
+    fn a_conversation_is_the_served_prompt_and_its_answer(
+        turns in proptest::collection::vec("[a-c \n<|>_]{0,12}|<[|]eot_id[|]>|\u{e9}[\u{65e5} ]{1,3}", 1..5),
+        answer in "[a-c \n<|>_{]{0,16}|x<[|]eot_id[|]>y",
+        has_tools in any::<bool>(),
+        calls in any::<bool>(),
+    ) {
+        use std::sync::LazyLock;
+        static MODEL: LazyLock<Option<(ModelText, stockade_infer::Engine)>> =
+            LazyLock::new(|| Some((model("llama32-tiny")?, served()?)));
+        let Some((text, engine)) = &*MODEL else { return Ok(()) };
+        let tool = ToolSpec { name: "f".into(), description: "does it".into(), parameters: json!({"type": "object"}) };
+        let tools = if has_tools { vec![tool] } else { vec![] };
+        let mut messages = Vec::new();
+        for (i, turn) in turns.iter().enumerate() {
+            messages.push(Message::text(Role::User, turn.as_str()));
+            if calls && i == 0 {
+                let id = "c1".to_owned();
+                let call = ToolCall { id: id.clone(), name: "f".into(), arguments: "{\"a\": 1}".into() };
+                messages.push(Message { role: Role::Assistant, parts: vec![Part::ToolCall(call)], name: None });
+                let result = ToolResult { call_id: id, content: turn.clone(), is_error: false };
+                messages.push(Message { role: Role::Tool, parts: vec![Part::ToolResult(result)], name: None });
+            }
+            if i + 1 < turns.len() {
+                messages.push(Message::text(Role::Assistant, "ok"));
+            }
+        }
+        let prompt = ChatPrompt {
+            messages: messages.clone(),
+            tools: tools.clone(),
+            tool_choice: ToolChoice::Auto,
+            template_args: serde_json::Map::new(),
+        };
+        let served = engine.render(&ModelId::new("m").unwrap(), &prompt).unwrap().tokens;
+        messages.push(Message::text(Role::Assistant, answer.as_str()));
+        let learned: Vec<bool> = (0..messages.len()).map(|i| i + 1 == messages.len()).collect();
+        let sequence = text.conversation(&messages, &learned, &tools, false).unwrap();
+        prop_assert_eq!(&sequence.tokens[..served.len()], &served[..]);
+        prop_assert!(sequence.labels[..served.len()].iter().all(|&label| label == IGNORE));
+        let rest = &sequence.tokens[served.len()..];
+        prop_assert_eq!(sequence.labelled(), rest.len());
+        let want = format!("{}<|eot_id|>", answer.trim());
+        prop_assert_eq!(text.tokenizer().decode(rest, false), want);
+        prop_assert!(rest[..rest.len() - 1].iter().all(|&token| !text.tokenizer().is_control(token)));
     }
 }
