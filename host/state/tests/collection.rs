@@ -48,6 +48,8 @@ fn upload_until_killed(folder: &Path) {
                 let tenant = TenantId::default_tenant();
                 let name = ComponentName::new(&format!("c{uploader}")).unwrap();
                 let version = Version::new("1").unwrap();
+                // What an earlier kill has left.
+                let _ = registry.delete_version(&tenant, &name, &version).await;
                 for n in 0u64.. {
                     let bytes = bytes::Bytes::from(format!("content {}", n % 3));
                     let digest = support::sha256(&bytes);
