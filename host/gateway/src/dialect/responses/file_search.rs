@@ -55,7 +55,7 @@ impl FileSearch {
     }
 
     /// Pins with the searching orchestrator, which sees these stores alone. The system prompt stays the bound one's.
-    pub fn over(&self, app: &App, tenant: &TenantId, pins: Pins) -> Result<Pins, ApiError> {
+    pub fn over(&self, app: &App, tenant: &TenantId, mut pins: Pins) -> Result<Pins, ApiError> {
         let unserved = || ApiError::new(Code::Conflict, format!("`file_search` needs the component `{RAG}`"));
         let name = ComponentName::new(RAG).map_err(|_| unserved())?;
         let record = held::find(app, tenant, &name, PluginKind::Orchestrator)?.ok_or_else(unserved)?;
@@ -77,7 +77,6 @@ impl FileSearch {
             }
         }
         let pinned = held::pin(app, tenant, Role::Orchestrator, &record, config)?;
-        let mut pins = pins;
         pins.entries.insert(Role::Orchestrator, vec![Arc::new(pinned)]);
         let bank = |store: &String| (store.clone(), Bank { scoped: store.clone(), write: false });
         pins.banks = Some(Banks(self.stores.iter().map(bank).collect()));

@@ -53,8 +53,8 @@ fn find(app: &App, tenant: &TenantId, id: &str) -> Result<Option<Value>, ApiErro
     let before = all.list_back::<Stored>(Some(id), BEFORE)?;
     let after = all.list::<Stored>(Some(id), AFTER)?;
     for Document { id: response, value } in before.into_iter().chain(after) {
-        let output = value.response["output"].as_array().into_iter().flatten();
-        if let Some(item) = output.into_iter().find(|item| item["id"] == id) {
+        let mut output = value.response["output"].as_array().into_iter().flatten();
+        if let Some(item) = output.find(|item| item["id"] == id) {
             return Ok(Some(item.clone()));
         }
         if let Some(item) = input_items(app, tenant, &response).get::<Value>(id)? {
