@@ -11,7 +11,7 @@ const JOBS: [&str; 2] = ["jobs", "inference"];
 
 fn spec() -> Value {
     json!({"method": "sft", "model": {"base": "m"}, "data": {"train": [{"prompt": "a", "completion": "b"}]},
-        "optim": {"steps": 4}, "output": {"name": "mine", "dir": "/etc"}})
+        "optim": {"steps": 4}, "output": {"name": "tuned", "dir": "/etc"}})
 }
 
 async fn queue(host: &Host, key: &str, spec: Value) -> Reply {
