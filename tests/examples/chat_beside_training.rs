@@ -34,7 +34,8 @@ fn ask(client: &Client, n: usize, times: &mut Times) -> Result<()> {
             (before, first) = (Instant::now(), false);
         }
         data != "[DONE]"
-    })
+    })?;
+    Ok(())
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> f64 {

@@ -220,8 +220,8 @@ async fn prepare(runtime: &Runtime, registry: &Registry, component: &str, config
     let all = || vec!["*".to_string()];
     let grants = Grants { models: all(), buckets: all(), components: all(), ..Grants::default() };
     let (name, version) = (ComponentName::new(component).expect("a name"), Version::new("1").expect("a version"));
-    let component = ComponentRef { name, version, digest: admitted.digest };
-    let target = Pinned::new(role.parse().expect("a role"), component, config, grants);
+    let uploaded = ComponentRef { name, version, digest: admitted.digest };
+    let target = Pinned::new(role.parse().expect("a role"), uploaded, config, grants);
     if let Case::Invoke(before, ..) = case {
         for (function, args) in before {
             let done = runtime.invoke(call(&target), (*function).into(), args.clone()).await;

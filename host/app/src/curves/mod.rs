@@ -76,7 +76,6 @@ pub struct Curves {
 /// What is drawn together: a curve, and its evaluation's where it has one.
 #[derive(Debug)]
 pub struct Panel<'a> {
-    pub title: &'a str,
     pub curves: Vec<&'a Curve>,
 }
 
@@ -106,15 +105,15 @@ impl Curves {
     }
 
     /// The panels, the loss first.
-    pub fn panels(&self) -> Vec<Panel<'_>> {
+    pub fn panels<'a>(&'a self) -> Vec<Panel<'a>> {
         let rank = |c: &Curve| FIRST.iter().position(|n| *n == c.name).unwrap_or(FIRST.len());
         let mut shown: Vec<&Curve> = self.curves.iter().filter(|c| c.name != "eval_loss").collect();
         shown.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
-        let panel = |c| {
-            let beside = if c == "loss" { self.get("eval_loss") } else { None };
-            Panel { title: c, curves: self.get(c).into_iter().chain(beside).collect() }
+        let panel = |c: &'a Curve| {
+            let beside = if c.name == "loss" { self.get("eval_loss") } else { None };
+            Panel { curves: std::iter::once(c).chain(beside).collect() }
         };
-        shown.into_iter().take(MAX_PANELS).map(|c| panel(c.name.as_str())).collect()
+        shown.into_iter().take(MAX_PANELS).map(panel).collect()
     }
 }
 
@@ -188,7 +187,7 @@ mod tests {
         assert_eq!(loss.points.last().unwrap().0, f64::from(n));
         assert!(loss.points.windows(2).all(|w| w[0].0 < w[1].0));
         let panels = curves.panels();
-        assert_eq!(panels.iter().map(|p| p.title).collect::<Vec<_>>(), ["loss", "lr"]);
+        assert_eq!(panels.iter().map(|p| p.curves[0].name.as_str()).collect::<Vec<_>>(), ["loss", "lr"]);
         assert_eq!(panels[0].curves.len(), 2);
     }
 
