@@ -112,7 +112,9 @@ fn gsm8k_model_answers_are_judged_as_their_authors_did() {
         let answer = row["ground_truth"].as_str().unwrap().rsplit_once("A: ").unwrap().1.trim();
         let reference = serde_json::to_string(answer).unwrap();
         for judged in row.as_object().unwrap().values() {
-            let (Some(right), Some(solution)) = (judged["is_correct"].as_bool(), judged["solution"].as_str()) else { continue };
+            let (Some(right), Some(solution)) = (judged["is_correct"].as_bool(), judged["solution"].as_str()) else {
+                continue;
+            };
             n += 1;
             agree += u32::from(reward(solution, &reference) == Some(f64::from(u8::from(right))));
         }

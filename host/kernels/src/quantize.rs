@@ -132,9 +132,9 @@ fn best_scale_and_minimum(x: &[f32], weights: &[f32], search: Search, codes: &mu
         codes.fill(0);
         return (0.0, -low);
     }
-    let encode = |inverse: f32, codes: &mut [u8]| {
+    let encode = |inverse: f32, minimum: f32, codes: &mut [u8]| {
         for (code, x) in codes.iter_mut().zip(x) {
-            *code = nearest(inverse * (x - low)).clamp(0, max) as u8;
+            *code = nearest(inverse * (x - minimum)).clamp(0, max) as u8;
         }
     };
     let error = |scale: f32, minimum: f32, codes: &[u8]| -> f32 {
@@ -144,11 +144,12 @@ fn best_scale_and_minimum(x: &[f32], weights: &[f32], search: Search, codes: &mu
     let sum_w: f32 = weights.iter().sum();
     let sum_x: f32 = weights.iter().zip(x).map(|(w, x)| w * x).sum();
     let (mut scale, mut minimum) = ((high - low) / search.max as f32, low);
-    encode(1.0 / scale, codes);
+    encode(f32::from(search.max) / (high - low), minimum, codes);
     let mut least = error(scale, minimum, codes);
     let mut trial = [0u8; 32];
     for i in 0..=search.steps {
-        encode((search.first + search.step * i as f32 + f32::from(search.max)) / (high - low), &mut trial);
+        // A better minimum is where the next trials start from, as in ggml.
+        encode((search.first + search.step * i as f32 + f32::from(search.max)) / (high - minimum), minimum, &mut trial);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
         for ((&code, x), w) in trial.iter().zip(x).zip(weights) {
             let l = f32::from(code);
@@ -188,7 +189,7 @@ fn q6_k(x: &[f32], out: &mut Vec<u8>) {
     let inverse = -128.0 / max_scale;
     let d = f16::from_f32(1.0 / inverse);
     let quantized = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
-    let mut codes = [32u8; 256];
+    let mut codes = [0u8; 256];
     for (j, &scale) in quantized.iter().enumerate() {
         let d = d.to_f32() * f32::from(scale);
         if d != 0.0 {
