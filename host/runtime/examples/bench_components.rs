@@ -333,7 +333,8 @@ impl Inference for AtOnce {
         let end = End { reason: FinishReason::Stop, usage, refusal: None, interruption: None };
         let text = TextDelta { text: "Hello.".into(), logprobs: Vec::new() };
         // The channel has room for both.
-        let _ = tx.try_send(Ok(Event::Text(text))).and_then(|()| tx.try_send(Ok(Event::End(end))));
+        let _ = tx.try_send(Ok(Event::Text(text)));
+        let _ = tx.try_send(Ok(Event::End(end)));
         Ok(rx)
     }
     fn embed(&self, r: EmbedRequest) -> BoxFuture<'_, Result<Embeddings, InferError>> {

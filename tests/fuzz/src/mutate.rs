@@ -19,7 +19,7 @@ impl Draw {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -28,7 +28,7 @@ impl Draw {
 
     /// Below `n`; 0 when that is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { (self.next() % n as u64) as usize }
+        if n == 0 { 0 } else { (self.draw() % n as u64) as usize }
     }
 
     fn place(&mut self, len: usize) -> usize {
@@ -63,7 +63,7 @@ fn change(bytes: &mut Vec<u8>, target: &Target, seeds: &[Vec<u8>], draw: &mut Dr
         }
         1 => {
             if let Some(byte) = bytes.get_mut(at) {
-                *byte = draw.next() as u8;
+                *byte = draw.draw() as u8;
             }
         }
         2 => {

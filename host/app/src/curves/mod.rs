@@ -155,7 +155,7 @@ pub fn short(value: f64) -> String {
     let size = value.abs();
     let text = match size {
         _ if value == 0.0 => "0".into(),
-        _ if size >= 1e6 || size < 1e-3 => format!("{value:.1e}"),
+        _ if !(1e-3..1e6).contains(&size) => format!("{value:.1e}"),
         _ if size >= 100.0 => format!("{value:.0}"),
         _ if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.4}"),

@@ -10,15 +10,17 @@ use super::resolver::JobResolver;
 use super::rewards::BoundRewards;
 use super::watcher::{Stop, Watcher};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Claimed, Job, JobEnd, JobError, Registry, RegistryError, Report, Wish, Worker};
-use stockade_core::train::{Command, Ending, Publication, Publisher, Task, TrainError, Trainer};
+use stockade_core::train::{Command, Ending, Observer, Publication, Publisher, StepMetrics, Task, TrainError, Trainer};
 use stockade_infer::Engine;
 use tokio::runtime::Handle;
 
@@ -203,6 +205,7 @@ impl Bench {
             tracing::error!(job = job.id, error = %e, folder = %folder.display(), "a job's folder cannot be made");
             return failed("internal", "the job's folder cannot be made");
         }
+        retell(&folder, job.progress.step, watcher);
         let resolver = JobResolver { parts: &self.parts, tenant, folder: &folder };
         let rewards = BoundRewards { parts: &self.parts, tenant };
         let task = Task {
@@ -245,6 +248,15 @@ impl Bench {
             Err(e) => refusal(&e),
         }
     }
+}
+
+/// Tells what a run before this one has logged and its host did not live to tell: the run goes on behind the newest
+/// checkpoint and makes those steps no more. What it does make again the registry knows already.
+fn retell(folder: &Path, told: u64, watcher: &Watcher) {
+    let Ok(log) = File::open(folder.join("metrics.jsonl")) else { return };
+    let lines = BufReader::new(log).lines().map_while(Result::ok);
+    let steps = lines.filter_map(|line| serde_json::from_str::<StepMetrics>(&line).ok());
+    steps.filter(|metrics| metrics.step > told).for_each(|metrics| watcher.step(&metrics));
 }
 
 fn failed(code: &str, message: &str) -> JobEnd {

@@ -38,7 +38,7 @@ impl Trainer for Script {
             assert!(step != number("panics_at"), "as scripted");
             task.observer.step(&metrics(step, steps));
             let command = task.observer.command();
-            if step % number("every") == 0 || command == Command::Pause {
+            if step.is_multiple_of(number("every")) || command == Command::Pause {
                 std::fs::write(&saved, step.to_string()).unwrap();
                 let saved = Saved { step, path: task.folder.to_path_buf(), eval_loss: None };
                 task.observer.checkpoint(&saved);

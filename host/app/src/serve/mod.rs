@@ -84,7 +84,7 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let loading = models::load(flags, settings, &data, engine.clone());
     let shipping = async {
         if settings.components.bind_shipped {
-            shipped::bind(&registry, &*components).await?;
+            shipped::bind(&registry, &components).await?;
         }
         shipped::warm(&registry, &*components).await
     };

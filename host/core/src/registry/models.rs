@@ -208,7 +208,7 @@ mod tests {
 
         again.delete_tenant(&alice).await.unwrap();
         assert!(!again.sees_model(&default, &id).unwrap());
-        assert_eq!(again.abandoned_models().unwrap(), [id.clone()]);
+        assert_eq!(again.abandoned_models().unwrap(), std::slice::from_ref(&id));
         again.create_tenant(alice.clone(), Quotas::default()).await.unwrap();
         assert!(!again.sees_model(&alice, &id).unwrap(), "a new tenant of the name inherits nothing");
     }

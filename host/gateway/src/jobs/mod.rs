@@ -42,7 +42,7 @@ pub async fn create(app: &App, caller: &Caller, order: Order) -> Result<Job, Api
         let outline = app.trainer.check(&spec)?;
         check(app, tenant, &spec, &outline)?;
         let new = NewJob { kind: order.kind, name: order.name, spec, outline, dialect: order.dialect };
-        Ok(app.registry.create_job(tenant, new, unfinished, random).await.map_err(too_many)?)
+        app.registry.create_job(tenant, new, unfinished, random).await.map_err(too_many)
     };
     let queued: Result<Job, ApiError> = queued.await;
     if queued.is_err() {

@@ -55,8 +55,11 @@ pub(super) fn run(turn: &mut Turn<'_>, loss: Preference, data: &StepData) -> Res
     Ok(tally)
 }
 
-/// The pairs of a micro-batch: chosen, rejected, margin.
-pub(super) fn of(rows: &[Vec<Example>]) -> Result<Vec<(&Sequence, &Sequence, Option<f32>)>, TrainError> {
+/// Chosen, rejected, margin.
+type Judged<'a> = (&'a Sequence, &'a Sequence, Option<f32>);
+
+/// The pairs of a micro-batch.
+pub(super) fn of(rows: &[Vec<Example>]) -> Result<Vec<Judged<'_>>, TrainError> {
     let pairs = rows.iter().flatten().map(|example| match example {
         Example::Pair { chosen, rejected, margin } => Ok((chosen, rejected, *margin)),
         _ => Err(foreign("this method trains on pairs of answers")),

@@ -16,6 +16,9 @@ pub struct JobUsage {
     pub milliseconds: u64,
 }
 
+/// A row to write.
+type KeyValue = (Vec<u8>, Vec<u8>);
+
 impl JobUsage {
     fn plus(self, other: Self) -> Self {
         Self {
@@ -61,7 +64,7 @@ impl Registry {
         tenant: &TenantId,
         id: &str,
         spent: JobUsage,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, RegistryError> {
+    ) -> Result<Option<KeyValue>, RegistryError> {
         if spent == JobUsage::default() {
             return Ok(None);
         }

@@ -52,7 +52,7 @@ fn read_document(reader: &mut impl BufRead, documents: Documents) -> std::io::Re
         };
         let blank = line.iter().all(u8::is_ascii_whitespace);
         let complete = ended || (blank && documents == Documents::Paragraph);
-        if !complete && !(document.is_empty() && blank) {
+        if !(complete || document.is_empty() && blank) {
             if document.len() + 1 + line.len() > MAX_DOCUMENT_BYTES {
                 return Ok(Some(None));
             }

@@ -56,7 +56,7 @@ fn answers() -> (Job, Objective, Vec<Vec<Answered>>) {
     let answered = |i: u32| {
         let answer: Vec<u32> = (0..6).map(|t| (i * 40 + t * 3) % 200).collect();
         Answered {
-            advantage: Some(if i % 2 == 0 { 1.0 } else { -1.0 }),
+            advantage: Some(if i.is_multiple_of(2) { 1.0 } else { -1.0 }),
             reference: Some(vec![-5.0; 6]),
             ..Answered::new(&[1, 2, 3], &answer)
         }

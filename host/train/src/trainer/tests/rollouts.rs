@@ -52,7 +52,10 @@ fn prompts() -> StepData {
     step_of((0..2).map(prompt).collect(), 1)
 }
 
-fn roll(spec: &GrpoSpec, rewards: &dyn Rewards) -> Option<(Result<(), TrainError>, Vec<Option<f64>>, Value)> {
+/// How it ended, the advantages, the facts.
+type Rolled = (Result<(), TrainError>, Vec<Option<f64>>, Value);
+
+fn roll(spec: &GrpoSpec, rewards: &dyn Rewards) -> Option<Rolled> {
     let job = job("sft", json!({}));
     let network = open("llama-micro", &job, &Objective::Documents { z_loss: 0.0 })?;
     let mut roller = Roller::new(spec, 1, rewards, Box::new(Scripted { calls: 0 }), None, true);
