@@ -126,7 +126,7 @@ pub fn split(text: &str, chunking: &Chunking, count: impl Fn(&str) -> Result<u32
     };
     let sections = match chunking.strategy {
         Strategy::Headings => sections(text),
-        Strategy::Tokens | Strategy::Sentences => vec![0..text.len()],
+        Strategy::Tokens | Strategy::Sentences => std::iter::once(0..text.len()).collect(),
     };
     let mut chunks = Vec::new();
     for section in sections {
