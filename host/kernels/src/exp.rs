@@ -15,7 +15,7 @@ pub(crate) const POLYNOMIAL: [f32; 6] =
 
 /// `e^x`; 0 below -87.3, `e^88.3` above 88.3, NaN for NaN.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     let clamped = if x < LOW { LOW } else { x };
     let clamped = if clamped > HIGH { HIGH } else { clamped };
     let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);

@@ -30,6 +30,7 @@ mod quantize;
 
 pub use attention::{AttentionSegment, attention};
 pub use elementwise::{add_assign, add_bias, log_softmax, rms_norm, rope, silu_mul, softmax};
+pub use exp::exp;
 pub use format::{WeightType, dequantize};
 pub use isa::isa_name;
 pub use kv::{KvCache, KvShape, KvType, PAGE_TOKENS};

@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+use stockade_kernels::exp;
+
 use super::parallel::Shards;
 use super::product::{Into, Products, STEP, Target, View};
-use super::simd::{LANES, dot, exp, fold, simd};
+use super::simd::{LANES, dot, fold, simd};
 
 /// Queries of a block.
 const BLOCK: usize = 64;

@@ -5,10 +5,12 @@
 
 use std::ops::Range;
 
+use stockade_kernels::exp;
+
 use super::buffer::Buffer;
 use super::parallel::{ROWS, each};
 use super::product::{Into, Target, View};
-use super::simd::{exp, simd};
+use super::simd::simd;
 use super::{Gradients, Network, Pass};
 
 /// Logits that exist at once: whole rows if they fit, else pieces of the vocabulary of a quarter of this.

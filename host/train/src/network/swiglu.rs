@@ -1,9 +1,9 @@
 //! The gated feed-forward's middle: `s = silu(g) * u`, `silu(g) = g / (1 + e^-g)`. Rows of g and u lie side by side.
 
-use stockade_kernels::Pool;
+use stockade_kernels::{Pool, exp};
 
 use super::parallel::{ROWS, each};
-use super::simd::{exp, simd};
+use super::simd::simd;
 
 /// `gate_up [n, 2 F]` into `s [n, F]`.
 pub(super) fn forward(pool: &Pool, gate_up: &[f32], width: usize, s: &mut [f32]) {
