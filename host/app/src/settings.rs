@@ -6,6 +6,7 @@ use crate::cli::Serve;
 use crate::failure::Failure;
 use std::collections::BTreeMap;
 use std::path::Path;
+use stockade_core::spelling::edits;
 use toml::Value;
 
 /// Where a value came from.
@@ -208,7 +209,7 @@ impl Values {
 
     fn set(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), Failure> {
         let Some(entry) = self.0.get_mut(key) else {
-            let nearest = self.0.keys().min_by_key(|k| distance(k, key)).copied().unwrap_or_default();
+            let nearest = self.0.keys().min_by_key(|k| edits(k, key)).copied().unwrap_or_default();
             return Err(Failure::usage(format!("`{key}` is not a setting; the nearest is `{nearest}`")));
         };
         if entry.1.type_str() != value.type_str() {
@@ -277,22 +278,6 @@ impl Setting for bool {
     fn from_value(value: &Value) -> Option<Self> {
         value.as_bool()
     }
-}
-
-/// Levenshtein distance, for the nearest known key.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod infer;
 pub mod limits;
 pub mod plugin;
 pub mod registry;
+pub mod spelling;
 pub mod store;
 pub mod train;
 pub mod vault;

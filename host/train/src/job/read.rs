@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use stockade_core::spelling::edits;
 use stockade_core::train::TrainError;
 
 /// Longest text of a value in bytes: names, paths.
@@ -211,27 +212,12 @@ fn kind(value: &Value) -> &'static str {
 
 /// The name that is fewest edits away, if that is at most a third of its length.
 fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let word: Vec<char> = word.chars().take(64).collect();
+    let word: String = word.chars().take(64).collect();
     names
         .map(|name| (edits(&word, name), name))
         .filter(|&(edits, name)| edits <= name.len().div_ceil(3))
         .min_by_key(|&(edits, _)| edits)
         .map(|(_, name)| name)
-}
-
-/// Levenshtein's distance.
-fn edits(from: &[char], to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=from.len()).collect();
-    for (i, b) in to.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &a) in from.iter().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[from.len()]
 }
 
 #[cfg(test)]
