@@ -95,10 +95,7 @@ impl Engine {
         let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
         let memory = plan(&spec, self.settings(), want, LEAST_KV_TOKENS, self.memory_left())
             .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
-        let before = self.reserve(&info.id, memory.bytes).map_err(|available| {
-            let sum = DoesNotFit { available, total: memory.bytes, ..DoesNotFit::default() };
-            LoadError::Memory { path: path.to_owned(), sum }
-        })?;
+        let before = self.take(&info.id, path, DoesNotFit { total: memory.bytes, ..DoesNotFit::default() })?;
         let load = llama::LoadOptions { kv_type: options.kv_type, precision: options.precision, budget: None };
         let served = llama::load(&checkpoint, &config, self.pool(), &load, progress).map_err(LoadError::from).and_then(
             |decoder| {
@@ -147,10 +144,7 @@ impl Engine {
         let weights = plan.weight_bytes() as u64;
         let rows = rows.saturating_mul(plan.row_bytes() as u64);
         let total = weights.saturating_add(rows);
-        let before = self.reserve(&id, total).map_err(|available| {
-            let sum = DoesNotFit { available, total, weights, rows, ..DoesNotFit::default() };
-            LoadError::Memory { path: path.to_owned(), sum }
-        })?;
+        let before = self.take(&id, path, DoesNotFit { total, weights, rows, ..DoesNotFit::default() })?;
         let served = plan.load(progress).map_err(LoadError::from).and_then(|adapter| {
             let info = ModelInfo {
                 id: id.clone(),
@@ -171,6 +165,12 @@ impl Engine {
         served
     }
 
+    /// Reserves the sum's total, or refuses the model at `path` with the whole sum.
+    fn take(&self, id: &ModelId, path: &Path, sum: DoesNotFit) -> Result<Option<u64>, LoadError> {
+        self.reserve(id, sum.total)
+            .map_err(|available| LoadError::Memory { path: path.to_owned(), sum: DoesNotFit { available, ..sum } })
+    }
+
     fn load_encoder(
         &self,
         path: &Path,
@@ -181,10 +181,7 @@ impl Engine {
     ) -> Result<ModelInfo, LoadError> {
         let bytes = info.parameters.saturating_mul(4); // computed in f32, whatever the file holds
         let id = info.id.clone();
-        let before = self.reserve(&id, bytes).map_err(|available| {
-            let sum = DoesNotFit { available, total: bytes, weights: bytes, ..DoesNotFit::default() };
-            LoadError::Memory { path: path.to_owned(), sum }
-        })?;
+        let before = self.take(&id, path, DoesNotFit { total: bytes, weights: bytes, ..DoesNotFit::default() })?;
         let workers = self.pool().workers();
         let load = || -> Result<ModelInfo, LoadError> {
             if let Head::Classifier { labels } = &config.head {
