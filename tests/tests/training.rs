@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use stockade_tests::python::{llama_stack, openai, passes};
-use stockade_tests::{Client, Options, Server, binary, fixture, scratch};
+use stockade_tests::{Client, Options, Server, binary, component, fixture, scratch};
 
 const JOBS: &str = "/stockade/v1/jobs";
 
@@ -250,6 +250,130 @@ fn the_command_line_trains_stops_resumes_and_draws() -> Result<()> {
     let said = String::from_utf8_lossy(&wrong.stderr);
     ensure!(wrong.status.code() == Some(2) && said.contains("`learning_rate`"), "{said}");
     Ok(())
+}
+
+/// Data of an event of the job's stream, by its name.
+fn heard(client: &Client, id: &str, name: &str) -> Result<Vec<Value>> {
+    let stream = client.get(&format!("{JOBS}/{id}/events"))?;
+    let text = stream.body.as_str().context("events are a text")?;
+    let events = text.split("\n\n").filter(|event| event.lines().any(|line| line == format!("event: {name}")));
+    let data = events.filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
+    data.map(|data| Ok(serde_json::from_str::<Value>(data)?["data"].clone())).collect()
+}
+
+#[test]
+fn an_evaluator_component_scores_answers_during_a_job_and_they_are_shown() -> Result<()> {
+    let data = scratch();
+    let server = start(data.path())?;
+    let client = server.admin();
+    client.push("answer-match", "0.1.0", &component("answer-match"), &json!({}))?;
+    client.bind("evaluator/words", json!([{"component": "answer-match", "config": {"metrics": ["exact", "f1"]}}]))?;
+    let mut spec = spec("mine", 60);
+    spec["data"]["eval"] = json!(rows(4));
+    spec["model"]["adapter"]["targets"] = Value::Null;
+    spec["optim"]["learning_rate"] = 2e-2.into();
+    spec["eval"] = json!({"every": 20, "samples": 3, "show": 2, "max_tokens": 12, "evaluators": ["words"],
+        "best_by": "words/f1", "patience": 9});
+    let mut unbound = spec.clone();
+    unbound["eval"]["evaluators"] = json!(["none"]);
+    unbound["eval"]["best_by"] = Value::Null;
+    let refused = client.post(JOBS, &json!({"kind": "train", "spec": unbound}))?.expect(400)?;
+    ensure!(refused["param"] == "spec.eval.evaluators", "{refused}");
+
+    let id = queue(&client, &spec)?;
+    succeeds(&client, &id)?;
+    let scored: Vec<Value> =
+        heard(&client, &id, "metrics")?.into_iter().filter(|line| !line["eval_loss"].is_null()).collect();
+    let of: Vec<Option<f64>> = scored.iter().map(|line| line["eval/words/f1"].as_f64()).collect();
+    ensure!(of.len() == 3 && of.iter().all(Option::is_some), "{scored:?}");
+    ensure!(of[2] == Some(1.0) && scored[2]["eval/words/exact"] == 1.0, "learnt by heart: {of:?}");
+    ensure!(scored.iter().all(|line| line["samples"].is_null() && line["eval/words/number"].is_null()), "{scored:?}");
+
+    let shown = heard(&client, &id, "samples")?;
+    let steps: Vec<u64> = shown.iter().filter_map(|event| event["step"].as_u64()).collect();
+    ensure!(steps == [0, 20, 40, 60], "{shown:?}");
+    let sample = |event: usize| &shown[event]["samples"][1];
+    ensure!(shown.iter().all(|event| event["samples"].as_array().is_some_and(|all| all.len() == 2)), "{shown:?}");
+    ensure!(sample(0)["prompt"] == "Say word 1." && sample(0)["expected"] == "Zorbulon!", "{}", sample(0));
+    ensure!(sample(0)["answer"] != "Zorbulon!" && sample(3)["answer"] == "Zorbulon!", "{} {}", sample(0), sample(3));
+    ensure!(sample(3)["scores"]["words/exact"] == 1.0, "{}", sample(3));
+    let notes = client.get(&format!("{JOBS}/{id}/events?stream=false"))?.expect(200)?.to_string();
+    ensure!(notes.contains("before the first step: words/exact 0.0000"), "{notes}");
+
+    // What is wrong with a component from the start ends the job before its first step, with a stable code.
+    client.bind("evaluator/words", json!([{"component": "answer-match", "config": {"metrics": ["f1"]}}]))?;
+    spec["eval"]["best_by"] = "words/exact".into();
+    spec["output"]["name"] = "other".into();
+    let id = queue(&client, &spec)?;
+    let job = wait(&client, &id, |job| job["status"] == "failed" || job["status"] == "succeeded")?;
+    let said = job["error"]["message"].as_str().unwrap_or_default();
+    ensure!(job["status"] == "failed" && said == "eval.best_by: there are words/f1", "{job}");
+    Ok(())
+}
+
+#[test]
+fn the_command_line_shows_answers_scored_by_a_component() -> Result<()> {
+    let folder = scratch();
+    let job = job_file(folder.path(), 20)?;
+    std::fs::write(folder.path().join("mine.wasm"), component("answer-match"))?;
+    // A file beside the job, and one that comes with the host.
+    let evaluation = "eval = \"train.jsonl\"\n[eval]\nevery = 10\nsamples = 3\nshow = 1\nmax_tokens = 4\n\
+                      evaluators = [\"mine.wasm\", \"answer-match\"]\n[optim]\n";
+    std::fs::write(&job, std::fs::read_to_string(&job)?.replace("[optim]\n", evaluation))?;
+    let out = folder.path().join("out");
+    let done = train(&job, &out).output()?;
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    ensure!(done.status.success(), "{said}");
+    for text in ["  after 0: Say word 0. -> ", "  after 10: Say word 0. -> ", "  after 20: ", "eval/mine/exact "] {
+        ensure!(said.contains(text), "{text} in {said}");
+    }
+    let log = std::fs::read_to_string(out.join("metrics.jsonl"))?;
+    let lines: Vec<Value> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(lines[9]["eval/mine/f1"] == lines[9]["eval/answer-match/f1"] && lines[9]["eval/mine/f1"].is_f64());
+    ensure!(lines[19]["samples"][0]["expected"] == "Zorbulon!", "{}", lines[19]);
+    let picture = folder.path().join("a.svg");
+    let drawn = Command::new(binary()).args(["job", "plot"]).arg(&out).arg("--out").arg(&picture).output()?;
+    ensure!(drawn.status.success() && std::fs::read_to_string(&picture)?.contains("eval/mine/exact"));
+    std::fs::write(&job, std::fs::read_to_string(&job)?.replace("mine.wasm", "missing.wasm"))?;
+    let missing = train(&job, &folder.path().join("x")).output()?;
+    ensure!(missing.status.code() == Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
+    Ok(())
+}
+
+#[test]
+fn two_runs_on_one_folder_are_refused_and_a_killed_one_leaves_it_free() -> Result<()> {
+    let folder = scratch();
+    let (job, out) = (job_file(folder.path(), 100_000)?, folder.path().join("out"));
+    let steps = || std::fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |t| t.lines().count());
+    let runs = |child: &mut std::process::Child, from: usize| -> Result<()> {
+        let begin = Instant::now();
+        while steps() <= from {
+            ensure!(child.try_wait()?.is_none() && begin.elapsed() < Duration::from_secs(120), "no step {from}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    };
+    let spawn = |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut first = spawn(train(&job, &out))?;
+    runs(&mut first, 12)?;
+    for resume in [false, true] {
+        let mut second = train(&job, &out);
+        let second = if resume { second.arg("--resume") } else { &mut second }.output()?;
+        let said = String::from_utf8_lossy(&second.stderr).into_owned();
+        let named = said.contains(&format!("is being trained in by process {}", first.id()));
+        ensure!(second.status.code() == Some(4) && named, "{said}");
+    }
+    ensure!(first.try_wait()?.is_none(), "the first one goes on");
+    first.kill()?;
+    first.wait()?;
+    let done = steps();
+    let mut resumed = train(&job, &out);
+    resumed.arg("--resume");
+    let mut resumed = spawn(resumed)?;
+    let runs = runs(&mut resumed, done);
+    resumed.kill()?;
+    resumed.wait()?;
+    runs
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::error::{BoxError, BoxFuture, Fault};
 use crate::id::{ModelId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Runs training jobs. Blocks for as long as a job takes: called from a thread of the job's own.
@@ -34,6 +35,9 @@ pub struct Outline {
     pub output: Option<String>,
     /// Reward components that it calls.
     pub rewards: Vec<String>,
+    /// Evaluator components that it calls.
+    #[serde(default)]
+    pub evaluators: Vec<String>,
     /// The specification with every default filled in.
     pub effective: Value,
 }
@@ -46,6 +50,7 @@ pub struct Task<'a> {
     pub resolver: &'a dyn Resolver,
     pub observer: &'a dyn Observer,
     pub rewards: &'a dyn Rewards,
+    pub evaluators: &'a dyn Evaluators,
     /// Threads of the trainer; 0: one for each core.
     pub threads: usize,
 }
@@ -96,9 +101,41 @@ pub struct StepMetrics {
     pub tokens_per_second: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_loss: Option<f64>,
-    /// The method's own: `margin`, `accuracy`, `reward`, `kl`, `entropy`, ...
+    /// Answers to held-out prompts that are shown with the evaluation of this step, or of the start with step 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<ShownSample>,
+    /// The method's own: `margin`, `accuracy`, `reward`, `kl`, `entropy`, ...; and `eval/EVALUATOR/METRIC`, the mean of an
+    /// evaluator component's metric.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// What the weights answered to a held-out prompt, for a person: texts are cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShownSample {
+    /// Steps that the weights had made; 0: none.
+    pub step: u64,
+    /// The last message of the prompt, or its raw text.
+    pub prompt: String,
+    pub answer: String,
+    /// The row's own answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// By `EVALUATOR/METRIC`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
+}
+
+impl ShownSample {
+    /// Cuts each text to `max_bytes` at a character's edge, marked by an ellipsis of three bytes beyond it.
+    pub fn shorten(&mut self, max_bytes: usize) {
+        for text in [&mut self.prompt, &mut self.answer].into_iter().chain(&mut self.expected) {
+            if text.len() > max_bytes {
+                text.truncate(text.floor_char_boundary(max_bytes));
+                text.push('…');
+            }
+        }
+    }
 }
 
 /// A checkpoint that is whole on disk.
@@ -139,6 +176,38 @@ pub enum Ending {
 pub trait Rewards: Sync {
     /// A number for each rollout in order; `None` where the component says that it does not apply.
     fn score(&self, component: &str, rollouts: &[Rollout]) -> Result<Vec<Option<f64>>, TrainError>;
+}
+
+/// Scores answers to held-out prompts with evaluator components. Blocks.
+pub trait Evaluators: Sync {
+    /// The metrics that a component reports.
+    fn metrics(&self, component: &str) -> Result<Vec<Metric>, TrainError>;
+    /// Scores of each sample, in order; a metric that does not apply to a sample is left out.
+    fn evaluate(&self, component: &str, samples: &[Sample]) -> Result<Vec<Vec<Score>>, TrainError>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metric {
+    pub name: String,
+    pub higher_is_better: bool,
+}
+
+/// An answer that is to be evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The row of the data set.
+    pub input: Value,
+    pub messages: Vec<Message>,
+    pub output: String,
+    /// The row's own answer.
+    pub expected: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// One of the component's metrics.
+    pub metric: String,
+    pub value: f64,
 }
 
 /// Serves what training has made, without a restart.
@@ -199,6 +268,8 @@ pub enum TrainError {
     Diverged { step: u64, reason: String },
     #[error("reward `{component}` failed: {reason}")]
     Reward { component: String, reason: String },
+    #[error("evaluator `{component}` failed: {reason}")]
+    Evaluator { component: String, reason: String },
     #[error("training failed in {stage}")]
     Io {
         stage: &'static str,

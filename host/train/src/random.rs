@@ -11,6 +11,7 @@ pub enum Purpose {
     Dropout = 3,
     Sampling = 4,
     Split = 5,
+    Asking = 6,
 }
 
 /// 64 uniform bits for position `(a, b)` of a purpose.

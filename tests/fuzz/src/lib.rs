@@ -35,6 +35,7 @@ pub static TARGETS: &[Target] = &[
     targets::http::URL,
     targets::http::REQUEST,
     targets::http::FORM,
+    targets::training::JOB,
 ];
 
 /// The target of this name.

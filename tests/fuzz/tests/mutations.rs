@@ -77,4 +77,5 @@ targets! {
     urls_of_guests => "url",
     requests_of_clients => "request",
     forms_of_clients => "form",
+    job_files => "job",
 }

@@ -88,6 +88,7 @@ pub fn watch(id: &str, client: &Client, output: Output) -> Result<ExitCode, Fail
             match name {
                 "end" => over = true,
                 "metrics" => screen.step(&event["data"]),
+                "samples" if !output.json => screen.samples(&event["data"]["samples"]),
                 _ if output.json => crate::output::print_line(&event.to_string()),
                 _ => screen.note(event["message"].as_str().unwrap_or_default()),
             }

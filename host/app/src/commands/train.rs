@@ -1,15 +1,19 @@
 //! `stockade train`: a job file, data and a base become a model folder, in this process; with `--submit` a server's job.
 
 mod local;
+mod lock;
 mod screen;
 mod submit;
 
 use crate::cli::Train;
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
-use crate::jobs::rewards::RewardFiles;
+use crate::jobs::components::ComponentFiles;
+use crate::jobs::evaluators::ComponentEvaluators;
+use crate::jobs::rewards::ComponentRewards;
 use crate::output::{Output, fields};
 use local::LocalResolver;
+use lock::FolderLock;
 pub use screen::Screen;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -31,14 +35,15 @@ pub fn run(options: &Train, client: &Client, output: Output) -> Result<ExitCode,
     }
     let outline = trainer.check(&spec).map_err(|e| refused(&e))?;
     let folder = folder(options, &spec, outline.output.as_deref());
+    std::fs::create_dir_all(&folder)?;
+    let _lock = FolderLock::take(&folder)?;
     if !options.resume && holds_a_run(&folder) {
         let message = format!("{} holds a run; --resume goes on with it, --out names another folder", folder.display());
         return Err(Failure::new(Exit::Refused, message));
     }
-    std::fs::create_dir_all(&folder)?;
     let beside = options.job.parent().unwrap_or(Path::new("."));
     let resolver = LocalResolver { beside, data: options.data.clone(), offline: options.offline };
-    let rewards = RewardFiles::load(&outline.rewards, beside)?;
+    let components = ComponentFiles::load(outline.rewards.iter().chain(&outline.evaluators), beside)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     pause_on_interrupt(interrupted.clone())?;
     let watch = Watch { screen: Screen::new(options.watch, output), interrupted };
@@ -47,7 +52,8 @@ pub fn run(options: &Train, client: &Client, output: Output) -> Result<ExitCode,
         folder: &folder,
         resolver: &resolver,
         observer: &watch,
-        rewards: &rewards,
+        rewards: &ComponentRewards(&components),
+        evaluators: &ComponentEvaluators(&components),
         threads: options.threads.unwrap_or(0),
     };
     let ended = trainer.run(task).map_err(|e| refused(&e))?;

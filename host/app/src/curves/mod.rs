@@ -24,6 +24,8 @@ const FIRST: [&str; 12] = [
     "clip_ratio",
     "zero_variance",
 ];
+/// Curves of evaluator components: they follow the first of all.
+const EVALUATORS: &str = "eval/";
 /// Most panels of a picture.
 pub const MAX_PANELS: usize = 8;
 /// Most points of a curve that are kept; beyond, every second one goes.
@@ -106,7 +108,11 @@ impl Curves {
 
     /// The panels, the loss first.
     pub fn panels<'a>(&'a self) -> Vec<Panel<'a>> {
-        let rank = |c: &Curve| FIRST.iter().position(|n| *n == c.name).unwrap_or(FIRST.len());
+        let rank = |c: &Curve| match FIRST.iter().position(|n| *n == c.name) {
+            _ if c.name.starts_with(EVALUATORS) => 1,
+            Some(at) => 2 * at,
+            None => 2 * FIRST.len(),
+        };
         let mut shown: Vec<&Curve> = self.curves.iter().filter(|c| c.name != "eval_loss").collect();
         shown.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
         let panel = |c: &'a Curve| {
@@ -179,6 +185,7 @@ mod tests {
             let mut line = json!({"step": step, "steps": n, "loss": 1.0 / f64::from(step), "skipped": "x", "lr": 0.1});
             if step % 100 == 0 {
                 line["eval_loss"] = 0.5.into();
+                line["eval/match/exact"] = 0.25.into();
             }
             curves.add(&line);
         }
@@ -187,7 +194,10 @@ mod tests {
         assert_eq!(loss.points.last().unwrap().0, f64::from(n));
         assert!(loss.points.windows(2).all(|w| w[0].0 < w[1].0));
         let panels = curves.panels();
-        assert_eq!(panels.iter().map(|p| p.curves[0].name.as_str()).collect::<Vec<_>>(), ["loss", "lr"]);
+        assert_eq!(
+            panels.iter().map(|p| p.curves[0].name.as_str()).collect::<Vec<_>>(),
+            ["loss", "eval/match/exact", "lr"]
+        );
         assert_eq!(panels[0].curves.len(), 2);
     }
 

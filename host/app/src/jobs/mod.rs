@@ -1,5 +1,7 @@
 //! Jobs at work: the threads that take them, what they are given, and what becomes of their results.
 
+pub mod components;
+pub mod evaluators;
 pub mod janitor;
 pub mod resolver;
 pub mod rewards;

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use stockade_core::registry::{MAX_REPORT, Report};
+use stockade_core::registry::Report;
 use stockade_core::train::{Command, Observer, Saved, StepMetrics};
 
 /// Most reports that wait to be written; a run that is quicker waits for them.
@@ -51,9 +51,7 @@ impl Watcher {
         while state.waiting.len() >= MAX_WAITING && !state.over && state.stop.is_none() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let full =
-            state.waiting.last().is_none_or(|r| r.steps.len() + r.checkpoints.len() + r.notes.len() >= MAX_REPORT);
-        if full {
+        if state.waiting.last().is_none_or(Report::is_full) {
             state.waiting.push(Report::default());
             self.changed.notify_all();
         }

@@ -5,9 +5,11 @@
 //! - a host that goes down pauses its runs and lets go of the jobs; killed, it takes them back at its next start
 //! - threads of a run are below all others in priority, so that a request is served first
 
+use super::components::BoundComponents;
+use super::evaluators::ComponentEvaluators;
 use super::janitor;
 use super::resolver::JobResolver;
-use super::rewards::BoundRewards;
+use super::rewards::ComponentRewards;
 use super::watcher::{Stop, Watcher};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -207,13 +209,14 @@ impl Bench {
         }
         retell(&folder, job.progress.step, watcher);
         let resolver = JobResolver { parts: &self.parts, tenant, folder: &folder };
-        let rewards = BoundRewards { parts: &self.parts, tenant };
+        let components = BoundComponents { parts: &self.parts, tenant };
         let task = Task {
             spec: &job.spec,
             folder: &folder,
             resolver: &resolver,
             observer: watcher,
-            rewards: &rewards,
+            rewards: &ComponentRewards(&components),
+            evaluators: &ComponentEvaluators(&components),
             threads: self.parts.threads,
         };
         match self.parts.trainer.run(task) {
@@ -266,7 +269,7 @@ fn failed(code: &str, message: &str) -> JobEnd {
 /// What a client is told; causes inside the host go to the log alone.
 fn refusal(error: &TrainError) -> JobEnd {
     let code = match error {
-        TrainError::Reward { .. } => "component_failed",
+        TrainError::Reward { .. } | TrainError::Evaluator { .. } => "component_failed",
         TrainError::Memory { .. } => "too_large",
         TrainError::Io { .. } => "internal",
         _ => "invalid_request",

@@ -67,6 +67,7 @@ fn metrics(step: u64, steps: u64) -> StepMetrics {
         tokens: step * 10,
         tokens_per_second: 1.0,
         eval_loss: None,
+        samples: Vec::new(),
         more: Map::new(),
     }
 }
@@ -124,6 +125,7 @@ impl Host {
             steps: spec["steps"].as_u64(),
             output: Some("mine".into()),
             rewards: Vec::new(),
+            evaluators: Vec::new(),
             effective: Value::Null,
         };
         let new = NewJob { kind: JobKind::Train, name: None, spec, outline, dialect: Value::Null };

@@ -72,16 +72,21 @@ impl Registry {
         Ok(Pinned::new(role, found.component(), config, self.grants(tenant, component)?.value))
     }
 
-    /// The component that scores under a name: the one bound to `reward/NAME`, else the newest version of the component
-    /// NAME; with `NAME@VERSION` that version.
-    pub fn pin_reward(&self, tenant: &TenantId, name: &str) -> Result<Arc<Pinned>, RegistryError> {
-        let unknown = || RegistryError::NotFound { what: "reward component", name: name.chars().take(128).collect() };
+    /// The component that a job calls by a name: `role` makes `reward/NAME` or `evaluator/NAME` of it, and it is the one
+    /// bound to that, else the newest version of the component NAME; with `NAME@VERSION` that version.
+    pub fn pin_named(
+        &self,
+        tenant: &TenantId,
+        role: fn(ComponentName) -> Role,
+        name: &str,
+    ) -> Result<Arc<Pinned>, RegistryError> {
+        let unknown = || RegistryError::NotFound { what: "component", name: name.chars().take(128).collect() };
         let (component, version) = match name.split_once('@') {
             Some((component, version)) => (component, Some(Version::new(version).map_err(|_| unknown())?)),
             None => (name, None),
         };
         let component = ComponentName::new(component).map_err(|_| unknown())?;
-        let role = Role::Reward(component.clone());
+        let role = role(component.clone());
         let bound = self.pins(tenant)?.one(&role).cloned();
         match bound.filter(|_| version.is_none()) {
             Some(bound) => Ok(bound),

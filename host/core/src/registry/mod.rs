@@ -52,7 +52,7 @@ pub use files::{FileLabel, FileRecord};
 pub use interruptions::{Dialect, Waiting};
 pub use jobs::{
     Checkpoint, Claimed, EventKind, Job, JobEnd, JobError, JobEvent, JobKind, JobStatus, JobUsage, Lease,
-    MAX_JOB_SPEC_BYTES, MAX_REPORT, NewEvent, NewJob, Progress, Report, Wish, Worker,
+    MAX_JOB_SPEC_BYTES, NewEvent, NewJob, Progress, Report, Wish, Worker,
 };
 pub use memory::MemoryStore;
 pub use models::TrainedModel;

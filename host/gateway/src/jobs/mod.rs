@@ -1,7 +1,7 @@
 //! Jobs as every dialect makes them: checked whole before they are queued, so that what a worker finds can be run.
 //!
 //! A specification from outside never names a path of this machine: models by their served names, data by file id or
-//! data set, rewards by component.
+//! data set, rewards and evaluators by component.
 
 pub mod rows;
 pub mod stream;
@@ -13,6 +13,7 @@ use crate::fields::Fields;
 use serde_json::{Map, Value};
 use stockade_core::TenantId;
 use stockade_core::id::DatasetName;
+use stockade_core::plugin::Role;
 use stockade_core::registry::{Job, JobKind, NewJob, RegistryError, Scope, TrainedModel, Wish};
 use stockade_core::train::Outline;
 
@@ -135,9 +136,14 @@ fn check(app: &App, tenant: &TenantId, spec: &Value, outline: &Outline) -> Resul
             return Err(ApiError::invalid("spec.data", format!("there is no file or data set `{shown}`")));
         }
     }
-    for reward in &outline.rewards {
-        let found = app.registry.pin_reward(tenant, reward);
-        found.map_err(|e| ApiError::invalid("spec.grpo.rewards", e.to_string()))?;
+    let scorers = [
+        ("spec.grpo.rewards", Role::Reward as fn(_) -> _, &outline.rewards),
+        ("spec.eval.evaluators", Role::Evaluator, &outline.evaluators),
+    ];
+    for (field, role, names) in scorers {
+        for name in names {
+            app.registry.pin_named(tenant, role, name).map_err(|e| ApiError::invalid(field, e.to_string()))?;
+        }
     }
     match &outline.output {
         Some(name) => free_name(app, tenant, name),

@@ -85,6 +85,7 @@ fn write(event: &JobEvent) -> String {
     let name = match event.event.kind {
         EventKind::Status => "status",
         EventKind::Metrics => "metrics",
+        EventKind::Samples => "samples",
         EventKind::Checkpoint => "checkpoint",
         EventKind::Note => "note",
     };

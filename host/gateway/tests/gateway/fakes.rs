@@ -520,14 +520,15 @@ impl Trainer for FakeTrainer {
         let text = |value: &Value| value.as_str().map(String::from);
         let method = text(&spec["method"]).ok_or_else(|| TrainError::spec("method", "is missing"))?;
         let data = [&spec["data"]["train"], &spec["data"]["eval"]].into_iter().filter_map(text).collect();
-        let rewards = spec["grpo"]["rewards"].as_array().into_iter().flatten().filter_map(text).collect();
+        let texts = |value: &Value| value.as_array().into_iter().flatten().filter_map(text).collect();
         Ok(Outline {
             method,
             base: text(&spec["model"]["base"]),
             data,
             steps: spec["optim"]["steps"].as_u64(),
             output: text(&spec["output"]["name"]),
-            rewards,
+            rewards: texts(&spec["grpo"]["rewards"]),
+            evaluators: texts(&spec["eval"]["evaluators"]),
             effective: spec.clone(),
         })
     }

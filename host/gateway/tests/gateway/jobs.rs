@@ -33,6 +33,7 @@ fn step(n: u64) -> StepMetrics {
         tokens: 100 * n,
         tokens_per_second: 50.0,
         eval_loss: (n == 4).then_some(0.7),
+        samples: Vec::new(),
         more: Map::new(),
     }
 }
@@ -63,6 +64,9 @@ async fn a_job_is_checked_whole_before_it_is_queued() {
     let mut rewarded = spec();
     rewarded["grpo"] = json!({"rewards": ["none"]});
     assert_eq!(queue(&host, &key, rewarded).await.expect(400)["param"], "spec.grpo.rewards");
+    let mut evaluated = spec();
+    evaluated["eval"] = json!({"evaluators": ["none"]});
+    assert_eq!(queue(&host, &key, evaluated).await.expect(400)["param"], "spec.eval.evaluators");
     assert_eq!(queue(&host, &key, with("/output/name", json!("m"))).await.expect(409)["code"], "conflict");
     for kind in ["eval", "generate", "batch"] {
         let body = json!({"kind": kind, "spec": {}});

@@ -57,6 +57,9 @@ pub struct Evaluated {
     pub step: u64,
     #[serde(with = "exact")]
     pub loss: f64,
+    /// What evaluations are compared by, lower is better: the loss, or what `eval.best_by` names.
+    #[serde(with = "exact")]
+    pub judged: f64,
 }
 
 /// Numbers that come back bit for bit: as texts, since a JSON reader may round.

@@ -12,8 +12,8 @@ fn state(step: u64) -> State {
         skipped_in_row: 0,
         tokens: 8 * step,
         loss: 0.1 + 0.2,
-        evaluation: Some(Evaluated { step, loss: 1.0 / 3.0 }),
-        best: Some(Evaluated { step: 1, loss: 0.25 }),
+        evaluation: Some(Evaluated { step, loss: 1.0 / 3.0, judged: -2.0 / 3.0 }),
+        best: Some(Evaluated { step: 1, loss: 0.25, judged: 0.25 }),
         without_better: 2,
     }
 }

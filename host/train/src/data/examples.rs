@@ -141,7 +141,7 @@ impl Encoder<'_> {
         self.text.conversation(&messages, &learned, &[], false)
     }
 
-    fn prompt(&self, prompt: Content) -> Result<(Vec<u32>, Vec<Message>), String> {
+    pub(super) fn prompt(&self, prompt: Content) -> Result<(Vec<u32>, Vec<Message>), String> {
         match prompt {
             Content::Raw(text) if !self.spec.as_chat => {
                 let tokens = self.text.framed(&text, self.spec.parse_special)?;

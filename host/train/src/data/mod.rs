@@ -9,6 +9,7 @@ mod batches;
 mod cache;
 mod example;
 mod examples;
+mod questions;
 mod rows;
 mod schema;
 mod split;
@@ -20,6 +21,7 @@ pub use batches::{Arrangement, Batches, Length};
 pub use cache::MAX_EXAMPLES;
 pub use example::{Example, IGNORE, Sequence, Source, StepData};
 pub use examples::Counts;
+pub use questions::Question;
 pub use rows::{MAX_DOCUMENT_BYTES, MAX_ROW_BYTES};
 pub use text::ModelText;
 
@@ -41,6 +43,8 @@ const MAX_LABELS: usize = 4096;
 pub struct Prepared {
     pub train: Batches,
     pub eval: Option<Batches>,
+    /// Held-out rows that the weights are asked at evaluations, as many as the job wants and there are.
+    pub questions: Vec<Question>,
     /// Of a classifier, in the order of its head.
     pub labels: Vec<String>,
     /// What a person should know of the data, a sentence each.
@@ -72,7 +76,8 @@ pub fn prepare(job: &Job, resolver: &dyn Resolver, text: &ModelText, folder: &Pa
             Some(Batches::new(Cache::open(&home, "eval")?, Arrangement::evaluation(&job.optim, packing), &side.digest))
         }
     };
-    Ok(Prepared { train, eval, labels: manifest.labels, notes })
+    let questions = if job.eval.samples > 0 { questions::read(&home)? } else { Vec::new() };
+    Ok(Prepared { train, eval, questions, labels: manifest.labels, notes })
 }
 
 /// What lies in the folder, written last.
@@ -103,7 +108,10 @@ fn key(job: &Job, resolver: &dyn Resolver, text: &ModelText) -> Result<String, T
     let mut hasher = Sha256::new();
     let spec = serde_json::to_string(&job.data).map_err(|e| failed(e.into()))?;
     let labels = job.classify.as_ref().map(|classify| &classify.labels);
-    hasher.update(format!("{VERSION} {} {} {spec} {labels:?} {}", job.method, job.seed, job.eval.rows));
+    hasher.update(format!(
+        "{VERSION} {} {} {spec} {labels:?} {} {}",
+        job.method, job.seed, job.eval.rows, job.eval.samples
+    ));
     hasher.update(text.digest());
     for name in std::iter::once(&job.data.train).chain(&job.data.eval) {
         hasher.update(rows::digest(name, resolver)?);
@@ -138,12 +146,16 @@ fn write(
         true => Some(SideWriter::create(&partial, "eval")?),
         false => None,
     };
+    let mut questions = Vec::new();
     for (i, name) in std::iter::once(&job.data.train).chain(&job.data.eval).enumerate() {
         each_row(job, name, resolver, |row, value| {
             let held_out = i == 1 || split::held_out(value, &job.data, job.seed);
             let side = eval.as_mut().filter(|_| held_out).unwrap_or(&mut train);
             if held_out && job.eval.rows > 0 && side.counts.rows >= job.eval.rows as u64 {
                 return Ok(());
+            }
+            if held_out && questions.len() < job.eval.samples {
+                questions.extend(encoder.question(&row, value).map_err(Refusal::Row)?);
             }
             for example in encoder.examples(row, &mut side.counts).map_err(Refusal::Row)? {
                 side.writer.push(&example).map_err(Refusal::Other)?;
@@ -154,6 +166,12 @@ fn write(
     let train = train.finish(job.data.train.name(), "to train on")?;
     let eval_name = job.data.eval.as_ref().unwrap_or(&job.data.train).name();
     let eval = eval.map(|side| side.finish(eval_name, "to evaluate on")).transpose()?;
+    if job.eval.samples > 0 {
+        if questions.is_empty() {
+            return Err(rows::refuse(eval_name, "holds no prompt for eval.samples"));
+        }
+        questions::write(&partial, &questions).map_err(failed)?;
+    }
     let manifest = Manifest { key, labels, train, eval };
     let json = serde_json::to_vec(&manifest).map_err(|e| failed(e.into()))?;
     std::fs::write(partial.join("manifest.json"), json).map_err(failed)?;

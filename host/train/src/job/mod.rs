@@ -6,6 +6,7 @@
 //! Invariant: `Job::from_json(&job.to_json())` and `Job::from_toml(&job.to_toml())` are `job`.
 
 mod data;
+mod eval;
 mod methods;
 mod model;
 mod optim;
@@ -14,14 +15,15 @@ mod read;
 mod tests;
 
 pub use data::{DataName, DataSpec, Documents, Format, MAX_ROW_TOKENS, OnLong};
+pub use eval::{EvalSpec, label};
 pub use methods::{
     ClassifySpec, DpoLoss, DpoSpec, EmbedPooling, EmbedSpec, GrpoLoss, GrpoSpec, IpoSpec, KtoSpec, Method, OrpoSpec,
     Reduction, RewardSpec, RewardWeight, ScaleRewards, SimpoSpec,
 };
 pub use model::{AdapterKind, AdapterSpec, ModelSpec, NewTokenizer, TARGETS};
 pub use optim::{
-    CheckpointSpec, Dtype, EvalSpec, MAX_STEPS, MuonIteration, MuonScale, MuonSpec, OptimSpec, OptimizerKind,
-    OutputFormat, OutputSpec, Precision, Schedule,
+    CheckpointSpec, Dtype, MAX_STEPS, MuonIteration, MuonScale, MuonSpec, OptimSpec, OptimizerKind, OutputFormat,
+    OutputSpec, Precision, Schedule,
 };
 pub use read::Named;
 pub(crate) use read::named;
@@ -95,10 +97,10 @@ impl Job {
         }
         let adapter = model.adapter.is_some();
         let checkpoint = optim::read_checkpoint(root.section("checkpoint")?)?;
-        let eval = optim::read_eval(root.section("eval")?, checkpoint.every)?;
+        let data = data::read(root.section("data")?, method)?;
+        let eval = eval::read(root.section("eval")?, checkpoint.every, method, &data)?;
         let job = Self {
             seed: root.integer("seed", 0..=i64::MAX as u64)?.unwrap_or(1),
-            data: data::read(root.section("data")?, method)?,
             optim: optim::read(root.section("optim")?, method, adapter)?,
             output: optim::read_output(root.section("output")?, adapter)?,
             dpo: own(&mut root, method, Method::Dpo, methods::dpo)?,
@@ -112,6 +114,7 @@ impl Job {
             embed: own(&mut root, method, Method::Embed, methods::embed)?,
             method,
             model,
+            data,
             checkpoint,
             eval,
         };
@@ -141,6 +144,7 @@ impl Job {
             steps: self.optim.steps,
             output: self.output.name.clone(),
             rewards: self.grpo.iter().flat_map(|g| &g.rewards).map(|reward| reward.component.clone()).collect(),
+            evaluators: self.eval.evaluators.clone(),
             effective: self.to_json(),
         }
     }

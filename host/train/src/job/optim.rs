@@ -111,18 +111,6 @@ pub struct CheckpointSpec {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EvalSpec {
-    /// Steps between evaluations; the last step is always evaluated.
-    pub every: u64,
-    /// Rows that are read, from the front; 0: all.
-    pub rows: usize,
-    /// Evaluations without a better loss before the run ends; 0: never.
-    pub patience: u64,
-    /// By how much a loss must be lower to be better.
-    pub min_delta: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputSpec {
     /// Registered under this name where a server runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,18 +219,6 @@ pub(super) fn read_checkpoint(mut checkpoint: Section<'_>) -> Result<CheckpointS
         keep: checkpoint.size("keep", 1..=1000)?.unwrap_or(2),
     };
     checkpoint.finish()?;
-    Ok(spec)
-}
-
-/// `every`: of checkpoints, which are the default occasions to evaluate.
-pub(super) fn read_eval(mut eval: Section<'_>, every: u64) -> Result<EvalSpec, TrainError> {
-    let spec = EvalSpec {
-        every: eval.integer("every", 1..=MAX_STEPS)?.unwrap_or(every),
-        rows: eval.size("rows", 0..=1 << 32)?.unwrap_or(0),
-        patience: eval.integer("patience", 0..=1_000_000)?.unwrap_or(0),
-        min_delta: eval.number("min_delta", 0.0..=1e6)?.unwrap_or(0.0),
-    };
-    eval.finish()?;
     Ok(spec)
 }
 

@@ -150,3 +150,35 @@ proptest! {
         let _ = Job::from_json(&job);
     }
 }
+
+#[test]
+fn evaluations_ask_held_out_rows_of_methods_that_write() {
+    let with = |method: &str, eval: Value, held_out: bool| {
+        let mut value = json!({"method": method, "model": {"base": "m"}, "data": {"train": "t"}, "eval": eval});
+        if held_out {
+            value["data"]["eval_split"] = json!(0.1);
+        }
+        value
+    };
+    for (method, eval, held_out, field) in [
+        ("sft", json!({"samples": 4}), false, "eval.samples"),
+        ("classify", json!({"samples": 4}), true, "eval.samples"),
+        ("sft", json!({"samples": 0, "evaluators": ["a"]}), true, "eval.samples"),
+        ("sft", json!({"samples": 1_000_000}), true, "eval.samples"),
+        ("sft", json!({"evaluators": ["a", "x/a.wasm"]}), true, "eval.evaluators"),
+        ("sft", json!({"evaluators": ["x/"]}), true, "eval.evaluators"),
+        ("sft", json!({"evaluators": ["a"], "best_by": "b/exact"}), true, "eval.best_by"),
+        ("sft", json!({"best_by": "loss"}), true, "eval.best_by"),
+        ("sft", json!({"evaluator": ["a"]}), true, "eval.evaluator"),
+    ] {
+        assert_eq!(refused(&with(method, eval.clone(), held_out)).0, field, "{eval}");
+    }
+    let eval = json!({"evaluators": ["a@1.0.0"], "best_by": "a/exact"});
+    let job = Job::from_json(&with("dpo", eval, true)).unwrap();
+    assert_eq!((job.eval.samples, job.eval.show, job.eval.max_tokens, job.eval.temperature), (32, 4, 128, 0.0));
+    assert_eq!(job.outline().evaluators, ["a@1.0.0"]);
+    assert_eq!(Job::from_toml(&job.to_toml()).unwrap(), job);
+    let job = Job::from_json(&with("classify", json!({}), true)).unwrap();
+    assert_eq!(job.eval.samples, 0);
+    assert_eq!(["dir/my.wasm", "a@2.0.0", "b"].map(label), ["my", "a", "b"]);
+}

@@ -1,5 +1,6 @@
 //! The trainer seam on this machine.
 
+use super::examiner::Examiner;
 use super::result::Results;
 use super::rollouts::Roller;
 use super::run::Run;
@@ -14,7 +15,6 @@ use crate::network::Network;
 use crate::optimizer::Optimizer;
 use serde_json::Value;
 use std::path::Path;
-use stockade_core::infer::Sampling;
 use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
 
 /// Trains on this machine.
@@ -27,7 +27,7 @@ impl Trainer for HostTrainer {
     }
 
     fn run(&self, task: Task<'_>) -> Result<Ending, TrainError> {
-        let Task { spec, folder, resolver, observer, rewards, threads } = task;
+        let Task { spec, folder, resolver, observer, rewards, evaluators, threads } = task;
         let job = Job::from_json(spec)?;
         std::fs::create_dir_all(folder).map_err(|e| failed("the job's folder", e))?;
         let start = Start::find(&job, resolver, folder)?;
@@ -49,25 +49,32 @@ impl Trainer for HostTrainer {
         let export = |network: &Network, folder: &Path| results.write(network, folder);
         let policy = |network: &Network, folder: &Path| results.write_policy(network, folder);
         let finish = |network: &Network, folder: &Path| results.finish(network, folder);
+        let adapter = job.model.adapter.is_some();
+        let longest = [
+            job.grpo.as_ref().map_or(0, |grpo| grpo.max_tokens),
+            if job.eval.samples > 0 { job.eval.max_tokens } else { 0 },
+        ];
+        let longest = longest.into_iter().max().filter(|&longest| longest > 0);
+        let sampler = longest.map(|longest| {
+            let base = adapter.then_some(start.path.as_path());
+            let context = start.config.context_tokens;
+            EngineSampler::new(folder.join("policy"), base, &policy, context, text.ends(), longest, threads)
+        });
+        let sampler = sampler.transpose()?;
         let mut steps = data.train.steps();
-        let roller = match &job.grpo {
-            None => None,
-            Some(grpo) => {
+        let roller = match (&job.grpo, &sampler) {
+            (Some(grpo), Some(sampler)) => {
                 steps = job.optim.steps.unwrap_or_else(|| steps.saturating_mul(grpo.inner_steps));
-                let sampling = Sampling {
-                    max_tokens: u32::try_from(grpo.max_tokens).ok(),
-                    temperature: grpo.temperature as f32,
-                    top_p: grpo.top_p as f32,
-                    top_k: grpo.top_k as u32,
-                    ..Sampling::default()
-                };
-                let adapter = job.model.adapter.is_some();
-                let base = adapter.then_some(start.path.as_path());
-                let scratch = folder.join("policy");
-                let sampler = EngineSampler::new(scratch, base, &policy, text.ends(), sampling, threads)?;
                 let reference = (grpo.beta > 0.0 && !adapter).then(|| start.network(&options)).transpose()?;
-                Some(Roller::new(grpo, job.seed, rewards, Box::new(sampler), reference, adapter))
+                Some(Roller::new(grpo, job.seed, rewards, sampler, reference, adapter))
             }
+            _ => None,
+        };
+        let examiner = match &sampler {
+            Some(sampler) if job.eval.samples > 0 => {
+                Some(Examiner::new(&job.eval, job.seed, data.questions, sampler, evaluators)?)
+            }
+            _ => None,
         };
         let mut run = Run {
             optimizer: Optimizer::new(network.parameters(), settings::optimizer(&job)),
@@ -78,6 +85,7 @@ impl Trainer for HostTrainer {
             network,
             objective,
             roller,
+            examiner,
             identity,
             folder,
             observer,

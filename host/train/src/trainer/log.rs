@@ -81,6 +81,7 @@ mod tests {
             tokens: 8,
             tokens_per_second: 1.0,
             eval_loss: None,
+            samples: Vec::new(),
             more: serde_json::Map::new(),
         }
     }

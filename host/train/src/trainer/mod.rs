@@ -4,6 +4,7 @@
 //! its folder: `job.toml` as it ran, `metrics.jsonl`, `checkpoints/`, `data/` (tokenized), and the result itself: a model
 //! in the Hugging Face layout, or a PEFT adapter.
 
+mod examiner;
 mod host;
 mod log;
 mod result;
@@ -13,6 +14,7 @@ mod sampler;
 mod settings;
 mod start;
 
+pub use examiner::{Examined, Examiner};
 pub use host::HostTrainer;
 pub use rollouts::Roller;
 pub use run::{Export, Run};

@@ -10,6 +10,7 @@ use crate::random::{Purpose, bits};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
+use stockade_core::infer::Sampling;
 use stockade_core::train::{Observer, Rewards, Rollout, TrainError};
 
 /// Samples and scores; keeps the answers of the present step.
@@ -17,10 +18,11 @@ pub struct Roller<'a> {
     spec: &'a GrpoSpec,
     seed: u64,
     rewards: &'a dyn Rewards,
-    sampler: Box<dyn Sampler + 'a>,
+    sampler: &'a dyn Sampler,
     /// The start, where there is a divergence from it and no adapter that could be turned off.
     reference: Option<Network>,
     adapter: bool,
+    sampling: Sampling,
     rollouts: Rollouts,
     facts: Map<String, Value>,
 }
@@ -48,11 +50,21 @@ impl<'a> Roller<'a> {
         spec: &'a GrpoSpec,
         seed: u64,
         rewards: &'a dyn Rewards,
-        sampler: Box<dyn Sampler + 'a>,
+        sampler: &'a dyn Sampler,
         reference: Option<Network>,
         adapter: bool,
     ) -> Self {
-        Self { spec, seed, rewards, sampler, reference, adapter, rollouts: Rollouts::new(), facts: Map::new() }
+        let sampling = Sampling {
+            max_tokens: u32::try_from(spec.max_tokens).ok(),
+            temperature: spec.temperature as f32,
+            top_p: spec.top_p as f32,
+            top_k: spec.top_k as u32,
+            // The token that ends an answer is part of what is learnt, so it must be seen.
+            ignore_eos: true,
+            ..Sampling::default()
+        };
+        let (rollouts, facts) = (Rollouts::new(), Map::new());
+        Self { spec, seed, rewards, sampler, reference, adapter, sampling, rollouts, facts }
     }
 
     /// Optimizer steps on one batch of answers.
@@ -88,9 +100,10 @@ impl<'a> Roller<'a> {
         let prompts: Vec<&Asked<'_>> = micro_batches.iter().flatten().collect();
         let begin = Instant::now();
         let mut resampled = 0;
+        self.sampler.take(network)?;
         let (completions, scored, advantage) = loop {
             let attempt = step.wrapping_mul(self.spec.resample + 1).wrapping_add(resampled);
-            let completions = self.sample(network, &prompts, self.spec.group, attempt)?;
+            let completions = self.sample(&prompts, self.spec.group, attempt)?;
             let scored = self.score(&prompts, &completions, self.spec.group, observer)?;
             let scale = match self.spec.scale_rewards {
                 ScaleRewards::Group => RewardScale::Group,
@@ -125,18 +138,18 @@ impl<'a> Roller<'a> {
         Ok(())
     }
 
-    /// Mean reward of one answer to each prompt; the loss is its negative, so that lower is better here as well.
-    pub fn evaluate(
-        &mut self,
-        network: &Network,
-        data: &StepData,
-        step: u64,
-        observer: &dyn Observer,
-    ) -> Result<Tally, TrainError> {
+    /// Takes the weights that are to be evaluated.
+    pub fn take(&self, network: &Network) -> Result<(), TrainError> {
+        self.sampler.take(network)
+    }
+
+    /// Mean reward of one answer to each prompt, by the weights that were taken; the loss is its negative, so that lower is
+    /// better here as well.
+    pub fn evaluate(&self, data: &StepData, step: u64, observer: &dyn Observer) -> Result<Tally, TrainError> {
         let micro_batches = data.micro_batches.iter().map(|rows| asked(rows)).collect::<Result<Vec<_>, _>>()?;
         let prompts: Vec<&Asked<'_>> = micro_batches.iter().flatten().collect();
         // The same draws in every evaluation, apart from those of any step.
-        let completions = self.sample(network, &prompts, 1, u64::MAX - step)?;
+        let completions = self.sample(&prompts, 1, u64::MAX - step)?;
         let scored = self.score(&prompts, &completions, 1, observer)?;
         let known: Vec<f64> = scored.rewards.iter().flatten().copied().collect();
         let weight = known.len() as f64;
@@ -147,16 +160,10 @@ impl<'a> Roller<'a> {
         Ok(tally)
     }
 
-    fn sample(
-        &mut self,
-        network: &Network,
-        prompts: &[&Asked<'_>],
-        group: usize,
-        attempt: u64,
-    ) -> Result<Vec<Completion>, TrainError> {
+    fn sample(&self, prompts: &[&Asked<'_>], group: usize, attempt: u64) -> Result<Vec<Completion>, TrainError> {
         let asked: Vec<&[u32]> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.tokens, group)).collect();
         let seeds: Vec<u64> = (0..asked.len() as u64).map(|i| bits(self.seed, Purpose::Sampling, attempt, i)).collect();
-        let completions = self.sampler.sample(network, &asked, &seeds)?;
+        let completions = self.sampler.sample(&asked, &seeds, &self.sampling)?;
         assert_eq!(completions.len(), asked.len(), "a sampler answers every prompt");
         Ok(completions)
     }

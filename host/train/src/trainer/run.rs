@@ -1,5 +1,6 @@
 //! The loop.
 
+use super::examiner::{Examined, Examiner};
 use super::log::Log;
 use super::rollouts::Roller;
 use crate::checkpoint::{Checkpoints, Evaluated, Found, Identity, State, failed, read_tensors, write_tensors};
@@ -11,7 +12,7 @@ use crate::optimizer::{Optimizer, Schedule, clip_scale};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use stockade_core::train::{Command, Ending, Observer, Saved, StepMetrics, TrainError};
+use stockade_core::train::{Command, Ending, Observer, Saved, ShownSample, StepMetrics, TrainError};
 
 /// Writes what can be served into a folder: a model, or an adapter.
 pub type Export<'a> = dyn Fn(&Network, &Path) -> Result<(), TrainError> + 'a;
@@ -28,6 +29,8 @@ pub struct Run<'a> {
     pub evaluation: Option<&'a dyn Source>,
     /// Samples and scores answers, where the method learns from them.
     pub roller: Option<Roller<'a>>,
+    /// Asks the weights at evaluations.
+    pub examiner: Option<Examiner<'a>>,
     pub identity: Identity,
     pub folder: &'a Path,
     pub observer: &'a dyn Observer,
@@ -46,7 +49,15 @@ struct Done {
     skipped: Option<&'static str>,
     /// Without evaluation.
     seconds: f64,
-    evaluated: Option<Tally>,
+    evaluation: Evaluation,
+}
+
+/// What an evaluation came to; empty where none was due.
+#[derive(Default)]
+struct Evaluation {
+    /// On the evaluation data; `None` where it gave no loss.
+    tally: Option<Tally>,
+    examined: Examined,
 }
 
 impl Run<'_> {
@@ -70,6 +81,7 @@ impl Run<'_> {
         let mut log = Log::open(&self.folder.join("metrics.jsonl"), state.step)?;
         let mut gradients = self.network.gradients();
         let mut saved = state.step;
+        let mut shown = if state.step == 0 { self.examine_start() } else { Vec::new() };
 
         while state.step < self.schedule.steps && !self.stops_early(&state) {
             let begin = Instant::now();
@@ -86,9 +98,12 @@ impl Run<'_> {
             state.step += 1;
             state.tokens += tally.tokens;
             let seconds = begin.elapsed().as_secs_f64();
-            let evaluated = self.evaluate_when_due(&mut state, &references)?;
-            let improved = evaluated.is_some() && state.best.is_some_and(|best| best.step == state.step);
-            let metrics = self.metrics(&state, Done { tally, share, grad_norm, skipped, seconds, evaluated });
+            let mut evaluation = self.evaluate_when_due(&mut state, &references)?;
+            let improved = state.best.is_some_and(|best| best.step == state.step);
+            shown.append(&mut evaluation.examined.shown);
+            let samples = std::mem::take(&mut shown);
+            let done = Done { tally, share, grad_norm, skipped, seconds, evaluation };
+            let metrics = StepMetrics { samples, ..self.metrics(&state, done) };
             // A full disk is no reason to lose the run: it goes on, and the next save may succeed.
             log.write(&metrics).unwrap_or_else(|error| self.tell("a line of the log is lost", state.step, &error));
             self.observer.step(&metrics);
@@ -198,39 +213,64 @@ impl Run<'_> {
         self.network.updated();
     }
 
-    fn evaluate_when_due(&mut self, state: &mut State, references: &References) -> Result<Option<Tally>, TrainError> {
+    /// What the weights that the run starts from answer, for comparison.
+    fn examine_start(&self) -> Vec<ShownSample> {
+        let Some(examiner) = &self.examiner else { return Vec::new() };
+        let examined = examiner.examine(&self.network, 0, self.observer);
+        if !examined.means.is_empty() {
+            self.observer.note(&format!("before the first step: {}", examined.describe()));
+        }
+        examined.shown
+    }
+
+    fn evaluate_when_due(&mut self, state: &mut State, references: &References) -> Result<Evaluation, TrainError> {
         let due = state.step.is_multiple_of(self.job.eval.every) || state.step == self.schedule.steps;
         let Some(source) = self.evaluation.filter(|_| due) else {
-            return Ok(None);
+            return Ok(Evaluation::default());
         };
         let mut tally = Tally::default();
+        if let Some(roller) = &self.roller {
+            roller.take(&self.network)?;
+        }
         for step in 0..source.steps() {
             let data = source.step(step)?;
-            if let Some(roller) = &mut self.roller {
-                tally.merge(&roller.evaluate(&self.network, &data, step, self.observer)?);
+            if let Some(roller) = &self.roller {
+                tally.merge(&roller.evaluate(&data, step, self.observer)?);
                 continue;
             }
             let mut turn =
                 Turn { network: &self.network, references, gradients: None, seed: self.job.seed, step: state.step };
             tally.merge(&self.objective.run(&mut turn, &data)?);
         }
+        let examiner = self.examiner.as_ref();
+        let examined =
+            examiner.map(|examiner| examiner.examine(&self.network, state.step, self.observer)).unwrap_or_default();
         if tally.weight == 0.0 || !tally.loss.is_finite() {
             self.observer.note(&format!("the evaluation after step {} gave no loss", state.step));
-            return Ok(None);
+            return Ok(Evaluation { tally: None, examined });
         }
-        let evaluated = Evaluated { step: state.step, loss: tally.loss };
+        self.compare(state, tally.loss, examined.judged);
+        Ok(Evaluation { tally: Some(tally), examined })
+    }
+
+    /// Whether this evaluation is the best so far. One that `eval.best_by` cannot be told of is not compared.
+    fn compare(&self, state: &mut State, loss: f64, judged: Option<f64>) {
+        let judged = if self.job.eval.best_by.is_some() { judged } else { Some(loss) };
+        let evaluated = Evaluated { step: state.step, loss, judged: judged.unwrap_or(f64::INFINITY) };
         state.evaluation = Some(evaluated);
-        if state.best.is_none_or(|best| tally.loss < best.loss - self.job.eval.min_delta) {
+        if judged.is_none() {
+            return;
+        }
+        if state.best.is_none_or(|best| evaluated.judged < best.judged - self.job.eval.min_delta) {
             state.best = Some(evaluated);
             state.without_better = 0;
         } else {
             state.without_better += 1;
         }
-        Ok(Some(tally))
     }
 
     fn metrics(&self, state: &State, done: Done) -> StepMetrics {
-        let Done { tally, share, grad_norm, skipped, seconds, evaluated } = done;
+        let Done { tally, share, grad_norm, skipped, seconds, evaluation } = done;
         let mut more = tally.means();
         if let Some(roller) = &self.roller {
             more.extend(roller.facts().clone());
@@ -238,9 +278,10 @@ impl Run<'_> {
         if let Some(reason) = skipped {
             more.insert("skipped".into(), reason.into());
         }
-        for (name, mean) in evaluated.iter().flat_map(Tally::means) {
+        for (name, mean) in evaluation.tally.iter().flat_map(Tally::means) {
             more.insert(format!("eval_{name}"), mean);
         }
+        more.extend(evaluation.examined.metrics());
         StepMetrics {
             step: state.step,
             steps: self.schedule.steps,
@@ -250,7 +291,8 @@ impl Run<'_> {
             grad_norm: if grad_norm.is_finite() { grad_norm } else { 0.0 },
             tokens: state.tokens,
             tokens_per_second: tally.tokens as f64 / seconds.max(1e-9),
-            eval_loss: evaluated.map(|tally| tally.loss),
+            eval_loss: evaluation.tally.map(|tally| tally.loss),
+            samples: Vec::new(),
             more,
         }
     }
@@ -306,7 +348,11 @@ impl Run<'_> {
         if let Some(best) = best {
             match checkpoints.load(best.step) {
                 Ok(found) => {
-                    self.observer.note(&format!("the result is that of step {}, whose loss was the lowest", best.step));
+                    let by = match &self.job.eval.best_by {
+                        None => "whose loss was the lowest".to_owned(),
+                        Some(metric) => format!("which was the best by {metric}"),
+                    };
+                    self.observer.note(&format!("the result is that of step {}, {by}", best.step));
                     self.read_weights(&found.path)?;
                 }
                 Err(error) => {

@@ -8,7 +8,7 @@ use super::run::Export;
 use crate::network::Network;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use stockade_core::event::Event;
+use stockade_core::event::{Event, FinishReason};
 use stockade_core::id::{ModelId, TenantId};
 use stockade_core::infer::{EventStream, GenerateRequest, Inference, Prompt, Sampling};
 use stockade_core::train::TrainError;
@@ -17,7 +17,7 @@ use stockade_infer::{Engine, ModelOptions, Settings};
 /// An answer to a prompt.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Completion {
-    /// The token that ended it included.
+    /// The token that ended it included, where the sampling goes on after such tokens.
     pub tokens: Vec<u32>,
     /// Without control tokens.
     pub text: String,
@@ -25,10 +25,14 @@ pub struct Completion {
     pub truncated: bool,
 }
 
-/// Continues prompts with a network's present weights.
+/// Continues prompts with a network's weights.
 pub trait Sampler {
-    /// An answer to each prompt, in order; a function of weights, prompts and seeds.
-    fn sample(&mut self, network: &Network, prompts: &[&[u32]], seeds: &[u64]) -> Result<Vec<Completion>, TrainError>;
+    /// Takes the weights as they are now.
+    fn take(&self, network: &Network) -> Result<(), TrainError>;
+
+    /// An answer to each prompt, in order, by the weights that were last taken; a function of weights, prompts, seeds and
+    /// `sampling`, whose own seed is not used.
+    fn sample(&self, prompts: &[&[u32]], seeds: &[u64], sampling: &Sampling) -> Result<Vec<Completion>, TrainError>;
 }
 
 /// Sequences that the engine runs at once.
@@ -43,22 +47,23 @@ pub struct EngineSampler<'a> {
     folder: PathBuf,
     export: &'a Export<'a>,
     options: ModelOptions,
-    sampling: Sampling,
+    /// Of the model, in tokens.
+    context: usize,
     ends: BTreeSet<u32>,
 }
 
 impl<'a> EngineSampler<'a> {
     /// `export` writes a model or, where `base` is set, an adapter to it, in f32: a rounded policy would be another one.
-    /// An answer ends with one of `ends`; `sampling` has no seed, and its `max_tokens` is the longest answer.
+    /// An answer ends with one of `ends` and has at most `longest` tokens.
     pub fn new(
         folder: PathBuf,
         base: Option<&Path>,
         export: &'a Export<'a>,
+        context: usize,
         ends: &[u32],
-        sampling: Sampling,
+        longest: usize,
         threads: usize,
     ) -> Result<Self, TrainError> {
-        let longest = sampling.max_tokens.unwrap_or(1) as usize;
         let engine = Engine::new(Settings {
             threads: (threads > 0).then_some(threads),
             max_waiting: usize::MAX,
@@ -73,36 +78,18 @@ impl<'a> EngineSampler<'a> {
             engine.load_model(id(BASE), base, &options, &|_, _| ()).map_err(failed)?;
             options.base = Some(BASE.to_owned());
         }
-        Ok(Self { engine, folder, export, options, sampling, ends: ends.iter().copied().collect() })
+        Ok(Self { engine, folder, export, options, context, ends: ends.iter().copied().collect() })
     }
 
-    /// Serves the weights as they are now.
-    fn load(&mut self, network: &Network) -> Result<(), TrainError> {
-        let policy = id(POLICY);
-        self.engine.remove(&policy);
-        if self.folder.exists() {
-            std::fs::remove_dir_all(&self.folder).map_err(failed)?;
-        }
-        (self.export)(network, &self.folder)?;
-        self.engine.load_model(policy, &self.folder, &self.options, &|_, _| ()).map_err(failed)?;
-        Ok(())
-    }
-
-    fn submit(&self, prompt: &[u32], seed: u64, context: usize) -> Result<EventStream, TrainError> {
-        let left = context.saturating_sub(prompt.len());
-        let longest = self.sampling.max_tokens.map_or(left, |longest| left.min(longest as usize));
+    fn submit(&self, prompt: &[u32], seed: u64, sampling: &Sampling) -> Result<EventStream, TrainError> {
+        let left = self.context.saturating_sub(prompt.len());
+        let longest = sampling.max_tokens.map_or(left, |longest| left.min(longest as usize));
         if longest == 0 {
             let reason = format!("a prompt of {} tokens leaves no room for an answer", prompt.len());
             return Err(TrainError::Data { name: "prompts".into(), reason });
         }
-        let sampling = Sampling {
-            max_tokens: Some(longest as u32),
-            seed: Some(seed),
-            // The token that ends an answer is part of what is learnt, so it must be seen.
-            ignore_eos: true,
-            logprobs: Some(0),
-            ..self.sampling.clone()
-        };
+        let sampling =
+            Sampling { max_tokens: Some(longest as u32), seed: Some(seed), logprobs: Some(0), ..sampling.clone() };
         let request = GenerateRequest {
             model: id(POLICY),
             tenant: TenantId::new("trainer").expect("a valid name"),
@@ -117,29 +104,44 @@ impl<'a> EngineSampler<'a> {
     fn read(&self, mut stream: EventStream) -> Result<Completion, TrainError> {
         let mut completion = Completion { truncated: true, ..Completion::default() };
         'answer: while let Some(event) = stream.blocking_recv() {
-            let Event::Text(delta) = event.map_err(failed)? else { continue };
-            for token in delta.logprobs {
-                completion.tokens.push(token.id);
-                if self.ends.contains(&token.id) {
-                    completion.truncated = false;
-                    break 'answer;
+            match event.map_err(failed)? {
+                Event::Text(delta) => {
+                    for token in delta.logprobs {
+                        completion.tokens.push(token.id);
+                        if self.ends.contains(&token.id) {
+                            completion.truncated = false;
+                            break 'answer;
+                        }
+                    }
                 }
+                Event::End(end) => completion.truncated = end.reason == FinishReason::Length,
+                _ => {}
             }
         }
-        let told = completion.tokens.len() - usize::from(!completion.truncated);
+        let ended = completion.tokens.last().is_some_and(|last| self.ends.contains(last));
+        let told = completion.tokens.len() - usize::from(ended);
         completion.text = self.engine.detokenize(&id(POLICY), &completion.tokens[..told]).map_err(failed)?;
         Ok(completion)
     }
 }
 
 impl Sampler for EngineSampler<'_> {
-    fn sample(&mut self, network: &Network, prompts: &[&[u32]], seeds: &[u64]) -> Result<Vec<Completion>, TrainError> {
-        self.load(network)?;
-        let context = network.config().context_tokens;
+    fn take(&self, network: &Network) -> Result<(), TrainError> {
+        let policy = id(POLICY);
+        self.engine.remove(&policy);
+        if self.folder.exists() {
+            std::fs::remove_dir_all(&self.folder).map_err(failed)?;
+        }
+        (self.export)(network, &self.folder)?;
+        self.engine.load_model(policy, &self.folder, &self.options, &|_, _| ()).map_err(failed)?;
+        Ok(())
+    }
+
+    fn sample(&self, prompts: &[&[u32]], seeds: &[u64], sampling: &Sampling) -> Result<Vec<Completion>, TrainError> {
         let streams: Vec<EventStream> = prompts
             .iter()
             .zip(seeds)
-            .map(|(prompt, seed)| self.submit(prompt, *seed, context))
+            .map(|(prompt, seed)| self.submit(prompt, *seed, sampling))
             .collect::<Result<_, _>>()?;
         streams.into_iter().map(|stream| self.read(stream)).collect()
     }

@@ -4,6 +4,7 @@ pub mod http;
 pub mod model;
 pub mod reply;
 pub mod state;
+pub mod training;
 pub mod upload;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! A job's events: a durable, bounded log under numbers that grow by one, from 1.
 //!
-//! Steps, and evaluations apart from them, are series that are thinned: when one is full, every second of its events goes,
+//! Steps, evaluations and samples are series, each thinned by itself: when one is full, every second of its events goes,
 //! and from then on only half as many are taken in, so that a curve keeps its whole length. Of the other events the
 //! oldest go.
 
@@ -8,17 +8,21 @@ use super::{Job, Saved, StepMetrics};
 use crate::id::TenantId;
 use crate::registry::{Registry, RegistryError, keys, now, parse, to_bytes};
 use crate::store::Batch;
+use crate::train::ShownSample;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Most events of steps, of evaluations, and of other things.
+/// Most events of steps, of evaluations, of their samples, and of other things.
 const MAX_STEPS: u64 = 512;
 const MAX_EVALUATIONS: u64 = 256;
+const MAX_SAMPLES: u64 = 128;
 const MAX_OTHERS: u64 = 256;
 /// Longest message in bytes.
 const MAX_MESSAGE_BYTES: usize = 1_000;
 /// Largest data of an event as JSON text, so that a row holds both.
 const MAX_DATA_BYTES: usize = 2_500;
+/// Bytes of a sample's text that are left however many samples there are.
+const LEAST_TEXT_BYTES: usize = 64;
 /// Rows read or deleted at once.
 const STRIDE: usize = 512;
 
@@ -27,8 +31,10 @@ const STRIDE: usize = 512;
 pub enum EventKind {
     /// The job's status has changed; data: `{status}`.
     Status,
-    /// A step; data: a line of `metrics.jsonl`.
+    /// A step; data: a line of `metrics.jsonl`, without samples.
     Metrics,
+    /// Answers of the weights; data: `{step, samples: [{prompt, answer, expected?, scores?}]}`, texts cut so that it fits.
+    Samples,
     /// A checkpoint is whole; data: `{step, eval_loss?}`.
     Checkpoint,
     /// Something that a person should know.
@@ -60,7 +66,17 @@ pub struct EventCounts {
     next: u64,
     steps: Series,
     evaluations: Series,
+    #[serde(default)]
+    samples: Series,
     others: u64,
+}
+
+/// Which series an event belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Steps,
+    Evaluations,
+    Samples,
 }
 
 /// Events of which one in `stride` is kept.
@@ -71,9 +87,13 @@ struct Series {
     stride: u64,
 }
 
-impl Series {
-    const NEW: Self = Self { seen: 0, kept: 0, stride: 1 };
+impl Default for Series {
+    fn default() -> Self {
+        Self { seen: 0, kept: 0, stride: 1 }
+    }
+}
 
+impl Series {
     /// Counts one more; whether it is kept.
     fn take(&mut self, always: bool) -> bool {
         let keep = always || self.seen.is_multiple_of(self.stride);
@@ -96,7 +116,13 @@ impl Series {
 
 impl Default for EventCounts {
     fn default() -> Self {
-        Self { next: 1, steps: Series::NEW, evaluations: Series::NEW, others: 0 }
+        Self {
+            next: 1,
+            steps: Series::default(),
+            evaluations: Series::default(),
+            samples: Series::default(),
+            others: 0,
+        }
     }
 }
 
@@ -105,8 +131,9 @@ impl EventCounts {
     fn take(&mut self, event: &NewEvent) -> bool {
         let last = event.data["step"] == event.data["steps"];
         match event.series() {
-            Some(false) => self.steps.take(last),
-            Some(true) => self.evaluations.take(last),
+            Some(Kept::Steps) => self.steps.take(last),
+            Some(Kept::Evaluations) => self.evaluations.take(last),
+            Some(Kept::Samples) => self.samples.take(last),
             None => {
                 self.others += 1;
                 true
@@ -115,14 +142,18 @@ impl EventCounts {
     }
 
     fn is_full(&self) -> bool {
-        self.steps.kept > MAX_STEPS || self.evaluations.kept > MAX_EVALUATIONS || self.others > MAX_OTHERS
+        self.steps.kept > MAX_STEPS
+            || self.evaluations.kept > MAX_EVALUATIONS
+            || self.samples.kept > MAX_SAMPLES
+            || self.others > MAX_OTHERS
     }
 
     /// The numbers of those that go.
     fn thin(&mut self, stored: &[JobEvent]) -> Vec<u64> {
         let of = |series| stored.iter().filter(move |e: &&JobEvent| e.event.series() == series);
-        let mut gone = self.steps.thin(MAX_STEPS, of(Some(false)));
-        gone.extend(self.evaluations.thin(MAX_EVALUATIONS, of(Some(true))));
+        let mut gone = self.steps.thin(MAX_STEPS, of(Some(Kept::Steps)));
+        gone.extend(self.evaluations.thin(MAX_EVALUATIONS, of(Some(Kept::Evaluations))));
+        gone.extend(self.samples.thin(MAX_SAMPLES, of(Some(Kept::Samples))));
         let oldest = of(None).take(self.others.saturating_sub(MAX_OTHERS) as usize);
         let before = gone.len();
         gone.extend(oldest.map(|e| e.id));
@@ -139,13 +170,42 @@ impl NewEvent {
     pub(super) fn metrics(step: &StepMetrics) -> Self {
         let loss = step.eval_loss.map_or_else(String::new, |l| format!(", eval loss {l:.4}"));
         let message = format!("step {}/{}: loss {:.4}{loss}", step.step, step.steps, step.loss);
-        let whole = json!(step);
+        let whole = json!(StepMetrics { samples: Vec::new(), ..step.clone() });
         // The promised fields fit always; what a method adds beyond the bound is in the folder's `metrics.jsonl`.
         let data = match whole.to_string().len() <= MAX_DATA_BYTES {
             true => whole,
-            false => json!(StepMetrics { more: serde_json::Map::new(), ..step.clone() }),
+            false => json!(StepMetrics { more: serde_json::Map::new(), samples: Vec::new(), ..step.clone() }),
         };
         Self::new(EventKind::Metrics, &message, data)
+    }
+
+    /// Samples of one evaluation, of a run of `steps`; the message shows the first. Texts are cut, and scores and the last
+    /// samples left out, until they fit.
+    fn samples(samples: &[ShownSample], steps: u64) -> Option<Self> {
+        let first = samples.first()?;
+        let message = format!("step {}: {:?} -> {:?}", first.step, first.prompt, first.answer);
+        let mut samples = samples.to_vec();
+        let mut longest = MAX_DATA_BYTES;
+        loop {
+            let data = json!({"step": samples[0].step, "steps": steps, "samples": samples});
+            if data.to_string().len() <= MAX_DATA_BYTES {
+                return Some(Self::new(EventKind::Samples, &message, data));
+            }
+            longest /= 2;
+            if longest < LEAST_TEXT_BYTES {
+                samples.pop();
+                samples.iter_mut().for_each(|sample| sample.scores.clear());
+            }
+            if samples.is_empty() {
+                return None;
+            }
+            samples.iter_mut().for_each(|sample| sample.shorten(longest.max(LEAST_TEXT_BYTES)));
+        }
+    }
+
+    /// The samples of a step, those of the start apart.
+    pub(super) fn samples_of(step: &StepMetrics) -> impl Iterator<Item = Self> {
+        step.samples.chunk_by(|a, b| a.step == b.step).filter_map(|samples| Self::samples(samples, step.steps))
     }
 
     pub(super) fn checkpoint(saved: &Saved) -> Self {
@@ -162,9 +222,14 @@ impl NewEvent {
         Self { kind, message, data }
     }
 
-    /// Whether it is a step with an evaluation or without one; `None` for other events.
-    fn series(&self) -> Option<bool> {
-        (self.kind == EventKind::Metrics).then(|| !self.data["eval_loss"].is_null())
+    /// `None` for what is no series.
+    fn series(&self) -> Option<Kept> {
+        match self.kind {
+            EventKind::Metrics if self.data["eval_loss"].is_null() => Some(Kept::Steps),
+            EventKind::Metrics => Some(Kept::Evaluations),
+            EventKind::Samples => Some(Kept::Samples),
+            _ => None,
+        }
     }
 }
 

@@ -202,10 +202,10 @@ pub struct Claimed {
     pub job: Job,
 }
 
-/// Most steps, checkpoints and notes in one [`Report`], together: they are one batch of the store.
-pub const MAX_REPORT: usize = 128;
+/// Events that a [`Report`] makes before it is full: they are one batch of the store.
+const MAX_REPORT: usize = 128;
 
-/// What a worker has to tell since it last did, at most [`MAX_REPORT`] things.
+/// What a worker has to tell since it last did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// In order; those that the record has already are left out.
@@ -214,6 +214,14 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Time spent since the last report.
     pub milliseconds: u64,
+}
+
+impl Report {
+    /// Whether it holds as much as one may; a step with samples makes two events.
+    pub fn is_full(&self) -> bool {
+        let sampled = self.steps.iter().filter(|step| !step.samples.is_empty()).count();
+        self.steps.len() + sampled + self.checkpoints.len() + self.notes.len() >= MAX_REPORT
+    }
 }
 
 impl Registry {

@@ -111,6 +111,7 @@ impl Job {
             progress.eval_loss = step.eval_loss.or(progress.eval_loss);
             progress.tokens_per_second = Some(step.tokens_per_second);
             events.push(NewEvent::metrics(step));
+            events.extend(NewEvent::samples_of(step));
         }
         for saved in &report.checkpoints {
             let known = self.checkpoints.iter_mut().find(|c| c.saved.step == saved.step);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::registry::{MemoryStore, Quotas};
+use crate::train::ShownSample;
 use serde_json::{Map, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ fn new(kind: JobKind) -> NewJob {
         steps: Some(100),
         output: Some("mine".into()),
         rewards: Vec::new(),
+        evaluators: Vec::new(),
         effective: json!({"seed": 1}),
     };
     NewJob { kind, name: None, spec: json!({"method": "sft"}), outline, dialect: Value::Null }
@@ -48,6 +50,7 @@ fn step(n: u64, eval_loss: Option<f64>) -> StepMetrics {
         tokens: n * 10,
         tokens_per_second: 5.0,
         eval_loss,
+        samples: Vec::new(),
         more: Map::new(),
     }
 }
@@ -221,6 +224,52 @@ async fn a_long_log_is_thinned_evenly_and_keeps_its_ends() {
     assert!(events.len() < 1_200, "{}", events.len());
     assert!(events.iter().all(|e| e.event.message.len() <= 1_000));
     assert!(registry.job_events(&tenant(), &job.id, events[9].id, 1).unwrap()[0].id == events[10].id);
+}
+
+#[tokio::test]
+async fn samples_are_an_event_for_each_evaluation_told_once_and_always_fit() {
+    let registry = registry().await;
+    let job = queued(&registry).await;
+    let claimed = registry.claim_job(&worker("a", 1), 1, LEASE).await.unwrap().unwrap();
+    let sample = |step: u64, answer: &str| ShownSample {
+        step,
+        prompt: "\u{1}\u{e9}".repeat(500),
+        answer: answer.into(),
+        expected: Some("\"".repeat(900)),
+        scores: (0..40).map(|n| (format!("evaluator/metric-{n}"), 0.5)).collect(),
+    };
+    let mut first = steps(1..=3);
+    first.steps[0].samples = vec![sample(0, "before"), sample(1, "after")];
+    first.steps[2].samples = vec![ShownSample { prompt: "p".into(), expected: None, ..sample(3, "\u{1}[2J") }];
+    for _ in 0..2 {
+        // The second time as after a crash.
+        registry.report_job(&claimed, &first, 2, LEASE).await.unwrap();
+    }
+    let told = async || {
+        let events = registry.job_events(&tenant(), &job.id, 0, 10_000).unwrap();
+        events.into_iter().filter(|e| e.event.kind == EventKind::Samples).map(|e| e.event).collect::<Vec<_>>()
+    };
+    let events = told().await;
+    let of: Vec<(u64, usize)> = events
+        .iter()
+        .map(|e| (e.data["step"].as_u64().unwrap(), e.data["samples"].as_array().unwrap().len()))
+        .collect();
+    assert_eq!(of, [(0, 1), (1, 1), (3, 1)]);
+    assert_eq!(events[0].data["samples"][0]["answer"], "before");
+    assert_eq!(events[2].message, "step 3: \"p\" -> \"\\u{1}[2J\"", "nothing that steers a terminal");
+    assert_eq!(events[2].data["samples"][0]["scores"]["evaluator/metric-39"], 0.5);
+    // Sixteen of the largest, and more evaluations than are kept.
+    for n in 4..=400 {
+        let mut report = steps(n..=n);
+        report.steps[0].eval_loss = Some(0.5);
+        report.steps[0].samples = vec![sample(n, &"\u{1}".repeat(1000)); 16];
+        registry.report_job(&claimed, &report, 2, LEASE).await.unwrap();
+    }
+    let events = told().await;
+    assert!((60..=130).contains(&events.len()), "{}", events.len());
+    assert!(events.iter().all(|e| e.data.to_string().len() <= 2_500 && !e.data["samples"][0].is_null()));
+    let whole = registry.job_events(&tenant(), &job.id, 0, 10_000).unwrap();
+    assert!(whole.iter().filter(|e| e.event.kind == EventKind::Metrics).all(|e| e.event.data["samples"].is_null()));
 }
 
 #[tokio::test]

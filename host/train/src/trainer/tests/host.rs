@@ -4,7 +4,7 @@ use super::super::HostTrainer;
 use super::*;
 use crate::network::NetworkOptions;
 use std::path::PathBuf;
-use stockade_core::train::{Ending, Resolver, Rewards, Rollout, Task, Trainer};
+use stockade_core::train::{Ending, Evaluators, Metric, Resolver, Rewards, Rollout, Sample, Score, Task, Trainer};
 use stockade_model::ModelConfig;
 
 /// Models are fixtures, data are files of a folder.
@@ -31,6 +31,25 @@ impl Rewards for LetterE {
             text.chars().filter(|c| *c == 'e').count() as f64 / n.max(1) as f64
         };
         Ok(rollouts.iter().map(|rollout| Some(share(&rollout.completion))).collect())
+    }
+}
+
+/// Whether an answer is the expected one, but for the space before it.
+impl Evaluators for LetterE {
+    fn metrics(&self, component: &str) -> Result<Vec<Metric>, TrainError> {
+        match component {
+            "same" => Ok(vec![Metric { name: "exact".into(), higher_is_better: true }]),
+            _ => Err(TrainError::Evaluator { component: component.into(), reason: "is not there".into() }),
+        }
+    }
+
+    fn evaluate(&self, _: &str, samples: &[Sample]) -> Result<Vec<Vec<Score>>, TrainError> {
+        let score = |sample: &Sample| {
+            assert_eq!(sample.input["completion"], *sample.expected.as_ref().unwrap());
+            let same = sample.expected.as_ref().and_then(Value::as_str) == Some(sample.output.trim());
+            vec![Score { metric: "exact".into(), value: f64::from(u8::from(same)) }]
+        };
+        Ok(samples.iter().map(score).collect())
     }
 }
 
@@ -63,6 +82,7 @@ impl Home {
             resolver: &resolver,
             observer: &self.listener,
             rewards: &LetterE,
+            evaluators: &LetterE,
             threads: 2,
         })
     }
@@ -270,6 +290,49 @@ fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
     assert!(matches!(paused.run(&spec).unwrap(), Ending::Finished { .. }));
     let weights = |home: &Home| std::fs::read(home.out().join("adapter_model.safetensors")).unwrap();
     assert!(weights(&alone) == weights(&paused), "after {steps} steps");
+}
+
+#[test]
+fn the_weights_answer_at_evaluations_and_their_answers_are_scored_and_shown() {
+    for adapter in [Value::Null, json!({ "kind": "lora", "rank": 8 })] {
+        let Some(home) = Home::new() else { return };
+        home.write("train.jsonl", &questions()[..4]);
+        let eval = json!({ "every": 20, "samples": 3, "show": 2, "max_tokens": 12, "evaluators": ["same"] });
+        let rate = if adapter.is_null() { 1e-2 } else { 5e-2 };
+        let optim = json!({ "steps": 60, "learning_rate": rate, "schedule": "constant" });
+        let spec = finetuning(json!({ "eval": eval, "optim": optim, "model": { "adapter": adapter } }));
+        assert!(matches!(home.run(&spec).unwrap(), Ending::Finished { .. }));
+        let steps = home.listener.steps.lock().unwrap();
+        let scored: Vec<(u64, f64)> =
+            steps.iter().filter_map(|line| Some((line.step, line.more.get("eval/same/exact")?.as_f64()?))).collect();
+        assert_eq!(scored.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [20, 40, 60]);
+        assert_eq!(scored[2].1, 1.0, "what it was trained on it answers by heart: {:?}", steps[59].samples);
+        let shown = |line: usize| steps[line].samples.iter().map(|sample| sample.step).collect::<Vec<_>>();
+        assert_eq!((shown(0), shown(1), shown(19)), (vec![0, 0], vec![], vec![20, 20]));
+        let (first, last) = (&steps[0].samples[1], &steps[59].samples[1]);
+        assert_eq!((first.prompt.as_str(), &first.expected), ("Who is number 1?", &last.expected));
+        assert_ne!(first.answer, last.answer);
+        assert_eq!((last.answer.trim(), last.scores["same/exact"]), ("The king of 1", 1.0));
+        let notes = home.listener.notes.lock().unwrap();
+        assert!(notes.iter().any(|note| note == "before the first step: same/exact 0.0000"), "{notes:?}");
+        let log = std::fs::read_to_string(home.out().join("metrics.jsonl")).unwrap();
+        assert!(log.contains("The king of 1") && log.contains("eval/same/exact"));
+        assert!(!home.out().join("policy").exists(), "scratch is gone");
+    }
+}
+
+#[test]
+fn an_evaluator_that_is_not_there_is_refused_before_the_first_step() {
+    let Some(home) = Home::new() else { return };
+    home.write("train.jsonl", &questions());
+    for (eval, want) in [
+        (json!({ "evaluators": ["none"] }), "evaluator `none` failed: is not there"),
+        (json!({ "evaluators": ["same"], "best_by": "same/other" }), "eval.best_by: there are same/exact"),
+    ] {
+        let error = home.run(&finetuning(json!({ "eval": eval }))).unwrap_err();
+        assert_eq!(error.to_string(), want);
+    }
+    assert!(home.losses().is_empty());
 }
 
 fn without(mut spec: Value, section: &str, key: &str) -> Value {

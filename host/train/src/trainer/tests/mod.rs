@@ -1,5 +1,6 @@
 //! The loop on recorded runs, on one batch, and cut short.
 
+mod examiner;
 mod host;
 mod methods;
 mod resume;
@@ -112,6 +113,7 @@ pub(super) fn run<'a>(
         identity: Identity { job: "job".into(), base: "base".into(), data: train.digest().into(), evaluation: None },
         evaluation: None,
         roller: None,
+        examiner: None,
         export: NOWHERE,
         finish: NOWHERE,
         job,

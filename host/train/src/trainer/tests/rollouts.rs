@@ -4,21 +4,27 @@ use super::super::rollouts::Roller;
 use super::super::sampler::{Completion, EngineSampler, Sampler};
 use super::*;
 use crate::job::GrpoSpec;
+use std::cell::Cell;
 use stockade_core::infer::Sampling;
 use stockade_core::train::{Rewards, Rollout};
 
 /// Answers `[step of the counter, i]` to prompt i, and tells what it was asked.
+#[derive(Default)]
 struct Scripted {
-    calls: u64,
+    calls: Cell<u64>,
 }
 
 impl Sampler for Scripted {
-    fn sample(&mut self, _: &Network, prompts: &[&[u32]], seeds: &[u64]) -> Result<Vec<Completion>, TrainError> {
-        self.calls += 1;
+    fn take(&self, _: &Network) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn sample(&self, prompts: &[&[u32]], seeds: &[u64], _: &Sampling) -> Result<Vec<Completion>, TrainError> {
+        self.calls.set(self.calls.get() + 1);
         assert_eq!(prompts.len(), seeds.len());
         let answer = |i: usize| Completion {
             tokens: vec![20 + i as u32, 3],
-            text: format!("{} {i}", self.calls),
+            text: format!("{} {i}", self.calls.get()),
             truncated: i == 1,
         };
         Ok((0..prompts.len()).map(answer).collect())
@@ -58,7 +64,8 @@ type Rolled = (Result<(), TrainError>, Vec<Option<f64>>, Value);
 fn roll(spec: &GrpoSpec, rewards: &dyn Rewards) -> Option<Rolled> {
     let job = job("sft", json!({}));
     let network = open("llama-micro", &job, &Objective::Documents { z_loss: 0.0 })?;
-    let mut roller = Roller::new(spec, 1, rewards, Box::new(Scripted { calls: 0 }), None, true);
+    let sampler = Scripted::default();
+    let mut roller = Roller::new(spec, 1, rewards, &sampler, None, true);
     let result = roller.roll(&network, &prompts(), 0, &Listener::default());
     let advantages = roller.rollouts().iter().flatten().map(|answer| answer.advantage).collect();
     Some((result, advantages, Value::Object(roller.facts().clone())))
@@ -135,10 +142,9 @@ fn a_batch_of_answers_serves_several_steps() {
     let Some(network) = open("llama-micro", &job, &objective) else { return };
     let folder = tempfile::tempdir().unwrap();
     let source = Steps(vec![prompts(); 6]);
-    let listener = Listener::default();
+    let (listener, sampler) = (Listener::default(), Scripted::default());
     let mut run = run(&job, objective, network, &source, folder.path(), &listener);
-    run.roller =
-        Some(Roller::new(job.grpo.as_ref().unwrap(), 1, &rewards, Box::new(Scripted { calls: 0 }), None, true));
+    run.roller = Some(Roller::new(job.grpo.as_ref().unwrap(), 1, &rewards, &sampler, None, true));
     run.train().unwrap();
     let steps = listener.steps.lock().unwrap();
     assert_eq!(steps.len(), 6);
@@ -165,10 +171,12 @@ fn the_engine_answers_as_the_network_would() {
     };
     let folder = tempfile::tempdir().unwrap();
     let of = |temperature: f32, seeds: &[u64]| {
-        let sampling = Sampling { max_tokens: Some(8), temperature, ..Sampling::default() };
-        let mut sampler = EngineSampler::new(folder.path().join("r"), None, &export, &[], sampling, 2).unwrap();
+        let sampling = Sampling { max_tokens: Some(8), temperature, ignore_eos: true, ..Sampling::default() };
+        let context = network.config().context_tokens;
+        let sampler = EngineSampler::new(folder.path().join("r"), None, &export, context, &[], 8, 2).unwrap();
         let prompts: [&[u32]; 3] = [&[1000, 5, 9], &[1000, 5, 9], &[1000, 77]];
-        sampler.sample(&network, &prompts, seeds).unwrap()
+        sampler.take(&network).unwrap();
+        sampler.sample(&prompts, seeds, &sampling).unwrap()
     };
     let drawn = of(1.0, &[1, 2, 3]);
     assert_eq!(drawn, of(1.0, &[1, 2, 3]), "seeds fix everything");
