@@ -12,7 +12,7 @@ const MAX_SAMPLES: u64 = 1024;
 /// Prompts that are answered where evaluators are named and no number is.
 const SAMPLES: usize = 32;
 /// Most answers that are shown.
-const MAX_SHOWN: u64 = 16;
+const MAX_SHOWN: u64 = 8;
 /// Most evaluator components.
 const MAX_EVALUATORS: usize = 8;
 
