@@ -192,7 +192,8 @@ fn sound(component: &str, metrics: Vec<Metric>) -> Result<Vec<Metric>, TrainErro
     if metrics.is_empty() || metrics.len() > MAX_METRICS {
         return fail(format!("it reports {} metrics, not 1 to {MAX_METRICS}", metrics.len()));
     }
-    let visible = |name: &str| (1..=MAX_METRIC_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    let visible =
+        |name: &str| (1..=MAX_METRIC_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
     if !metrics.iter().all(|metric| visible(&metric.name)) {
         return fail(format!("a metric's name is not 1 to {MAX_METRIC_BYTES} visible ASCII characters"));
     }

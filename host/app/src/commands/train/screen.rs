@@ -190,7 +190,7 @@ mod tests {
     fn a_sample_is_a_line_that_steers_no_terminal() {
         let shown = json!({"step": 20, "prompt": "Translate this:\n\u{1b}[2JHello", "answer": " Bon\u{7}jour\n"});
         assert_eq!(sample(&shown, 80), "  after 20: Translate this:  [2JHello -> Bon jour");
-        assert_eq!(sample(&shown, 24), "  after 20:  [2JHello ->");
+        assert_eq!(sample(&shown, 24), "  after 20: [2JHello -> ");
         assert_eq!(sample(&Value::Null, 80), "  after null:  -> ");
     }
 

@@ -296,7 +296,8 @@ fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
 fn the_weights_answer_at_evaluations_and_their_answers_are_scored_and_shown() {
     for adapter in [Value::Null, json!({ "kind": "lora", "rank": 8 })] {
         let Some(home) = Home::new() else { return };
-        home.write("train.jsonl", &questions()[..4]);
+        let row = |i: usize| json!({ "prompt": format!("Who is number {i}?"), "completion": "The king of all" });
+        home.write("train.jsonl", &(0..4).map(row).collect::<Vec<_>>());
         let eval = json!({ "every": 20, "samples": 3, "show": 2, "max_tokens": 12, "evaluators": ["same"] });
         let rate = if adapter.is_null() { 1e-2 } else { 5e-2 };
         let optim = json!({ "steps": 60, "learning_rate": rate, "schedule": "constant" });
@@ -312,11 +313,11 @@ fn the_weights_answer_at_evaluations_and_their_answers_are_scored_and_shown() {
         let (first, last) = (&steps[0].samples[1], &steps[59].samples[1]);
         assert_eq!((first.prompt.as_str(), &first.expected), ("Who is number 1?", &last.expected));
         assert_ne!(first.answer, last.answer);
-        assert_eq!((last.answer.trim(), last.scores["same/exact"]), ("The king of 1", 1.0));
+        assert_eq!((last.answer.trim(), last.scores["same/exact"]), ("The king of all", 1.0));
         let notes = home.listener.notes.lock().unwrap();
         assert!(notes.iter().any(|note| note == "before the first step: same/exact 0.0000"), "{notes:?}");
         let log = std::fs::read_to_string(home.out().join("metrics.jsonl")).unwrap();
-        assert!(log.contains("The king of 1") && log.contains("eval/same/exact"));
+        assert!(log.contains("The king of all") && log.contains("eval/same/exact"));
         assert!(!home.out().join("policy").exists(), "scratch is gone");
     }
 }
