@@ -136,16 +136,19 @@ fn a_job_becomes_a_model_of_its_tenant_that_survives_a_restart() -> Result<()> {
 
 #[test]
 fn a_job_goes_on_by_itself_after_kill_9_and_ends_with_the_same_weights() -> Result<()> {
+    let mut spec = spec("mine", 60);
+    spec["data"]["eval"] = json!(rows(2));
+    spec["eval"] = json!({"every": 20, "samples": 1, "max_tokens": 4});
     let whole = scratch();
     let server = start(whole.path())?;
-    let id = queue(&server.admin(), &spec("mine", 60))?;
+    let id = queue(&server.admin(), &spec)?;
     succeeds(&server.admin(), &id)?;
     let straight: BTreeMap<u64, f64> = told(&server.admin(), &id)?.into_iter().collect();
     server.kill();
 
     let data = scratch();
     let mut server = start(data.path())?;
-    let id = queue(&server.admin(), &spec("mine", 60))?;
+    let id = queue(&server.admin(), &spec)?;
     for at in [7, 23, 41] {
         wait(&server.admin(), &id, |job| job["progress"]["step"].as_u64() >= Some(at))?;
         server.kill();
@@ -156,6 +159,8 @@ fn a_job_goes_on_by_itself_after_kill_9_and_ends_with_the_same_weights() -> Resu
     let steps = told(&server.admin(), &id)?;
     ensure!(steps.iter().map(|s| s.0).eq(1..=60), "each step is told of once: {steps:?}");
     ensure!(steps.into_iter().collect::<BTreeMap<_, _>>() == straight, "the losses are those of a run without a break");
+    let answered: Vec<Value> = heard(&server.admin(), &id, "samples")?.into_iter().map(|e| e["step"].clone()).collect();
+    ensure!(answered == [0, 20, 40, 60], "and each answer: {answered:?}");
     ensure!(weights(data.path())? == weights(whole.path())?, "and so are the weights");
     Ok(())
 }
@@ -267,7 +272,10 @@ fn an_evaluator_component_scores_answers_during_a_job_and_they_are_shown() -> Re
     let server = start(data.path())?;
     let client = server.admin();
     client.push("answer-match", "0.1.0", &component("answer-match"), &json!({}))?;
-    client.bind("evaluator/words", json!([{"component": "answer-match", "config": {"metrics": ["exact", "f1"]}}]))?;
+    client.bind(
+        "evaluator/words",
+        json!([{"component": "answer-match", "version": "0.1.0", "config": {"metrics": ["exact", "f1"]}}]),
+    )?;
     let mut spec = spec("mine", 60);
     spec["data"]["eval"] = json!(rows(4));
     spec["model"]["adapter"]["targets"] = Value::Null;
@@ -301,7 +309,10 @@ fn an_evaluator_component_scores_answers_during_a_job_and_they_are_shown() -> Re
     ensure!(notes.contains("before the first step: words/exact 0.0000"), "{notes}");
 
     // What is wrong with a component from the start ends the job before its first step, with a stable code.
-    client.bind("evaluator/words", json!([{"component": "answer-match", "config": {"metrics": ["f1"]}}]))?;
+    client.bind(
+        "evaluator/words",
+        json!([{"component": "answer-match", "version": "0.1.0", "config": {"metrics": ["f1"]}}]),
+    )?;
     spec["eval"]["best_by"] = "words/exact".into();
     spec["output"]["name"] = "other".into();
     let id = queue(&client, &spec)?;
