@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// Curves shown one below the other, and rows of each.
 const PANELS: usize = 3;
 const ROWS: usize = 9;
+/// Characters of an answer's line where nothing is drawn.
+const SAMPLE_COLUMNS: usize = 240;
 
 pub struct Screen {
     output: Output,
@@ -68,7 +70,8 @@ impl Screen {
 
     /// Where curves are drawn, the latest stands below them; elsewhere all are written.
     fn take_samples(&self, state: &mut State, samples: &Value) {
-        let lines: Vec<String> = samples.as_array().into_iter().flatten().map(|s| sample(s, width())).collect();
+        let columns = if self.draws { width() } else { SAMPLE_COLUMNS };
+        let lines: Vec<String> = samples.as_array().into_iter().flatten().map(|s| sample(s, columns)).collect();
         if !self.draws && !self.output.json {
             lines.iter().for_each(|line| eprintln!("{line}"));
         }
