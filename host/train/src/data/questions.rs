@@ -26,6 +26,9 @@ pub struct Question {
     pub input: Value,
 }
 
+/// A prompt as tokens and as messages, and the answer that the row has for it.
+type Asked = (Vec<u32>, Vec<Message>, Option<Value>);
+
 impl Encoder<'_> {
     /// The row's last answer, or a text's continuation, as a question. `None` where there is nothing to ask, or it leaves
     /// no room for an answer in `data.max_tokens`.
@@ -68,7 +71,7 @@ impl Encoder<'_> {
         }))
     }
 
-    fn asked(&self, answered: &Answered) -> Result<(Vec<u32>, Vec<Message>, Option<Value>), String> {
+    fn asked(&self, answered: &Answered) -> Result<Asked, String> {
         Ok(match answered {
             Answered::Raw { prompt, completion } if self.spec.as_chat => {
                 let (tokens, messages) = self.prompt(Content::Raw(prompt.clone()))?;

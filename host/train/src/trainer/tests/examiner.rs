@@ -39,14 +39,16 @@ impl Sampler for Scripted {
     }
 }
 
+type Scoring = fn(&Sample) -> Result<Vec<Score>, String>;
+
 /// Scores by the answer's text; counts its calls.
 struct By {
-    score: fn(&Sample) -> Result<Vec<Score>, String>,
+    score: Scoring,
     calls: AtomicUsize,
 }
 
 impl By {
-    fn new(score: fn(&Sample) -> Result<Vec<Score>, String>) -> Self {
+    fn new(score: Scoring) -> Self {
         Self { score, calls: AtomicUsize::new(0) }
     }
 }
@@ -119,7 +121,7 @@ fn metrics_are_means_over_the_answers_that_they_apply_to() {
 #[test]
 fn what_fails_is_told_and_leaves_the_rest() {
     let eval = || json!({ "evaluators": ["a"], "best_by": "a/length", "show": 1 });
-    let failing: [(fn(&Sample) -> Result<Vec<Score>, String>, &str); 4] = [
+    let failing: [(Scoring, &str); 4] = [
         (|_| Err("trapped".into()), "after step 7: evaluator `a` failed: trapped"),
         (|_| Ok(vec![score("other", 1.0)]), "after step 7: evaluator `a` failed: `other` is none of its metrics"),
         (
