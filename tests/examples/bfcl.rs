@@ -36,6 +36,7 @@ fn main() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = server.admin();
+    client.shipped("react")?;
     println!("| tools offered | way | n | valid call | right function | right arguments |\n|---|---|---|---|---|---|");
     for (file, offered) in [("BFCL_v4_simple_python", "one"), ("BFCL_v4_multiple", "two to four")] {
         let items = items(Path::new(&folder), file, wanted)?;

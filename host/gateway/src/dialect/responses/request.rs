@@ -31,7 +31,8 @@ pub struct Request {
     pub conversation: Option<String>,
     pub instructions: Option<String>,
     pub prompt: Option<PromptRef>,
-    /// The tenant's tools that the request names; `None`: it names none and all are there.
+    /// The tenant's tools that the request names; `None`: it names none and all are there. Beside a search it is those
+    /// that are named.
     pub own_tools: Option<Vec<ComponentName>>,
     pub search: Option<FileSearch>,
     /// What a search finds is shown in its item.
@@ -64,6 +65,11 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         return Err(f.wrong("previous_response_id", "cannot stand beside `conversation`"));
     }
     let Tools { functions, own, search } = tools(&f)?;
+    let tool_choice = match tool_choice(&f)? {
+        // The search is a tool that is called in any case.
+        ToolChoice::Required if search.is_some() => ToolChoice::Auto,
+        choice => choice,
+    };
     let metadata = chat_request::metadata(&f)?;
     Ok(Request {
         stream: f.bool("stream")?.unwrap_or(false),
@@ -80,7 +86,7 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         user: chat_request::user(&f)?,
         echo: echo(&f, &sampling, &metadata),
         tools: functions,
-        tool_choice: tool_choice(&f)?,
+        tool_choice,
         sampling,
         constraint: constraint(&f)?,
         metadata,
@@ -213,10 +219,9 @@ fn tools(f: &Fields) -> Result<Tools, ApiError> {
             _ => return Err(tool.wrong("type", "must be function, file_search, stockade or mcp")),
         }
     }
-    if search.is_some() && own.is_some() {
-        let reason = "file_search is an orchestrator of its own, which calls none of the tenant's tools; the tool \
-                      `knowledge-search` searches beside others";
-        return Err(f.wrong("tools", reason));
+    // Beside a search only what the request names is called: it stands in place of the bound orchestrator.
+    if search.is_some() {
+        own.get_or_insert_default();
     }
     Ok(Tools { functions, own, search })
 }
@@ -233,7 +238,6 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
         Some(value) => {
             let named = Fields::of(value, "tool_choice")?;
             match named.need_str("type")? {
-                // It searches in any case.
                 "file_search" => Ok(ToolChoice::Auto),
                 "function" | "mcp" | "stockade" => Ok(ToolChoice::Named(named.need_str("name")?.into())),
                 _ => Err(named.wrong("type", "must be function, file_search, mcp or stockade")),
