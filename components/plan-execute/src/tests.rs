@@ -88,6 +88,21 @@ fn tools_of_the_application_are_offered_with_the_answer_or_called_at_once() {
 }
 
 #[test]
+fn a_tool_that_has_to_be_called_is_where_the_plan_begins() {
+    let first = |choice: ToolChoice| {
+        let host =
+            adder().tool("sub", |_| Ok(ToolOutput::ok("0"))).reply(&plan(&[("a a", "none")])).reply("A").reply("B");
+        run::<PlanExecute>(json!({}), Turn { tool_choice: choice, ..turn("x") }).unwrap();
+        let Some(Constraint::JsonSchema(schema)) = host.requests()[0].constraint.clone() else { panic!() };
+        let schema: Value = serde_json::from_str(&schema).unwrap();
+        schema["properties"]["steps"]["prefixItems"][0]["properties"]["tool"]["enum"].clone()
+    };
+    assert_eq!(first(ToolChoice::Auto), Value::Null);
+    assert_eq!(first(ToolChoice::Required), json!(["add", "sub"]));
+    assert_eq!(first(ToolChoice::Named("sub".into())), json!(["sub"]));
+}
+
+#[test]
 fn a_call_that_needs_approval_interrupts_and_the_plan_goes_on_exactly_there() {
     let config = json!({"approve": ["add"]});
     let asked = turn("4 + 1?");

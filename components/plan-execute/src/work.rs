@@ -81,7 +81,9 @@ impl Work<'_> {
             let so_far = self.at.so_far();
             words += &format!("{so_far}The last of these steps failed. Plan what is left to do, in another way.\n");
         }
-        let constraint = plan::schema(self.toolbox.specs(), max_steps);
+        // What had to be called has been, by the first plan.
+        let choice = if self.at.plans == 0 { &self.turn.tool_choice } else { &ToolChoice::Auto };
+        let constraint = plan::schema(self.toolbox.specs(), choice, max_steps);
         let completion = self.ask(&words, PLAN_TOKENS, |request| request.constraint(Some(constraint)))?;
         let Some(tasks) = plan::read(&completion.text) else {
             told.failed(&json!({"text": cut(&completion.text)}))?;

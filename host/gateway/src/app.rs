@@ -1,6 +1,7 @@
 //! What all handlers share: the parts behind the seams, and the gateway's own counters.
 
 use crate::admission::Admission;
+use crate::dialect::responses::background::Background;
 use crate::dialect::vector_stores::Ingesting;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub admission: Admission,
     pub ingesting: Ingesting,
+    pub background: Background,
     /// Components that come with the host; the default tenant holds them.
     pub shipped: Vec<ComponentName>,
 }

@@ -42,6 +42,7 @@ pub use settings::Settings;
 
 use app::{App, Parts};
 use axum::Router;
+use dialect::responses::background::Background;
 use dialect::vector_stores::Ingesting;
 use futures::future::BoxFuture;
 use std::future::Future;
@@ -97,6 +98,7 @@ impl Gateway {
             metrics: metrics::Metrics::default(),
             admission,
             ingesting: Ingesting::default(),
+            background: Background::default(),
             shipped: parts.shipped,
         });
         Self { router: routes::router(app.clone()), app, recorder: Box::pin(writer) }

@@ -585,6 +585,10 @@ pub async fn parts(settings: Settings) -> Parts {
     let registry = Registry::new(store.clone(), store);
     registry.ensure_default_tenant().await.unwrap();
     registry.set_operator_key(ADMIN).await.unwrap();
+    parts_over(settings, registry)
+}
+
+fn parts_over(settings: Settings, registry: Registry) -> Parts {
     let inference = Arc::new(FakeInference::default());
     let plugins = Arc::new(FakePlugins::default());
     let publisher = Arc::new(FakePublisher { registry: registry.clone(), published: Mutex::default() });
@@ -657,7 +661,15 @@ impl Host {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let parts = parts(settings).await;
+        Self::of(parts(settings).await)
+    }
+
+    /// What a restart of the host would be: the same state, nothing under way.
+    pub fn restarted(&self) -> Self {
+        Self::of(parts_over(Settings::default(), self.registry.clone()))
+    }
+
+    fn of(parts: Parts) -> Self {
         let (router, recorder) = parts.gateway.into_router();
         tokio::spawn(recorder);
         Self {

@@ -20,10 +20,19 @@ use stockade_core::registry::{Dialect, PromptRef};
 /// The label of the tenant's own tools.
 pub const OWN_SERVER: &str = "stockade";
 
+/// How the client gets its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Whole,
+    Stream,
+    /// By reading it until it has ended.
+    Background,
+}
+
 /// A parsed request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub stream: bool,
+    pub delivery: Delivery,
     pub store: bool,
     /// In normal form, ids included.
     pub input: Vec<Value>,
@@ -72,7 +81,7 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
     };
     let metadata = chat_request::metadata(&f)?;
     Ok(Request {
-        stream: f.bool("stream")?.unwrap_or(false),
+        delivery: delivery(&f)?,
         store: f.bool("store")?.unwrap_or(true),
         input: input(&f)?,
         previous,
@@ -140,11 +149,23 @@ impl Request {
     }
 }
 
+fn delivery(f: &Fields) -> Result<Delivery, ApiError> {
+    let is_set = |name| Ok::<_, ApiError>(f.bool(name)?.unwrap_or(false));
+    match (is_set("background")?, is_set("stream")?) {
+        (true, true) => {
+            Err(f.wrong("stream", "is not served beside `background`: read the response until it has ended"))
+        }
+        (true, false) if !f.bool("store")?.unwrap_or(true) => {
+            Err(f.wrong("background", "needs a response that is stored"))
+        }
+        (true, false) => Ok(Delivery::Background),
+        (false, true) => Ok(Delivery::Stream),
+        (false, false) => Ok(Delivery::Whole),
+    }
+}
+
 /// What this host does not do, refused in so many words.
 fn refuse(f: &Fields) -> Result<(), ApiError> {
-    if f.bool("background")?.unwrap_or(false) {
-        return Err(f.wrong("background", "is not served: stream the response instead"));
-    }
     if f.str("truncation")?.is_some_and(|t| !["disabled", "auto"].contains(&t)) {
         return Err(f.wrong("truncation", "must be auto or disabled"));
     }
@@ -292,7 +313,7 @@ fn echo(f: &Fields, sampling: &Sampling, metadata: &BTreeMap<String, String>) ->
         _ => json!({"format": {"type": "text"}}),
     };
     let echo = json!({
-        "background": false,
+        "background": given("background", json!(false)),
         "instructions": given("instructions", Value::Null),
         "max_output_tokens": given("max_output_tokens", Value::Null),
         "max_tool_calls": null,
