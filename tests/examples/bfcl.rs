@@ -10,6 +10,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use stockade_tests::interval::share;
 use stockade_tests::{Client, Options, Server, scratch};
 
 /// How often a question is asked before a deadline that has passed ends the run.
@@ -41,12 +42,12 @@ fn main() -> Result<()> {
     let client = server.admin();
     client.shipped("react")?;
     println!("| tools offered | way | n | valid call | right function | right arguments |\n|---|---|---|---|---|---|");
-    for (file, offered) in [("BFCL_v4_simple_python", "one"), ("BFCL_v4_multiple", "two to four")] {
+    for (file, offered) in [("BFCL_v4_multiple", "two to four"), ("BFCL_v4_simple_python", "one")] {
         let items = items(Path::new(&folder), file, wanted)?;
         for (way, orchestrator, choice) in [
-            ("free (`auto`)", "chat", "auto"),
             ("held to the schemas (`required`)", "chat", "required"),
             ("ReAct grammar (`required`)", "react", "required"),
+            ("free (`auto`)", "chat", "auto"),
         ] {
             client.bind("orchestrator", json!([{"component": orchestrator, "version": "0.1.0"}]))?;
             let mut tally = Tally::default();
@@ -191,16 +192,4 @@ fn alike(accepted: &Value, given: &Value) -> bool {
 
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !" ,./-_*^".contains(*c)).flat_map(char::to_lowercase).collect()
-}
-
-/// A share in per cent with Wilson's 95 % interval.
-fn share(count: usize, n: usize) -> String {
-    if n == 0 {
-        return "none".into();
-    }
-    let (p, n, z) = (count as f64 / n as f64, n as f64, 1.96f64);
-    let centre = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    let percent = |x: f64| (100.0 * x.clamp(0.0, 1.0)).round();
-    format!("{:.0} % ({:.0} to {:.0})", 100.0 * p, percent(centre - half), percent(centre + half))
 }
