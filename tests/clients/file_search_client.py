@@ -111,7 +111,8 @@ request = waiting.output[-1]
 assert request.type == "mcp_approval_request" and request.name == "pay", waiting.output
 assert not [item for item in waiting.output if item.type == "mcp_call"], waiting.output
 approval = {"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}
-paid = client.responses.create(model=MODEL, previous_response_id=waiting.id, input=[approval])
+paid = client.responses.create(model=MODEL, previous_response_id=waiting.id, input=[approval],
+                               include=["file_search_call.results"])
 assert called(paid, "pay") and set(check(paid)) == {"plants.md"}, paid.output
 
 # An item by its id alone.

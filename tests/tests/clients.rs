@@ -31,8 +31,11 @@ fn the_openai_client_searches_files_and_gets_citations() -> Result<()> {
     let echo = entry("echo-tool")?;
     client.bind("tool/echo", json!([echo]))?;
     client.bind("tool/pay", json!([echo]))?;
+    // With the default system prompt; what it says of tools and approval holds beside the search.
+    let bound = client.get("/stockade/v1/bindings/orchestrator")?.expect(200)?;
     let mut orchestrator = entry("tool-loop")?;
-    orchestrator["config"] = json!({"tools": [], "approve": ["pay"]});
+    orchestrator["config"] = bound["entries"][0]["config"].clone();
+    (orchestrator["config"]["tools"], orchestrator["config"]["approve"]) = (json!([]), json!(["pay"]));
     client.bind("orchestrator", json!([orchestrator]))?;
     passes(&openai()?, "file_search_client.py", &server)
 }
