@@ -151,20 +151,19 @@ fn a_call_that_needs_approval_interrupts_and_the_plan_goes_on_exactly_there() {
 #[test]
 fn what_a_turn_has_planned_and_spent_counts_after_an_interruption() {
     let asked = turn("x");
-    let resumed = |config: &Value, first: Host| {
+    let resumed = |config: &Value| {
+        adder().reply(&plan(&[("Add", "add")])).reply_tool_call("add", json!({"x": 1}));
         let Ok(Outcome::Interrupted(interruption)) = run::<PlanExecute>(config.clone(), asked.clone()) else {
             panic!()
         };
-        drop(first);
         let answer = json!({"approve": false}).to_string();
         let host = adder().reply("Sorry.");
         let turn = Turn { resume: Some(Resumption { state: interruption.state, answer }), ..asked.clone() };
         assert_eq!(run::<PlanExecute>(config.clone(), turn), Ok(FinishReason::Stop.into()));
         (host.requests().len(), host.sent_text())
     };
-    let waits = || adder().reply(&plan(&[("Add", "add")])).reply_tool_call("add", json!({"x": 1}));
     for config in [json!({"approve": ["*"], "max_replans": 0}), json!({"approve": ["*"], "limits": {"model_calls": 3}})]
     {
-        assert_eq!(resumed(&config, waits()), (1, "Sorry.".into()), "{config}");
+        assert_eq!(resumed(&config), (1, "Sorry.".into()), "{config}");
     }
 }
