@@ -453,7 +453,7 @@ pub mod datasets {
 
     /// The rows of a data set in order, read a page at a time.
     pub fn rows<T: DeserializeOwned>(name: &str) -> impl Iterator<Item = Result<T>> {
-        let (mut page, mut next) = (Vec::new().into_iter(), Some(0));
+        let (mut page, mut next) = (Vec::<String>::new().into_iter(), Some(0));
         std::iter::from_fn(move || {
             loop {
                 if let Some(row) = page.next() {

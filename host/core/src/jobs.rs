@@ -94,10 +94,11 @@ impl Jobs {
         let made = self.localize(tenant, &mut spec, order.name.as_deref(), random).await?;
         let queued = async {
             let outline = self.trainer.check(&spec)?;
-            self.check(tenant, &spec, &outline)?;
+            // The grants first: what a component may not have and what does not exist answer alike.
             if let Some(maker) = &order.maker {
                 self.may_name(tenant, maker, &spec, &outline, &made)?;
             }
+            self.check(tenant, &spec, &outline)?;
             let component = order.maker.map(|m| m.component);
             let new = NewJob { kind: order.kind, name: order.name, spec, outline, dialect: order.dialect, component };
             let unfinished = quotas.jobs.unwrap_or(self.per_tenant);
@@ -256,11 +257,14 @@ impl Jobs {
             }
         }
         for name in outline.data.iter().filter(|name| !made.contains(name)) {
+            if !Grants::allows(&grants.datasets, name) {
+                return denied("datasets", name);
+            }
             // A file of the tenant's is nothing that a grant could name.
             let set = DatasetName::new(name).ok();
-            let set = set.map(|n| self.registry.dataset(tenant, &n)).transpose()?.flatten();
-            if set.is_none() || !Grants::allows(&grants.datasets, name) {
-                return denied("datasets", name);
+            if set.map(|n| self.registry.dataset(tenant, &n)).transpose()?.flatten().is_none() {
+                let shown: String = name.chars().take(64).collect();
+                return Err(JobsError::invalid("spec.data", format!("there is no data set `{shown}`")));
             }
         }
         for reward in &outline.rewards {

@@ -132,7 +132,7 @@ impl Host {
         let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
         let description = Description::new(name, Purpose::PostTraining, "CC0-1.0", "made for a test");
         let bytes = rows.iter().map(|row| row.len() as u64 + 1).sum();
-        let dataset = Dataset { description, bytes, created_at: fake::system::now(), own: false };
+        let dataset = Dataset { description, bytes, created_at: fake::system::now(), changeable: false };
         self.set(|s| {
             s.datasets.insert(name.into(), (dataset, rows));
         })

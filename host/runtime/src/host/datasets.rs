@@ -182,7 +182,7 @@ async fn keep(me: &Entered, file: &str, made: Result<Dataset, RegistryError>) ->
 
 fn dataset_out(d: Dataset, caller: &ComponentName) -> wit::Dataset {
     wit::Dataset {
-        own: d.component.as_ref() == Some(caller),
+        changeable: d.component.as_ref() == Some(caller),
         description: wit::Description {
             name: d.name.to_string(),
             purpose: purpose_out(d.purpose),

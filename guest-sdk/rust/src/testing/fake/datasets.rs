@@ -22,7 +22,7 @@ fn find(name: &str) -> Result<DatasetFake> {
 
 fn own(name: &str) -> Result<DatasetFake> {
     let found = find(name)?;
-    if found.0.own {
+    if found.0.changeable {
         Ok(found)
     } else {
         Err(Error::Denied(format!("datasets: {name}, which the component has not made")))
@@ -76,7 +76,7 @@ pub fn create(description: &Description, rows: &[String]) -> Result<Dataset> {
         Ok(_) => Err(Error::Conflict(format!("data set `{name}` exists already"))),
         Err(Error::NotFound(_)) => {
             let created_at = super::system::now();
-            let dataset = Dataset { description: description.clone(), bytes: 0, created_at, own: true };
+            let dataset = Dataset { description: description.clone(), bytes: 0, created_at, changeable: true };
             keep((dataset, rows.to_vec()))
         }
         Err(e) => Err(e),
