@@ -67,7 +67,8 @@ fn followed(client: &Client, job: &Value) -> Result<(Vec<f64>, Value)> {
     loop {
         let told = granted(client, "trains", json!({"do": "follow", "job": job, "after": after}))?;
         losses.extend(told["losses"].as_array().context("losses")?.iter().filter_map(Value::as_f64));
-        let over = ["Succeeded", "Failed", "Cancelled"].contains(&told["status"].as_str().unwrap_or_default());
+        let over = ["Status::Succeeded", "Status::Failed", "Status::Cancelled"]
+            .contains(&told["status"].as_str().unwrap_or_default());
         // The end's own event has been told as well once a further look finds nothing.
         if over && told["after"] == after {
             return Ok((losses, told));
@@ -88,7 +89,7 @@ fn a_component_trains_on_a_part_of_a_data_set_and_sees_the_end() -> Result<()> {
     let begun = granted(&client, "trains", begin())?;
     ensure!(begun["rows"] == 12, "{begun}");
     let (losses, told) = followed(&client, &begun["job"])?;
-    ensure!(told["status"] == "Succeeded" && told["outcome"]["model"] == "mine", "{told}");
+    ensure!(told["status"] == "Status::Succeeded" && told["outcome"]["model"] == "mine", "{told}");
     ensure!(losses.len() == 12 && losses[11] < losses[0], "{losses:?}");
 
     let chat = json!({"model": "mine", "max_tokens": 4, "messages": [{"role": "user", "content": "Say word 3."}]});
@@ -166,7 +167,7 @@ fn components_tenants_and_quotas_are_kept_apart() -> Result<()> {
 
     // Steps that are behind it have used the day's budget up.
     let (_, told) = followed(&client, &begun["job"])?;
-    ensure!(told["status"] == "Succeeded", "{told}");
+    ensure!(told["status"] == "Status::Succeeded", "{told}");
     client.send(
         "PATCH",
         "/stockade/v1/tenants/default",
