@@ -33,7 +33,11 @@ fn all_granted() -> Value {
 /// What the tool `trains`, as `name`, answers: its content as JSON, or the code and the message of its error.
 fn ask(client: &Client, name: &str, arguments: Value) -> Result<Result<Value, (String, String)>> {
     let path = format!("/stockade/v1/components/{name}/versions/1/invoke");
-    let reply = client.post(&path, &json!({"function": "call", "args": [arguments.to_string()]}))?.expect(200)?;
+    let reply = client.post(&path, &json!({"function": "call", "args": [arguments.to_string()]}))?;
+    if let Some(what) = reply.body["denied"].as_str() {
+        return Ok(Err(("denied".into(), what.into())));
+    }
+    let reply = reply.expect(200)?;
     if let Some(error) = reply.get("error").filter(|e| !e.is_null()) {
         let text = |field: &str| error[field].as_str().unwrap_or_default().to_string();
         return Ok(Err((text("code"), text("message"))));
@@ -176,7 +180,7 @@ fn components_tenants_and_quotas_are_kept_apart() -> Result<()> {
         json!({"quotas": {"job_tokens_per_day": 1}}).to_string().as_bytes(),
     )?;
     granted(&client, "trains", json!({"do": "delete", "set": "half"}))?;
-    ensure!(refused(&client, "trains", begin(), "")? == "overloaded");
+    ensure!(refused(&client, "trains", begin(), "job_tokens_per_day")? == "too-large");
     let again = json!({"do": "cancel", "job": begun["job"]});
     ensure!(refused(&client, "trains", again, "ended")? == "conflict");
     Ok(())

@@ -209,10 +209,7 @@ fn jobs_error(e: JobsError) -> Error {
     match e {
         JobsError::Invalid { .. } => Error::Invalid(e.to_string()),
         JobsError::Denied { grant, name } => denied(grant, &name),
-        JobsError::TooMany { .. } | JobsError::Spent { .. } => {
-            tracing::debug!(error = %e, "a component's job is not queued");
-            Error::Overloaded
-        }
+        JobsError::TooMany { .. } | JobsError::Spent { .. } => Error::TooLarge(e.to_string()),
         JobsError::NameTaken { .. } => Error::Conflict(e.to_string()),
         JobsError::Registry(e) => guest_error(e),
         JobsError::Train(TrainError::Spec { field, reason }) => Error::Invalid(format!("spec.{field}: {reason}")),
