@@ -17,6 +17,7 @@ use stockade_core::event::{
     End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, TokenLogprob, Usage,
 };
 use stockade_core::infer::*;
+use stockade_core::jobs::Jobs;
 use stockade_core::limits::{CallUsage, LimitKind};
 use stockade_core::plugin::*;
 use stockade_core::registry::{MemoryStore, Registry, TrainedModel};
@@ -599,7 +600,7 @@ fn parts_over(settings: Settings, registry: Registry) -> Parts {
             registry: registry.clone(),
             inference: inference.clone(),
             plugins: plugins.clone(),
-            trainer: Arc::new(FakeTrainer),
+            jobs: Jobs::new(registry.clone(), inference.clone(), Arc::new(FakeTrainer), 16),
             publisher: publisher.clone(),
             settings,
             shipped: Vec::new(),
