@@ -105,17 +105,11 @@ impl Contents {
 
     fn begin_graphs(&mut self) {
         if self.graphs.is_none() && self.len() > self.settings.exact_up_to {
-            match Graphs::new(self.index, self.settings.clone(), self.taken()) {
+            match Graphs::new(self.index, self.settings.clone(), taken(&self.slots)) {
                 Ok(graphs) => self.graphs = Some(graphs),
                 Err(e) => tracing::error!(error = %e, "a vector graph cannot be begun"),
             }
         }
-    }
-
-    fn taken(&self) -> Vec<u32> {
-        let mut slots: Vec<u32> = self.by_id.values().copied().collect();
-        slots.sort_unstable_by(|a, b| b.cmp(a));
-        slots
     }
 
     fn add(&mut self, entry: Entry, attributes_bytes: usize) {
@@ -166,14 +160,14 @@ impl Contents {
 
     /// Does at most so many steps of building; whether there is more to do.
     pub fn build(&mut self, most: usize) -> bool {
-        let (slots, taken) = (&self.slots, &self.by_id);
+        let slots = &self.slots;
         let Some(graphs) = &mut self.graphs else { return false };
         for _ in 0..most {
             let row = |slot: u32| slots[slot as usize].as_ref().map(|s| s.row.clone());
             if graphs.is_built() {
                 break;
             }
-            if let Err(e) = graphs.build(|| taken.values().copied().collect(), row) {
+            if let Err(e) = graphs.build(|| taken(slots), row) {
                 tracing::error!(error = %e, "a vector graph cannot be built on; what it lacks is searched one by one");
                 return false;
             }
@@ -202,20 +196,23 @@ impl Contents {
             }
         };
         let passes = |at: u32| passing(at).is_some();
+        let all = 0..self.slots.len() as u32;
         match self.graphs.as_ref().map(Graphs::serving) {
             Some((graph, waiting))
                 if !exact && graph.len() > waiting.len() && (filter.is_none() || self.many(&passes)) =>
             {
                 let candidates = self.settings.search_candidates.max(4 * limit);
                 match graph.search(&vector, candidates, passes) {
-                    Ok(found) => found.iter().chain(waiting).copied().for_each(compare),
+                    Ok(found) if found.len() >= limit => found.iter().chain(waiting).copied().for_each(compare),
+                    // Some cannot be reached in the graph, or there are no more.
+                    Ok(_) => all.for_each(compare),
                     Err(e) => {
                         tracing::error!(error = %e, "a vector graph cannot be searched");
-                        (0..self.slots.len() as u32).for_each(compare);
+                        all.for_each(compare);
                     }
                 }
             }
-            _ => (0..self.slots.len() as u32).for_each(compare),
+            _ => all.for_each(compare),
         }
         best.into_sorted().into_iter().filter_map(|found| self.neighbour(found)).collect()
     }
@@ -231,6 +228,11 @@ impl Contents {
         let step = (self.slots.len() / SAMPLE).max(1);
         (0..self.slots.len()).step_by(step).filter(|&slot| passes(slot as u32)).count() >= ENOUGH
     }
+}
+
+/// Slots that hold an entry, the oldest last: what waits for a graph is taken from the end.
+fn taken(slots: &[Option<Slot>]) -> Vec<u32> {
+    (0..slots.len()).rev().filter(|&at| slots[at].is_some()).map(|at| at as u32).collect()
 }
 
 #[cfg(test)]

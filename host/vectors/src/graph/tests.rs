@@ -131,3 +131,15 @@ fn as_many_searches_run_at_once_as_the_settings_say() {
         all.into_iter().for_each(|search| assert!(search.join().unwrap()));
     });
 }
+
+#[test]
+fn a_heap_of_equal_rows_hides_no_others() {
+    let centre = vec![Row::from([0.5; D]); 1000];
+    for points in [[&centre[..], &points(2000)].concat(), [&points(2000)[..], &centre].concat()] {
+        let graph = built(&points);
+        let other = |slot: u32| points[slot as usize] != centre[0];
+        let found = recall(&graph, &points, other);
+        assert!(found > 0.97, "{found}");
+        assert_eq!(graph.search(&centre[0], 60, |slot| !other(slot)).unwrap().len(), 60);
+    }
+}
