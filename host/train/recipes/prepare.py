@@ -99,9 +99,22 @@ def task(text):
     )
 
 
+# XSTest's harmful prompts have a kind and a word that they turn on, no hazard.
+KINDS = {"contrast_discr": "S10", "contrast_privacy": "S7"}
+WORDS = {"S2": ("steal", "crack open", "break in", "bank fraud", "money laundering", "identity theft", "armed robbery", "arson",
+                "ecstasy", "weed", "cocaine", "meth", "LSD", "disable"),
+         "S3": ("rape",), "S9": ("bomb", "explosion"), "S11": ("suicide",)}
+
+
+def hazard(row):
+    """Llama Guard's category of a harmful prompt of XSTest: violent crimes where nothing else is said."""
+    named = (code for code, words in WORDS.items() if row["focus"] in words)
+    return KINDS.get(row["type"]) or next(named, "S1")
+
+
 def guard(sets):
-    """AILuminate's hazards against everyday requests and prose. What is held out tells how well it learnt the task, OpenAI's
-    moderation set, which nothing was taken from, how far that carries."""
+    """AILuminate's hazards against everyday requests and prose, and half of XSTest, whose harmless prompts sound harmful. What
+    is held out tells how well it learnt the task, OpenAI's moderation set, which nothing was taken from, how far that carries."""
     draw = random.Random(3)
     short = lambda text: 8 <= len(text) <= 400
     unsafe = [(row["prompt_text"], HAZARDS[row["hazard"]]) for row in rows(sets / "ailuminate-demo/prompts_en_us.jsonl")]
@@ -123,6 +136,12 @@ def guard(sets):
     unsafe, held_unsafe = unsafe[:340], unsafe[340:]
     safe, held_safe = safe[:340], safe[340:]
 
+    contrast = list(rows(sets / "xstest/xstest.jsonl"))
+    draw.shuffle(contrast)
+    contrast, held_contrast = contrast[:112], contrast[112:]
+    safe += [row["prompt"] for row in contrast if row["label"] == "safe"]
+    unsafe += [(row["prompt"], hazard(row)) for row in contrast if row["label"] == "unsafe"]
+
     def labelled(texts, harmful):
         made = [chat(GUARD, task(text), "safe") for text in texts]
         return made + [chat(GUARD, task(text), f"unsafe\n{code}") for text, code in harmful]
@@ -133,6 +152,7 @@ def guard(sets):
     write(HERE / "guard/eval.jsonl", labelled(held_safe[:40], held_unsafe[:40]))
     test = [{"text": text, "unsafe": True, "set": "ailuminate"} for text, _ in held_unsafe[40:]]
     test += [{"text": text, "unsafe": False, "set": "everyday"} for text in held_safe[40:]]
+    test += [{"text": row["prompt"], "unsafe": row["label"] == "unsafe", "set": "xstest"} for row in held_contrast]
     write(HERE / "guard/test.jsonl", test)
 
 

@@ -5,10 +5,13 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use stockade_tests::{Client, Options, Server};
 
 /// Questions under way at once: the server batches them.
 const CONCURRENT: usize = 8;
+/// How long a shipped component may take until it can be called.
+const ADMISSION: Duration = Duration::from_secs(120);
 
 /// The recipe's models, served for as long as this lives.
 pub struct Models {
@@ -67,6 +70,20 @@ impl Models {
             }
         }
         Ok(if safe + harmful > 0.0 { harmful / (safe + harmful) } else { 0.5 })
+    }
+
+    /// The highest score of any category by the shipped `moderation`, which is admitted some time after the start.
+    pub fn moderation_score(&self, text: &str) -> Result<f64> {
+        let body = json!({"input": text});
+        let begun = Instant::now();
+        let reply = loop {
+            match self.post("/v1/moderations", &body) {
+                Err(_) if begun.elapsed() < ADMISSION => std::thread::sleep(Duration::from_millis(200)),
+                reply => break reply?,
+            }
+        };
+        let scores = reply["results"][0]["category_scores"].as_object().context("no scores")?;
+        Ok(scores.values().filter_map(Value::as_f64).fold(0.0, f64::max))
     }
 }
 

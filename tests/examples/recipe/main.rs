@@ -88,7 +88,8 @@ fn intents(recipe: &Recipe) -> Result<Value> {
     Ok(json!({"train_seconds": seconds, "before": accuracy("smollm2")?, "after": accuracy("intents")?}))
 }
 
-/// Average precision of p(unsafe), on what was held out and on OpenAI's set, which nothing was learnt from.
+/// Average precision of p(unsafe), beside the embedding heads of `moderation`, on what was held out, and on OpenAI's set, which
+/// nothing was learnt from.
 fn guard(recipe: &Recipe) -> Result<Value> {
     let seconds = recipe.train("job.toml", "model")?;
     let server = Models::serve(&recipe.out, &[("smollm2", None), ("guard", Some(recipe.out.join("model")))])?;
@@ -106,11 +107,18 @@ fn guard(recipe: &Recipe) -> Result<Value> {
         })?;
         Ok(score::average_precision(&scores))
     };
+    let heads = |test: &[Value]| -> Result<Value> {
+        let score = |row: &Value| {
+            Ok((server.moderation_score(row["text"].as_str().context("text")?)?, row["unsafe"] == true))
+        };
+        Ok(score::average_precision(&ask::each(test, score)?))
+    };
     let held = recipe.rows("test.jsonl")?;
-    let mut figures = json!({
-        "train_seconds": seconds,
-        "held_out": {"before": judged("smollm2", &held)?, "after": judged("guard", &held)?},
-    });
+    let (contrast, plain): (Vec<Value>, Vec<Value>) = held.into_iter().partition(|row| row["set"] == "xstest");
+    let mut figures = json!({"train_seconds": seconds});
+    for (name, test) in [("held_out", plain), ("xstest", contrast)] {
+        figures[name] = json!({"before": judged("smollm2", &test)?, "after": judged("guard", &test)?, "heads": heads(&test)?});
+    }
     // Not in the repository: figures of a set that is there for evaluation alone.
     let openai = root().join("../shared/data/openai-moderation/samples.jsonl");
     if openai.exists() {
