@@ -16,8 +16,7 @@ pub(crate) fn closeness(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
         Metric::Cosine | Metric::Dot => dot(a, b),
         Metric::Euclidean => -squared(a, b),
     };
-    // `max` answers with the number where the other is none.
-    closeness.max(f32::MIN).min(f32::MAX)
+    if closeness.is_nan() { f32::MIN } else { closeness.clamp(f32::MIN, f32::MAX) }
 }
 
 /// The score that callers see, in the same order as the closeness.
