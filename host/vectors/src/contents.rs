@@ -195,7 +195,8 @@ impl Contents {
                 best.add(Near { slot: at, closeness: closeness(self.index.metric, &vector, &slot.row) });
             }
         };
-        let passes = |at: u32| passing(at).is_some();
+        // Graphs hold taken slots alone; looking at one costs a miss of the cache.
+        let passes = |at: u32| filter.is_none() || passing(at).is_some();
         let all = 0..self.slots.len() as u32;
         match self.graphs.as_ref().map(Graphs::serving) {
             Some((graph, waiting))
