@@ -108,16 +108,16 @@ fn guard(recipe: &Recipe) -> Result<Value> {
         Ok(score::average_precision(&scores))
     };
     let heads = |test: &[Value]| -> Result<Value> {
-        let score = |row: &Value| {
-            Ok((server.moderation_score(row["text"].as_str().context("text")?)?, row["unsafe"] == true))
-        };
+        let score =
+            |row: &Value| Ok((server.moderation_score(row["text"].as_str().context("text")?)?, row["unsafe"] == true));
         Ok(score::average_precision(&ask::each(test, score)?))
     };
     let held = recipe.rows("test.jsonl")?;
     let (contrast, plain): (Vec<Value>, Vec<Value>) = held.into_iter().partition(|row| row["set"] == "xstest");
     let mut figures = json!({"train_seconds": seconds});
     for (name, test) in [("held_out", plain), ("xstest", contrast)] {
-        figures[name] = json!({"before": judged("smollm2", &test)?, "after": judged("guard", &test)?, "heads": heads(&test)?});
+        figures[name] =
+            json!({"before": judged("smollm2", &test)?, "after": judged("guard", &test)?, "heads": heads(&test)?});
     }
     // Not in the repository: figures of a set that is there for evaluation alone.
     let openai = root().join("../shared/data/openai-moderation/samples.jsonl");

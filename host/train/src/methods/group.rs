@@ -40,7 +40,7 @@ impl Objective {
     /// # Errors
     /// As [`Objective::run`].
     pub fn answers(&self, turn: &mut Turn<'_>, rollouts: &Rollouts) -> Result<Tally, TrainError> {
-        let Self::Group(policy) = self else {
+        let Self::Group { policy, temperature } = self else {
             return Err(foreign("this method does not learn from answers of its own"));
         };
         let active_tokens = |answered: &[Answered]| {
@@ -64,7 +64,7 @@ impl Objective {
                     continue;
                 }
                 let batch = side_by_side(answered)?;
-                let mut pass = turn.forward(&batch.packed, row)?;
+                let mut pass = turn.forward(&batch.packed, row)?.at_temperature(*temperature);
                 let seen = turn.network.log_probs(&mut pass);
                 let loss = policy.evaluate(&views(answered, &batch, &seen.log_probs)?, totals);
                 tally.loss += loss.loss;
@@ -98,17 +98,18 @@ fn views<'a>(answered: &'a [Answered], batch: &Batch, log_probs: &'a [f32]) -> R
     views.collect()
 }
 
-/// The log-probabilities of answers with the network as it is; `adapter` false: its base.
+/// The log-probabilities of answers sampled at `temperature` with the network as it is; `adapter` false: its base.
 pub(crate) fn log_probs_of(
     network: &Network,
     answered: &[Answered],
     adapter: bool,
+    temperature: f32,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
     let mut all = Vec::with_capacity(answered.len());
     for answered in passes(answered) {
         let batch = side_by_side(answered)?;
         batch.packed.check(network.config())?;
-        let mut pass = network.forward(&batch.packed, Mode::Eval, adapter);
+        let mut pass = network.forward(&batch.packed, Mode::Eval, adapter).at_temperature(temperature);
         let log_probs = network.log_probs(&mut pass).log_probs;
         all.extend(batch.spans.iter().map(|span| log_probs[span.clone()].to_vec()));
     }

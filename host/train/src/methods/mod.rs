@@ -52,7 +52,11 @@ pub enum Objective {
         pooling: Pooling,
     },
     /// grpo: its examples are prompts, its steps are answers to them ([`Objective::answers`]).
-    Group(GroupPolicy),
+    Group {
+        policy: GroupPolicy,
+        /// That answers are sampled at.
+        temperature: f32,
+    },
 }
 
 /// Where a step or an evaluation is computed.
@@ -163,14 +167,15 @@ impl Objective {
                     job::GrpoLoss::DrGrpo => (Reduction::Longest, false),
                     job::GrpoLoss::Gspo => (Reduction::Answer, true),
                 };
-                Self::Group(GroupPolicy {
+                let policy = GroupPolicy {
                     reduction,
                     clip_low: grpo.epsilon,
                     clip_high: grpo.epsilon_high,
                     beta: grpo.beta,
                     by_sequence,
                     max_tokens: grpo.max_tokens,
-                })
+                };
+                Self::Group { policy, temperature: grpo.temperature as f32 }
             }
         }
     }
@@ -178,7 +183,7 @@ impl Objective {
     /// What the network has to answer with.
     pub fn output(&self) -> Output {
         match self {
-            Self::Documents { .. } | Self::Pairs(_) | Self::Unpaired(_) | Self::Group(_) => Output::Language,
+            Self::Documents { .. } | Self::Pairs(_) | Self::Unpaired(_) | Self::Group { .. } => Output::Language,
             Self::Reward { .. } => Output::Scores(1),
             Self::Classes { labels } => Output::Scores(*labels),
             Self::Similar { .. } => Output::States,
@@ -197,7 +202,7 @@ impl Objective {
             Self::Reward { center } => rewards::run(turn, *center, data),
             Self::Classes { labels } => classes::run(turn, *labels, data),
             Self::Similar { temperature, pooling } => similar::run(turn, *temperature, *pooling, data),
-            Self::Group(_) => Err(foreign("prompts have to be answered first")),
+            Self::Group { .. } => Err(foreign("prompts have to be answered first")),
         }
     }
 

@@ -138,7 +138,8 @@ impl Network {
         drop(states);
         let mut all = self.buffers.zeros(pass.states.len());
         for (&target, row) in pass.packed.targets.iter().zip(d_states.chunks_exact(width)) {
-            all[(target - 1) * width..target * width].copy_from_slice(row);
+            let d_seen = &mut all[(target - 1) * width..target * width];
+            d_seen.iter_mut().zip(row).for_each(|(d_seen, d)| *d_seen = d / pass.temperature);
         }
         drop(d_states);
         self.backward_all(pass, all, gradients);
@@ -175,12 +176,13 @@ impl Network {
         );
     }
 
-    /// The states that predict labels, `[M, C]`.
+    /// The states that predict labels over the temperature, `[M, C]`: dividing these divides the logits.
     fn label_states(&self, pass: &Pass) -> Buffer {
         let width = self.config.hidden_size;
         let mut states = self.buffers.take(pass.packed.targets.len() * width);
         for (&target, row) in pass.packed.targets.iter().zip(states.chunks_exact_mut(width)) {
-            row.copy_from_slice(&pass.states[(target - 1) * width..target * width]);
+            let seen = &pass.states[(target - 1) * width..target * width];
+            row.iter_mut().zip(seen).for_each(|(state, seen)| *state = seen / pass.temperature);
         }
         states
     }

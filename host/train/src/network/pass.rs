@@ -23,6 +23,8 @@ pub struct Pass {
     last: Buffer,
     /// The same after the final norm.
     pub(super) states: Buffer,
+    /// Of the language head.
+    pub(super) temperature: f32,
     pub(super) seen: Option<Seen>,
 }
 
@@ -66,6 +68,12 @@ impl Packed {
 }
 
 impl Pass {
+    /// Divides the logits before their softmax, so that log-probabilities are those of the distribution that answers were
+    /// sampled from. Over 0.
+    pub fn at_temperature(self, temperature: f32) -> Self {
+        Self { temperature, ..self }
+    }
+
     /// Backward is possible.
     pub(super) fn keeps(&self) -> bool {
         matches!(self.mode, Mode::Train { .. })
@@ -87,6 +95,7 @@ impl Network {
             layers: Vec::new(),
             last: self.buffers.take(0),
             states: self.buffers.take(n * c),
+            temperature: 1.0,
             seen: None,
         };
         assert_eq!(pass.positions.len(), n, "the last document ends with the tokens");

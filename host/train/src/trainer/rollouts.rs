@@ -220,13 +220,14 @@ impl<'a> Roller<'a> {
 
     /// Log-probabilities that later steps compare with.
     fn judge_by_networks(&self, network: &Network, answered: &mut [Answered]) -> Result<(), TrainError> {
+        let temperature = self.spec.temperature as f32;
         if self.inner_steps() > 1 {
-            let old = log_probs_of(network, answered, true)?;
+            let old = log_probs_of(network, answered, true, temperature)?;
             answered.iter_mut().zip(old).for_each(|(answer, old)| answer.old = Some(old));
         }
         if self.spec.beta > 0.0 {
             let reference = if self.adapter { network } else { self.reference.as_ref().unwrap_or(network) };
-            let reference = log_probs_of(reference, answered, false)?;
+            let reference = log_probs_of(reference, answered, false, temperature)?;
             answered.iter_mut().zip(reference).for_each(|(answer, reference)| answer.reference = Some(reference));
         }
         Ok(())

@@ -88,21 +88,21 @@ fn compare(what: &str, network: &Network, mode: Mode, gradients: &Gradients, los
     }
 }
 
-fn check_language(what: &str, network: &Network, mode: Mode) {
+fn check_language(what: &str, network: &Network, mode: Mode, temperature: f32) {
     let packed = documents();
     packed.check(network.config()).unwrap();
     let (d_log_probs, d_sums) = (weights(packed.targets.len(), 1), weights(packed.targets.len(), 2));
     let mut gradients = network.gradients();
-    let mut pass = network.forward(&packed, mode, true);
+    let mut pass = network.forward(&packed, mode, true).at_temperature(temperature);
     let got = network.log_probs(&mut pass);
-    let want = Reference::new(network, mode).log_probs(&packed);
+    let want = Reference::new(network, mode).log_probs(&packed, temperature.into());
     for (i, (log_prob, sum)) in want.iter().enumerate() {
         assert!((f64::from(got.log_probs[i]) - log_prob).abs() < 2e-5, "{what}: target {i}");
         assert!((f64::from(got.log_sum_exp[i]) - sum).abs() < 2e-5, "{what}: target {i}");
     }
     network.backward(pass, &d_log_probs, Some(&d_sums), &mut gradients);
     compare(what, network, mode, &gradients, &|reference| {
-        let rows = reference.log_probs(&packed).into_iter().zip(d_log_probs.iter().zip(&d_sums));
+        let rows = reference.log_probs(&packed, temperature.into()).into_iter().zip(d_log_probs.iter().zip(&d_sums));
         rows.map(|((log_prob, sum), (d, d_sum))| log_prob * f64::from(*d) + sum * f64::from(*d_sum)).sum()
     });
 }
@@ -112,8 +112,11 @@ fn every_architecture_has_the_gradients_of_finite_differences() {
     for architecture in [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3] {
         let mut network = Network::fresh(&config(architecture), &options()).unwrap();
         shake(&mut network);
-        check_language(architecture.model_type(), &network, TRAIN);
+        check_language(architecture.model_type(), &network, TRAIN, 1.0);
     }
+    let mut network = Network::fresh(&config(Architecture::Llama), &options()).unwrap();
+    shake(&mut network);
+    check_language("at a temperature", &network, TRAIN, 0.7);
 }
 
 /// A network over a checkpoint of the fixtures, cut to what finite differences can bear by its adapters' number.
@@ -141,7 +144,7 @@ fn every_adapter_has_the_gradients_of_finite_differences() {
         network.log_probs(&mut pass);
         network.backward(pass, &weights, None, &mut gradients);
         compare(&format!("{kind:?} {dropout}"), &network, TRAIN, &gradients, &|reference| {
-            let rows = reference.log_probs(&packed).into_iter().zip(&weights);
+            let rows = reference.log_probs(&packed, 1.0).into_iter().zip(&weights);
             rows.map(|((log_prob, _), weight)| log_prob * f64::from(*weight)).sum()
         });
     }
@@ -210,7 +213,7 @@ fn large_vocabularies_are_taken_in_pieces() {
     let mut pass = network.forward(&packed, TRAIN, true);
     let got = network.log_probs(&mut pass);
     let reference = Reference::new(&network, TRAIN);
-    for ((got, entropy), (want, sum)) in got.log_probs.iter().zip(&got.entropy).zip(reference.log_probs(&packed)) {
+    for ((got, entropy), (want, sum)) in got.log_probs.iter().zip(&got.entropy).zip(reference.log_probs(&packed, 1.0)) {
         assert!((f64::from(*got) - want).abs() < 2e-5);
         assert!(*entropy > 0.0 && f64::from(*entropy) <= (f64::from(1 << 15)).ln() + 1e-4 && sum.is_finite());
     }
@@ -222,7 +225,7 @@ fn large_vocabularies_are_taken_in_pieces() {
         let mut reference = Reference::new(&network, TRAIN);
         let moved = embedding.iter().zip(d).map(|(x, d)| f64::from(*x) + by * f64::from(*d) / length).collect();
         reference.values.insert("model.embed_tokens.weight".into(), moved);
-        reference.log_probs(&packed).iter().zip(&weights).map(|((x, _), w)| x * f64::from(*w)).sum::<f64>()
+        reference.log_probs(&packed, 1.0).iter().zip(&weights).map(|((x, _), w)| x * f64::from(*w)).sum::<f64>()
     };
     let want = (loss(1e-5) - loss(-1e-5)) / 2e-5;
     assert!((want - length).abs() / length < 1e-4, "{want} where the gradient says {length}");

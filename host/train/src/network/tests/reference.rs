@@ -184,8 +184,8 @@ impl<'a> Reference<'a> {
         x.iter().map(|x| self.norm("model.norm.weight", x)).collect()
     }
 
-    /// Log-probability and log-sum-exp at each target.
-    pub fn log_probs(&self, packed: &Packed) -> Vec<(f64, f64)> {
+    /// Log-probability and log-sum-exp at each target, of logits over `temperature`.
+    pub fn log_probs(&self, packed: &Packed, temperature: f64) -> Vec<(f64, f64)> {
         let states = self.states(packed);
         let head = self.values.get("lm_head.weight").unwrap_or(&self.values["model.embed_tokens.weight"]);
         packed
@@ -195,6 +195,7 @@ impl<'a> Reference<'a> {
                 let state = &states[target - 1];
                 let logits: Vec<f64> =
                     head.chunks_exact(state.len()).map(|w| w.iter().zip(state).map(|(w, x)| w * x).sum()).collect();
+                let logits: Vec<f64> = logits.into_iter().map(|l: f64| l / temperature).collect();
                 let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum = largest + logits.iter().map(|l| (l - largest).exp()).sum::<f64>().ln();
                 (logits[packed.tokens[target] as usize] - sum, sum)
