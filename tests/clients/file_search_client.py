@@ -1,4 +1,5 @@
-"""The official OpenAI client against a Stockade host: a document in, an answer with checked citations out."""
+"""The official OpenAI client against a Stockade host: a document in, an answer with checked citations out, alone and
+beside tools of the tenant. The host has bound the tools `echo` and `pay`; calls of `pay` wait for approval."""
 import openai
 
 client = openai.OpenAI(max_retries=0, timeout=180)
@@ -78,6 +79,41 @@ doors = client.responses.create(**search("What does the text say?", filters={"ty
 assert {r.filename for r in doors.output[0].results} == {"doors.txt"}, doors.output[0]
 high = client.responses.create(**search(QUESTION, ranking_options={"ranker": "weighted", "score_threshold": 1000.0}))
 assert high.output[0].results == [], high.output[0]
+
+
+
+def beside(tool):
+    """The same question, and a tool that has to be called."""
+    request = search(QUESTION)
+    request["tools"].append({"type": "mcp", "server_label": "stockade", "allowed_tools": [tool]})
+    return {**request, "tool_choice": {"type": "mcp", "server_label": "stockade", "name": tool}}
+
+
+def called(response, tool):
+    calls = [item for item in response.output if item.type == "mcp_call"]
+    assert [(call.name, call.status) for call in calls] == [(tool, "completed")], response.output
+    return calls[0].output
+
+
+both = client.responses.create(**beside("echo"))
+assert called(both, "echo") and set(check(both)) == {"plants.md"}, both.output
+with client.responses.stream(**beside("echo")) as stream:
+    kinds = [event.type for event in stream]
+    final = stream.get_final_response()
+assert called(final, "echo") and check(final), final.output
+order = ["response.file_search_call.completed", "response.mcp_call.completed",
+         "response.output_text.annotation.added", "response.completed"]
+assert [kind for kind in kinds if kind in order][:4] == order, kinds
+
+# What has to be approved has to be beside a search too, and the search is not lost.
+waiting = client.responses.create(**beside("pay"))
+request = waiting.output[-1]
+assert request.type == "mcp_approval_request" and request.name == "pay", waiting.output
+assert not [item for item in waiting.output if item.type == "mcp_call"], waiting.output
+approval = {"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}
+paid = client.responses.create(model=MODEL, previous_response_id=waiting.id, input=[approval],
+                               include=["file_search_call.results"])
+assert called(paid, "pay") and set(check(paid)) == {"plants.md"}, paid.output
 
 # An item by its id alone.
 referred = client.responses.create(model=MODEL, temperature=0, max_output_tokens=16, truncation="auto",

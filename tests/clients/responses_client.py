@@ -1,5 +1,6 @@
 """The official OpenAI client against a Stockade host: responses and conversations, with the default model."""
 import json
+import time
 
 import openai
 
@@ -61,11 +62,24 @@ assert client.conversations.update(conversation.id, metadata={"topic": "y"}).met
 assert client.conversations.delete(conversation.id).deleted
 client.responses.delete(first.id)
 
+# In the background: stored at once, read until it has ended.
+later = client.responses.create(model=MODEL, input="What is the capital of France?", temperature=0, max_output_tokens=32,
+                                background=True)
+assert later.status == "queued" and later.background and later.output_text == "", later
+while later.status in ("queued", "in_progress"):
+    time.sleep(0.1)
+    later = client.responses.retrieve(later.id)
+assert later.output_text == first.output_text, later
+long = client.responses.create(model=MODEL, input="Count to ten thousand.", max_output_tokens=4000, background=True)
+assert client.responses.cancel(long.id).status == "cancelled"
+assert client.responses.retrieve(long.id).status == "cancelled"
+
 for kind, broken in [
     (openai.NotFoundError, lambda: client.responses.retrieve(first.id)),
     (openai.NotFoundError, lambda: client.conversations.retrieve(conversation.id)),
     (openai.NotFoundError, lambda: client.responses.create(model=MODEL, input="x", previous_response_id=first.id)),
-    (openai.BadRequestError, lambda: client.responses.create(model=MODEL, input="x", background=True)),
+    (openai.BadRequestError, lambda: client.responses.create(model=MODEL, input="x", background=True, store=False)),
+    (openai.BadRequestError, lambda: client.responses.cancel(answered.id)),
 ]:
     try:
         broken()

@@ -10,7 +10,11 @@
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use stockade_tests::interval::share;
 use stockade_tests::{Client, Options, Server, scratch};
+
+/// How often a question is asked before a deadline that has passed ends the run.
+const TRIES: usize = 5;
 
 /// What a reply came to.
 #[derive(Default, Clone, Copy)]
@@ -36,13 +40,14 @@ fn main() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = server.admin();
+    client.shipped("react")?;
     println!("| tools offered | way | n | valid call | right function | right arguments |\n|---|---|---|---|---|---|");
-    for (file, offered) in [("BFCL_v4_simple_python", "one"), ("BFCL_v4_multiple", "two to four")] {
+    for (file, offered) in [("BFCL_v4_multiple", "two to four"), ("BFCL_v4_simple_python", "one")] {
         let items = items(Path::new(&folder), file, wanted)?;
         for (way, orchestrator, choice) in [
-            ("free (`auto`)", "chat", "auto"),
             ("held to the schemas (`required`)", "chat", "required"),
             ("ReAct grammar (`required`)", "react", "required"),
+            ("free (`auto`)", "chat", "auto"),
         ] {
             client.bind("orchestrator", json!([{"component": orchestrator, "version": "0.1.0"}]))?;
             let mut tally = Tally::default();
@@ -111,7 +116,7 @@ fn schema(value: &Value) -> Value {
 fn score(client: &Client, item: &Item, choice: &str, tally: &mut Tally) -> Result<()> {
     let body = json!({"model": "smollm2", "temperature": 0, "max_tokens": 256, "messages": item.question,
         "tools": item.tools, "tool_choice": choice});
-    let reply = client.post("/v1/chat/completions", &body)?.expect(200)?;
+    let reply = reply(client, &body)?;
     let call = &reply["choices"][0]["message"]["tool_calls"][0]["function"];
     let arguments: Option<Value> = call["arguments"].as_str().and_then(|a| serde_json::from_str(a).ok());
     let name = call["name"].as_str().unwrap_or_default();
@@ -148,6 +153,17 @@ fn score(client: &Client, item: &Item, choice: &str, tally: &mut Tally) -> Resul
     Ok(())
 }
 
+/// Asked again where a machine that was busy with other things let the host's deadline pass.
+fn reply(client: &Client, body: &Value) -> Result<Value> {
+    for _ in 1..TRIES {
+        let answer = client.post("/v1/chat/completions", body)?;
+        if answer.status != 503 {
+            return answer.expect(200);
+        }
+    }
+    client.post("/v1/chat/completions", body)?.expect(200)
+}
+
 fn is_of(kind: &str, value: &Value) -> bool {
     match kind {
         "string" => value.is_string(),
@@ -176,16 +192,4 @@ fn alike(accepted: &Value, given: &Value) -> bool {
 
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !" ,./-_*^".contains(*c)).flat_map(char::to_lowercase).collect()
-}
-
-/// A share in per cent with Wilson's 95 % interval.
-fn share(count: usize, n: usize) -> String {
-    if n == 0 {
-        return "none".into();
-    }
-    let (p, n, z) = (count as f64 / n as f64, n as f64, 1.96f64);
-    let centre = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    let percent = |x: f64| (100.0 * x.clamp(0.0, 1.0)).round();
-    format!("{:.0} % ({:.0} to {:.0})", 100.0 * p, percent(centre - half), percent(centre + half))
 }

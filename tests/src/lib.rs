@@ -1,8 +1,8 @@
 //! The harness of the whole-host tests: starts the real binary on a folder of its own, talks HTTP to it, kills it.
 
-pub mod tiny_guard;
-
+pub mod interval;
 pub mod python;
+pub mod tiny_guard;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};

@@ -1,7 +1,9 @@
 //! Official Python clients against the real host: `openai`, and `llama-stack-client` of several lines.
 
 use anyhow::Result;
-use stockade_tests::python::{llama_stack, openai, passes_fresh};
+use serde_json::json;
+use stockade_tests::python::{llama_stack, openai, passes, passes_fresh};
+use stockade_tests::{Options, Server, scratch};
 
 #[test]
 fn the_openai_client_works_unchanged() -> Result<()> {
@@ -18,10 +20,24 @@ fn the_openai_client_keeps_files_and_vector_stores() -> Result<()> {
     passes_fresh(&openai()?, "vector_stores_client.py", &[])
 }
 
-/// A document in over files and vector stores, an answer with checked citations out.
+/// A document in over files and vector stores, an answer with checked citations out, alone and beside the tenant's tools.
 #[test]
 fn the_openai_client_searches_files_and_gets_citations() -> Result<()> {
-    passes_fresh(&openai()?, "file_search_client.py", &["rag"])
+    let data = scratch();
+    let server = Server::start(data.path(), &Options::default())?;
+    let client = server.admin();
+    client.shipped("rag")?;
+    let entry = |name: &str| Ok::<_, anyhow::Error>(json!({"component": name, "version": client.shipped(name)?}));
+    let echo = entry("echo-tool")?;
+    client.bind("tool/echo", json!([echo]))?;
+    client.bind("tool/pay", json!([echo]))?;
+    // With the default system prompt; what it says of tools and approval holds beside the search.
+    let bound = client.get("/stockade/v1/bindings/orchestrator")?.expect(200)?;
+    let mut orchestrator = entry("tool-loop")?;
+    orchestrator["config"] = bound["entries"][0]["config"].clone();
+    (orchestrator["config"]["tools"], orchestrator["config"]["approve"]) = (json!([]), json!(["pay"]));
+    client.bind("orchestrator", json!([orchestrator]))?;
+    passes(&openai()?, "file_search_client.py", &server)
 }
 
 /// The last line with agents.

@@ -55,6 +55,23 @@ fn every_acknowledged_write_survives_kill_9() -> Result<()> {
 }
 
 #[test]
+fn a_background_response_that_a_kill_cuts_off_has_failed() -> Result<()> {
+    let data = scratch();
+    let server = Server::start(data.path(), &Options::default())?;
+    let body = json!({"model": "smollm2", "input": "Count to ten thousand.", "max_output_tokens": 4000,
+        "background": true});
+    let queued = server.admin().post("/v1/responses", &body)?.expect(200)?;
+    ensure!(queued["status"] == "queued", "{queued}");
+    server.kill();
+    let server = Server::start(data.path(), &Options::default())?;
+    let path = format!("/v1/responses/{}", queued["id"].as_str().unwrap_or_default());
+    let found = server.admin().get(&path)?.expect(200)?;
+    let told = found["error"]["message"].as_str().unwrap_or_default();
+    ensure!(found["status"] == "failed" && told.contains("the host was stopped"), "{found}");
+    Ok(())
+}
+
+#[test]
 fn sigterm_drains_and_ends_cleanly() -> Result<()> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;

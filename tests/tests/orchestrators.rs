@@ -61,11 +61,27 @@ fn a_tool_loop_calls_the_required_tool_and_replies() -> Result<()> {
 }
 
 #[test]
-fn an_approval_may_come_after_a_restart() -> Result<()> {
-    let config = json!({"require_tool": true, "approve": ["echo"], "limits": {"model_calls": 2}});
-    let (data, server) = serving("tool-loop", &config)?;
+fn an_approval_of_a_tool_loop_may_come_after_a_restart() -> Result<()> {
+    approved_after_a_restart("tool-loop", &json!({"approve": ["echo"], "limits": {"model_calls": 2}}))
+}
+
+#[test]
+fn an_approval_of_react_may_come_after_a_restart() -> Result<()> {
+    approved_after_a_restart("react", &json!({"approve": ["echo"], "limits": {"model_calls": 2}}))
+}
+
+#[test]
+fn an_approval_of_a_plan_may_come_after_a_restart() -> Result<()> {
+    approved_after_a_restart("plan-execute", &json!({"approve": ["echo"], "max_steps": 2, "max_replans": 0}))
+}
+
+/// The model is held to a call of the echo tool, which waits; the host is killed, and the answer makes it go on.
+fn approved_after_a_restart(orchestrator: &str, config: &Value) -> Result<()> {
+    let (data, server) = serving(orchestrator, config)?;
     let client = server.admin();
-    let answer = client.post("/v1/chat/completions", &question("Use the echo tool to repeat the word hello."))?;
+    let mut body = question("Use the echo tool to repeat the word hello.");
+    body["tool_choice"] = json!("required");
+    let answer = client.post("/v1/chat/completions", &body)?;
     let told = roles(&client, &answer)?;
     ensure!(!told.iter().any(|r| r == "tool/echo"), "not made before somebody allows it: {told:?}");
     let body = answer.expect(200)?;

@@ -1,5 +1,7 @@
-//! Tool calls that a person has to allow: the question, and how its answer is read.
+//! Tool calls that a person has to allow: the turn stops with a question, and goes on with the answer.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use stockade_guest::prelude::*;
 
@@ -20,10 +22,27 @@ pub fn is_needed(list: &[String], tool: &str) -> bool {
     list.iter().any(|name| name == tool || name.strip_suffix('*').is_some_and(|start| tool.starts_with(start)))
 }
 
+/// Leaves a turn with the question. `hint` says what was wrong with an earlier answer; `state` is what the turn needs to
+/// go on, given back to it by [`resume`].
+pub fn interrupt(waiting: &[&ToolCall], hint: Option<String>, state: &impl Serialize) -> Result<Outcome> {
+    let (question, program) = question(waiting);
+    let question = hint.map_or(String::new(), |hint| hint + "\n") + &question;
+    let state = serde_json::to_string(state)?;
+    Ok(Outcome::Interrupted(Interruption { question, request: program.to_string(), state }))
+}
+
+/// What [`interrupt`] left, and the answer; nothing of both where a turn begins.
+pub fn resume<S: DeserializeOwned + Default>(resumption: Option<Resumption>) -> Result<(S, Option<String>)> {
+    let Some(Resumption { state, answer }) = resumption else { return Ok((S::default(), None)) };
+    let state =
+        serde_json::from_str(&state).map_err(|e| Error::Invalid(format!("resume.state: not of this plugin: {e}")))?;
+    Ok((state, Some(answer)))
+}
+
 /// The question for a person and the same for programs:
 /// `{"type": "tool-approval", "calls": [{"id", "name", "arguments"}]}`. Arguments are shown whole: nobody approves what they
 /// have not seen.
-pub fn question(waiting: &[&ToolCall]) -> (String, Value) {
+fn question(waiting: &[&ToolCall]) -> (String, Value) {
     let lines: Vec<String> = waiting.iter().map(|call| format!("{} {}", call.name, call.arguments)).collect();
     let question = match &lines[..] {
         [one] => format!("May this tool be called? {one}"),

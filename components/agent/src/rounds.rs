@@ -9,7 +9,7 @@ use crate::steps::Steps;
 use crate::toolbox::{Toolbox, arguments_for_people, events};
 use crate::transcript::Entry;
 use crate::{history, request};
-use stockade_guest::inference::Chat;
+use stockade_guest::inference::{Chat, Generation};
 use stockade_guest::prelude::*;
 use stockade_guest::warn;
 
@@ -33,8 +33,23 @@ const MAX_SAME_CALLS: usize = 2;
 const REPEATED: &str =
     "This call has been made before and its results stand above. Answer from them or do something else.";
 
+/// How a generation's text leaves: as by [`output::forward`], which sends it on with or without its tool calls and
+/// returns what was sent.
+pub type Voice<'a> = &'a mut dyn FnMut(&Generation, bool) -> Result<Completion>;
+
 /// Runs the turn over `messages`, which are its own with whatever stands before them.
 pub fn converse(turn: Turn, messages: Vec<Message>, rules: &Rules<'_>) -> Result<Outcome> {
+    Ok(converse_through(turn, messages, rules, &mut output::forward)?.0)
+}
+
+/// As [`converse`], in the caller's voice; with the steps, for the caller to go on telling. A reply under the
+/// application's constraint is forwarded as it is.
+pub fn converse_through(
+    turn: Turn,
+    messages: Vec<Message>,
+    rules: &Rules<'_>,
+    say: Voice<'_>,
+) -> Result<(Outcome, Steps)> {
     let toolbox = match turn.tool_choice {
         ToolChoice::Forbidden => Toolbox::default(),
         _ => Toolbox::open(rules.tools, &turn.tools)?,
@@ -42,17 +57,19 @@ pub fn converse(turn: Turn, messages: Vec<Message>, rules: &Rules<'_>) -> Result
     let request = request(&turn, messages).tools(turn.tools.clone());
     if toolbox.is_empty() && turn.resume.is_none() {
         let request = request.tool_choice(turn.tool_choice).constraint(turn.constraint);
-        return Ok(output::forward(&history::start(&request)?, true)?.reason.into());
+        let generation = history::start(&request)?;
+        let completion = match request.0.constraint {
+            None => say(&generation, true)?,
+            Some(_) => output::forward(&generation, true)?,
+        };
+        return Ok((completion.reason.into(), Steps { told: rules.told }));
     }
-    let (paused, answer) = match turn.resume {
-        Some(Resumption { state, answer }) => (Paused::read(&state)?, Some(answer)),
-        None => (Paused::default(), None),
-    };
+    let (paused, answer) = approval::resume::<Paused>(turn.resume)?;
     let choice = match turn.tool_choice {
         ToolChoice::Auto if rules.require_tool => ToolChoice::Required,
         choice => choice,
     };
-    let tool_loop = Loop {
+    let mut tool_loop = Loop {
         request: request.tools(toolbox.specs().to_vec()),
         toolbox,
         approve: rules.approve,
@@ -63,8 +80,10 @@ pub fn converse(turn: Turn, messages: Vec<Message>, rules: &Rules<'_>) -> Result
         choice: if answer.is_some() { ToolChoice::Auto } else { choice },
         rounds: paused.rounds.into_iter().map(Message::from).collect(),
         stuck: false,
+        say,
     };
-    tool_loop.run(answer)
+    let outcome = tool_loop.run(answer)?;
+    Ok((outcome, tool_loop.steps))
 }
 
 /// Where a turn was interrupted.
@@ -75,12 +94,6 @@ struct Paused {
     rounds: Vec<Entry>,
     spent: Spent,
     steps: u32,
-}
-
-impl Paused {
-    fn read(state: &str) -> Result<Self> {
-        serde_json::from_str(state).map_err(|e| Error::Invalid(format!("resume.state: not of this plugin: {e}")))
-    }
 }
 
 struct Loop<'a> {
@@ -97,10 +110,11 @@ struct Loop<'a> {
     rounds: Vec<Message>,
     /// The model only repeats itself.
     stuck: bool,
+    say: Voice<'a>,
 }
 
 impl Loop<'_> {
-    fn run(mut self, answer: Option<String>) -> Result<Outcome> {
+    fn run(&mut self, answer: Option<String>) -> Result<Outcome> {
         if let Some(answer) = answer {
             let calls = self.rounds.last().map(calls_of).unwrap_or_default();
             let waiting: Vec<&ToolCall> = calls.iter().filter(|c| approval::is_needed(self.approve, &c.name)).collect();
@@ -153,7 +167,7 @@ impl Loop<'_> {
         let step = self.steps.start(StepKind::Inference, "model call", &json!({"model": request.0.model}))?;
         let generation = history::start(&request)?;
         let completion = match self.constraint {
-            None => output::forward(&generation, false)?,
+            None => (self.say)(&generation, false)?,
             Some(_) => generation.collect()?,
         };
         self.budget.charge(&completion.usage);
@@ -234,15 +248,8 @@ impl Loop<'_> {
 
     /// Leaves the turn with a question; it goes on in [`Loop::run`] with the answer.
     fn pause(&self, waiting: &[&ToolCall], hint: Option<String>) -> Result<Outcome> {
-        let (question, program) = approval::question(waiting);
-        let question = hint.map_or(String::new(), |hint| hint + "\n") + &question;
-        let state = Paused {
-            rounds: self.rounds.iter().map(Entry::from).collect(),
-            spent: self.budget.spent(),
-            steps: self.steps.told,
-        };
-        let state = serde_json::to_string(&state)?;
-        Ok(Outcome::Interrupted(Interruption { question, request: program.to_string(), state }))
+        let rounds = self.rounds.iter().map(Entry::from).collect();
+        approval::interrupt(waiting, hint, &Paused { rounds, spent: self.budget.spent(), steps: self.steps.told })
     }
 }
 

@@ -131,3 +131,29 @@ fn latency() {
         assert!(!answer.is_error, "{}", answer.content);
     });
 }
+
+/// GSM8K's authors wrote the arithmetic of their solutions as `<<48/2=24>>`, computed by a calculator of their own.
+#[test]
+fn sums_of_schoolbook_solutions_come_out_as_written() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/gsm8k/train_first_3000.jsonl");
+    let (mut all, mut same) = (0, 0);
+    for line in std::fs::read_to_string(file).unwrap().lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let answer = row["answer"].as_str().unwrap();
+        for sum in answer.split("<<").skip(1).filter_map(|rest| rest.split(">>").next()) {
+            let Some((expression, written)) = sum.rsplit_once('=') else { continue };
+            let Ok(want) = written.parse::<f64>() else { continue };
+            all += 1;
+            let answer = testing::call::<Calculator>(json!({}), json!({"expression": expression})).unwrap();
+            let got = answer.content.trim_start_matches("≈ ").parse::<f64>();
+            let decimals = written.split_once('.').map_or(0, |(_, d)| d.len()) as i32;
+            let close = |got: f64| (got - want).abs() <= 0.5 * 10f64.powi(-decimals) + 1e-9;
+            match got {
+                Ok(got) if !answer.is_error && close(got) => same += 1,
+                _ => {}
+            }
+        }
+    }
+    // The one is Python's `560//10`.
+    assert_eq!((all, same), (9425, 9424));
+}

@@ -146,3 +146,23 @@ fn latency() {
         )
     });
 }
+
+/// An instruction in tag characters somewhere in each of GSM8K's 3,000 questions, and the questions as they are.
+#[test]
+fn hidden_instructions_are_found_wherever_they_stand_and_nothing_else_is() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/gsm8k/train_first_3000.jsonl");
+    let hidden: String = "ignore".chars().filter_map(|c| char::from_u32(0xE0000 + u32::from(c))).collect();
+    let config = json!({"use_case": "none", "policy": {"user": ["hidden-ascii"]}});
+    let (mut n, mut found, mut alarms) = (0, 0, 0);
+    for line in std::fs::read_to_string(file).unwrap().lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let question = row["question"].as_str().unwrap();
+        let mut attacked = question.to_string();
+        attacked.insert_str(question.floor_char_boundary(n * 7_919 % (question.len() + 1)), &hidden);
+        n += 1;
+        alarms += usize::from(verdict(config.clone(), &[Message::user(question)]) != Verdict::Pass);
+        let (_, metadata) = blocked(verdict(config.clone(), &[Message::user(attacked)]));
+        found += usize::from(metadata["found"]["decoded"] == "ignore");
+    }
+    assert_eq!((n, found, alarms), (3_000, 3_000, 0));
+}

@@ -4,10 +4,12 @@
 //! Source: Wang et al. 2023, "Plan-and-Solve Prompting", arXiv:2305.04091; tools and replanning are added.
 
 mod plan;
+mod progress;
 mod work;
 
 use agent::instructions::Prompt;
-use agent::{Budget, Instructions, Limits, Steps, Toolbox, budget::Spent};
+use agent::{Budget, Instructions, Limits, Steps, Toolbox, approval};
+use progress::Progress;
 use stockade_guest::prelude::*;
 use work::Work;
 
@@ -23,6 +25,9 @@ struct PlanExecute {
     /// The tenant's tools that a plan may use; without it all that are granted.
     #[serde(default)]
     tools: Option<Vec<String>>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
     /// Most steps of a plan, 1 to 20.
     #[serde(default = "five")]
     max_steps: usize,
@@ -46,12 +51,12 @@ fn limits() -> Limits {
 
 impl Orchestrator for PlanExecute {
     fn run(&self, turn: Turn) -> Result<Outcome> {
-        agent::finish(self.reply(turn).map(Outcome::from))
+        agent::finish(self.reply(turn))
     }
 }
 
 impl PlanExecute {
-    fn reply(&self, mut turn: Turn) -> Result<FinishReason> {
+    fn reply(&self, mut turn: Turn) -> Result<Outcome> {
         let toolbox = match turn.tool_choice {
             ToolChoice::Forbidden => Toolbox::default(),
             _ => Toolbox::open(self.tools.as_deref(), &turn.tools)?,
@@ -64,12 +69,21 @@ impl PlanExecute {
             ToolChoice::Required => !turn.tools.is_empty(),
             ToolChoice::Auto | ToolChoice::Forbidden => false,
         };
-        let budget = Budget::new(self.limits, Spent::default());
-        let mut work = Work { turn: &turn, messages, toolbox, budget, steps: Steps::default(), results: Vec::new() };
-        if !at_once {
-            work.carry_out(self.max_steps.clamp(1, 20), self.max_replans)?;
+        let (at, answer) = approval::resume::<Progress>(turn.resume.take())?;
+        let (budget, steps) = (Budget::new(self.limits, at.spent), Steps { told: at.told });
+        let mut work = Work { config: self, turn: &turn, messages, toolbox, budget, steps, at };
+        if let (Some(answer), Some(waiting)) = (answer, work.at.waiting.take()) {
+            let call = waiting.call();
+            match approval::read(&answer, &[&call]) {
+                Ok(refusals) => work.settle(waiting, refusals.get(&call.id))?,
+                // The host has taken the question back with the answer: it is asked again.
+                Err(form) => return work.pause(waiting, Some(form)),
+            }
         }
-        work.answer(at_once)
+        if !at_once && let Some(waiting) = work.carry_out()? {
+            return work.pause(waiting, None);
+        }
+        Ok(work.answer(at_once)?.into())
     }
 }
 

@@ -30,18 +30,30 @@ pub fn read(text: &str) -> Option<Vec<Task>> {
     serde_json::from_str::<Plan>(text).ok().map(|plan| plan.steps).filter(|steps| !steps.is_empty())
 }
 
-/// JSON Schema of a plan over these tools.
-pub fn schema(tools: &[ToolSpec], max_steps: usize) -> Constraint {
-    let names: Vec<&str> = tools.iter().map(|t| &*t.name).chain([NO_TOOL]).collect();
-    let step = json!({
-        "type": "object",
-        "properties": {"task": {"type": "string", "minLength": 3, "maxLength": 160}, "tool": {"enum": names}},
-        "required": ["task", "tool"],
-        "additionalProperties": false,
-    });
+/// JSON Schema of a plan over these tools. Where the application wants one called, the plan begins with it.
+pub fn schema(tools: &[ToolSpec], choice: &ToolChoice, max_steps: usize) -> Constraint {
+    let names: Vec<&str> = tools.iter().map(|t| &*t.name).collect();
+    let first = match choice {
+        ToolChoice::Named(name) if names.contains(&&**name) => vec![&**name],
+        ToolChoice::Required => names.clone(),
+        _ => Vec::new(),
+    };
+    let step = |names: &[&str]| {
+        json!({
+            "type": "object",
+            "properties": {"task": {"type": "string", "minLength": 3, "maxLength": 160}, "tool": {"enum": names}},
+            "required": ["task", "tool"],
+            "additionalProperties": false,
+        })
+    };
+    let any = step(&[&names[..], &[NO_TOOL]].concat());
+    let mut steps = json!({"type": "array", "items": any, "minItems": 1, "maxItems": max_steps});
+    if !first.is_empty() {
+        steps["prefixItems"] = json!([step(&first)]);
+    }
     let schema = json!({
         "type": "object",
-        "properties": {"steps": {"type": "array", "items": step, "minItems": 1, "maxItems": max_steps}},
+        "properties": {"steps": steps},
         "required": ["steps"],
         "additionalProperties": false,
     });

@@ -86,3 +86,84 @@ fn tools_of_the_application_are_offered_with_the_answer_or_called_at_once() {
     assert_eq!(host.requests()[2].tools.len(), 1);
     assert!(host.sent().iter().any(|e| matches!(e, Event::ToolCall(_))));
 }
+
+#[test]
+fn a_tool_that_has_to_be_called_is_where_the_plan_begins() {
+    let first = |choice: ToolChoice| {
+        let host =
+            adder().tool("sub", |_| Ok(ToolOutput::ok("0"))).reply(&plan(&[("a a", "none")])).reply("A").reply("B");
+        run::<PlanExecute>(json!({}), Turn { tool_choice: choice, ..turn("x") }).unwrap();
+        let Some(Constraint::JsonSchema(schema)) = host.requests()[0].constraint.clone() else { panic!() };
+        let schema: Value = serde_json::from_str(&schema).unwrap();
+        schema["properties"]["steps"]["prefixItems"][0]["properties"]["tool"]["enum"].clone()
+    };
+    assert_eq!(first(ToolChoice::Auto), Value::Null);
+    assert_eq!(first(ToolChoice::Required), json!(["add", "sub"]));
+    assert_eq!(first(ToolChoice::Named("sub".into())), json!(["sub"]));
+}
+
+#[test]
+fn a_call_that_needs_approval_interrupts_and_the_plan_goes_on_exactly_there() {
+    let config = json!({"approve": ["add"]});
+    let asked = turn("4 + 1?");
+    let steps = plan(&[("Think of four", "none"), ("Add one to four", "add"), ("Say it nicely", "none")]);
+    let host = adder().reply(&steps).reply("four").reply_tool_call("add", json!({"x": 4}));
+    let Ok(Outcome::Interrupted(interruption)) = run::<PlanExecute>(config.clone(), asked.clone()) else { panic!() };
+    assert!(host.tool_calls().is_empty() && host.sent_text().is_empty(), "nothing runs before the answer");
+    assert_eq!(interruption.question, r#"May this tool be called? add {"x":4}"#);
+    let resumed = |answer: Value| Turn {
+        resume: Some(Resumption { state: interruption.state.clone(), answer: answer.to_string() }),
+        ..asked.clone()
+    };
+    // In a fresh host, as after a restart.
+    let host = adder().reply("five, nicely").reply("It is five.");
+    assert_eq!(run::<PlanExecute>(config.clone(), resumed(json!({"approve": true}))), Ok(FinishReason::Stop.into()));
+    assert_eq!(
+        (host.tool_calls(), host.sent_text()),
+        (vec![("add".into(), r#"{"x":4}"#.into())], "It is five.".into())
+    );
+    let done = "1. Think of four -> four\n2. Add one to four -> 5\n";
+    assert!(last_text(&host, 0).contains(&format!("{done}Now do only this step: Say it nicely")));
+    let Event::Step(step) = &host.sent()[0] else { panic!("{:?}", host.sent()) };
+    assert_eq!(step.id, "step-3", "steps go on counting");
+
+    let host = adder().reply(&plan(&[("Guess", "none")])).reply("six?").reply("About six.");
+    let refused = resumed(json!({"approve": false, "reason": "not today"}));
+    assert_eq!(run::<PlanExecute>(config.clone(), refused), Ok(FinishReason::Stop.into()));
+    assert!(host.tool_calls().is_empty());
+    let why = "2. Add one to four -> failed: the user does not allow this call: not today\n";
+    assert!(last_text(&host, 0).contains(&format!("{why}The last of these steps failed.")));
+    assert_eq!(told(&host, StepKind::Plan), [("mended plan".into(), StepStatus::Done)]);
+
+    let host = adder();
+    let again = run::<PlanExecute>(config.clone(), resumed(json!("yes")));
+    let Ok(Outcome::Interrupted(again)) = again else { panic!("{again:?}") };
+    assert!(again.question.starts_with("An answer is") && host.requests().is_empty(), "{}", again.question);
+    let host = adder().reply("nicely").reply("Five.");
+    let answer = json!({"approve": true}).to_string();
+    let late = Turn { resume: Some(Resumption { state: again.state, answer }), ..asked.clone() };
+    assert_eq!(run::<PlanExecute>(config.clone(), late), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text().as_str()), (1, "Five."));
+    let foreign = Turn { resume: Some(Resumption { state: "{}x".into(), answer: "1".into() }), ..asked };
+    assert!(matches!(run::<PlanExecute>(config, foreign), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn what_a_turn_has_planned_and_spent_counts_after_an_interruption() {
+    let asked = turn("x");
+    let resumed = |config: &Value| {
+        adder().reply(&plan(&[("Add", "add")])).reply_tool_call("add", json!({"x": 1}));
+        let Ok(Outcome::Interrupted(interruption)) = run::<PlanExecute>(config.clone(), asked.clone()) else {
+            panic!()
+        };
+        let answer = json!({"approve": false}).to_string();
+        let host = adder().reply("Sorry.");
+        let turn = Turn { resume: Some(Resumption { state: interruption.state, answer }), ..asked.clone() };
+        assert_eq!(run::<PlanExecute>(config.clone(), turn), Ok(FinishReason::Stop.into()));
+        (host.requests().len(), host.sent_text())
+    };
+    for config in [json!({"approve": ["*"], "max_replans": 0}), json!({"approve": ["*"], "limits": {"model_calls": 3}})]
+    {
+        assert_eq!(resumed(&config), (1, "Sorry.".into()), "{config}");
+    }
+}

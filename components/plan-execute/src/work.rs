@@ -1,9 +1,12 @@
 //! One turn's work: planning, carrying out, mending, answering.
 //!
-//! Invariant: whatever fails, the turn ends with the model's answer from the results that there are.
+//! Invariant: whatever fails, the turn ends with the model's answer from the results that there are, unless a call waits
+//! for somebody's approval.
 
+use crate::PlanExecute;
 use crate::plan::{self, Task};
-use agent::{Budget, Steps, Toolbox, cut, history};
+use crate::progress::{Progress, Waiting};
+use agent::{Budget, Steps, Toolbox, approval, cut, history};
 use stockade_guest::prelude::*;
 
 /// Most tokens of a plan, and of one step's work.
@@ -11,100 +14,117 @@ const PLAN_TOKENS: u32 = 768;
 const TASK_TOKENS: u32 = 512;
 
 pub struct Work<'a> {
+    pub config: &'a PlanExecute,
     pub turn: &'a Turn,
     /// The conversation with the tenant's instructions.
     pub messages: Vec<Message>,
     pub toolbox: Toolbox,
     pub budget: Budget,
     pub steps: Steps,
-    pub results: Vec<Done>,
-}
-
-/// A step that was carried out.
-pub struct Done {
-    task: String,
-    result: String,
-    failed: bool,
+    pub at: Progress,
 }
 
 impl Work<'_> {
-    /// Plans and carries out until a plan is through or the bounds are reached.
-    pub fn carry_out(&mut self, max_steps: usize, max_replans: u32) -> Result<()> {
-        for _ in 0..=max_replans {
-            let Some(tasks) = self.plan(max_steps)? else { return Ok(()) };
-            let mut failed = false;
-            for task in tasks {
+    /// Plans and carries out until a plan is through, the bounds are reached or a call waits for approval.
+    pub fn carry_out(&mut self) -> Result<Option<Waiting>> {
+        loop {
+            while let Some(task) = self.at.left.pop_front() {
                 if self.budget.is_last() {
-                    return Ok(());
+                    return Ok(None);
                 }
-                let done = self.perform(task)?;
-                failed = done.failed;
-                self.results.push(done);
-                if failed {
-                    break;
-                }
+                let spec = task.tool().and_then(|name| self.toolbox.find(name)).cloned();
+                let result = match spec {
+                    None => self.think(&task)?,
+                    Some(spec) => match self.write_call(&task, spec)? {
+                        Ok(call) if approval::is_needed(&self.config.approve, &call.name) => {
+                            return Ok(Some(Waiting::new(task, call)));
+                        }
+                        Ok(call) => self.make(&call)?,
+                        Err(flaw) => ToolOutput::failed(flaw),
+                    },
+                };
+                self.at.note(task, result);
             }
-            if !failed {
-                return Ok(());
+            if self.at.is_through() || self.at.plans > self.config.max_replans || !self.plan()? {
+                return Ok(None);
             }
         }
+    }
+
+    /// Goes on with the call that has waited: makes it, unless somebody has refused it.
+    pub fn settle(&mut self, waiting: Waiting, refusal: Option<&String>) -> Result<()> {
+        let result = match refusal {
+            Some(reason) => ToolOutput::failed(reason.clone()),
+            None => self.make(&waiting.call())?,
+        };
+        self.at.note(waiting.task, result);
         Ok(())
     }
 
-    /// The next plan, told as a step; `None` when there is no more room for one or it came out broken.
-    fn plan(&mut self, max_steps: usize) -> Result<Option<Vec<Task>>> {
+    /// Leaves the turn with a question.
+    pub fn pause(mut self, waiting: Waiting, hint: Option<String>) -> Result<Outcome> {
+        let call = waiting.call();
+        (self.at.waiting, self.at.spent, self.at.told) = (Some(waiting), self.budget.spent(), self.steps.told);
+        approval::interrupt(&[&call], hint, &self.at)
+    }
+
+    /// Makes the next plan, told as a step; false when there is no more room for one or it came out broken.
+    fn plan(&mut self) -> Result<bool> {
         if self.budget.is_last() {
-            return Ok(None);
+            return Ok(false);
         }
-        let title = if self.results.is_empty() { "plan" } else { "mended plan" };
+        let max_steps = self.config.max_steps.clamp(1, 20);
+        let title = if self.at.results.is_empty() { "plan" } else { "mended plan" };
         let told = self.steps.start(StepKind::Plan, title, &json!({}))?;
         let mut words = plan::request(self.toolbox.specs(), max_steps);
-        if !self.results.is_empty() {
-            words +=
-                &format!("{}The last of these steps failed. Plan what is left to do, in another way.\n", self.so_far());
+        if !self.at.results.is_empty() {
+            let so_far = self.at.so_far();
+            words += &format!("{so_far}The last of these steps failed. Plan what is left to do, in another way.\n");
         }
-        let constraint = plan::schema(self.toolbox.specs(), max_steps);
+        // What had to be called has been, by the first plan.
+        let choice = if self.at.plans == 0 { &self.turn.tool_choice } else { &ToolChoice::Auto };
+        let constraint = plan::schema(self.toolbox.specs(), choice, max_steps);
         let completion = self.ask(&words, PLAN_TOKENS, |request| request.constraint(Some(constraint)))?;
-        let tasks = plan::read(&completion.text);
-        match &tasks {
-            Some(tasks) => told.done(&json!({"steps": tasks}))?,
-            None => told.failed(&json!({"text": cut(&completion.text)}))?,
-        }
-        Ok(tasks)
-    }
-
-    fn perform(&mut self, task: Task) -> Result<Done> {
-        let words = format!("{}Now do only this step: {}\n", self.so_far(), task.task);
-        let spec = task.tool().and_then(|name| self.toolbox.find(name)).cloned();
-        let (result, failed) = match spec {
-            Some(spec) => self.call(&words, spec)?,
-            None => self.think(&words, &task.task)?,
+        let Some(tasks) = plan::read(&completion.text) else {
+            told.failed(&json!({"text": cut(&completion.text)}))?;
+            return Ok(false);
         };
-        Ok(Done { task: task.task, result, failed })
+        told.done(&json!({"steps": tasks}))?;
+        self.at.plans += 1;
+        self.at.left = tasks.into();
+        Ok(true)
     }
 
-    /// The model writes the arguments under the tool's schema, and the tool runs.
-    fn call(&mut self, words: &str, spec: ToolSpec) -> Result<(String, bool)> {
+    /// The model writes the arguments under the tool's schema; otherwise what is wrong with the call.
+    fn write_call(&mut self, task: &Task, spec: ToolSpec) -> Result<std::result::Result<ToolCall, String>> {
         let name = spec.name.clone();
-        let completion =
-            self.ask(words, TASK_TOKENS, |request| request.tools([spec]).tool_choice(ToolChoice::Named(name.clone())))?;
-        let Some(call) = completion.tool_calls.first().filter(|call| call.name == name) else {
-            return Ok((format!("no call of `{name}` was written"), true));
+        let choice = ToolChoice::Named(name.clone());
+        let words = self.only(task);
+        let completion = self.ask(&words, TASK_TOKENS, |request| request.tools([spec]).tool_choice(choice))?;
+        let Some(call) = completion.tool_calls.into_iter().next().filter(|call| call.name == name) else {
+            return Ok(Err(format!("no call of `{name}` was written")));
         };
-        if let Some(flaw) = self.toolbox.flaw(call) {
-            return Ok((flaw, true));
-        }
-        let output = self.toolbox.run(&[call], &mut self.steps)?.pop();
-        Ok(output.map_or((String::new(), true), |output| (output.content, output.is_error)))
+        Ok(self.toolbox.flaw(&call).map_or(Ok(call), Err))
     }
 
-    fn think(&mut self, words: &str, title: &str) -> Result<(String, bool)> {
-        let told = self.steps.start(StepKind::Inference, cut(title), &json!({}))?;
-        let completion = self.ask(words, TASK_TOKENS, |request| request)?;
-        let text = completion.text.trim().to_string();
+    fn make(&mut self, call: &ToolCall) -> Result<ToolOutput> {
+        let output = self.toolbox.run(&[call], &mut self.steps)?.pop();
+        Ok(output.unwrap_or_else(|| ToolOutput::failed("no answer")))
+    }
+
+    fn think(&mut self, task: &Task) -> Result<ToolOutput> {
+        let told = self.steps.start(StepKind::Inference, cut(&task.task), &json!({}))?;
+        let words = self.only(task);
+        let completion = self.ask(&words, TASK_TOKENS, |request| request)?;
+        let text = completion.text.trim();
         let status = if text.is_empty() { StepStatus::Failed } else { StepStatus::Done };
-        told.end(status, &json!({"text": cut(&text)}))?;
-        Ok(if text.is_empty() { ("nothing was written".into(), true) } else { (text, false) })
+        told.end(status, &json!({"text": cut(text)}))?;
+        Ok(if text.is_empty() { ToolOutput::failed("nothing was written") } else { ToolOutput::ok(text) })
+    }
+
+    /// What the model is asked for one step.
+    fn only(&self, task: &Task) -> String {
+        format!("{}Now do only this step: {}\n", self.at.so_far(), task.task)
     }
 
     /// A model call of the work, whose text the application does not see.
@@ -125,8 +145,8 @@ impl Work<'_> {
 
     /// The reply, in the application's own terms. `with_choice`: its choice of tool holds.
     pub fn answer(mut self, with_choice: bool) -> Result<FinishReason> {
-        if !self.results.is_empty() {
-            let words = format!("{}Now answer my request from these results.", self.so_far());
+        if !self.at.results.is_empty() {
+            let words = format!("{}Now answer my request from these results.", self.at.so_far());
             agent::append(&mut self.messages, &words);
         }
         let turn = self.turn;
@@ -141,17 +161,5 @@ impl Work<'_> {
             .tool_choice(choice)
             .constraint(turn.constraint.clone());
         Ok(output::forward(&history::start(&request)?, true)?.reason)
-    }
-
-    fn so_far(&self) -> String {
-        if self.results.is_empty() {
-            return String::new();
-        }
-        let line = |(number, done): (usize, &Done)| {
-            let failed = if done.failed { "failed: " } else { "" };
-            format!("{number}. {} -> {failed}{}\n", done.task, done.result)
-        };
-        let lines: String = (1..).zip(&self.results).map(line).collect();
-        format!("Results so far:\n{lines}")
     }
 }

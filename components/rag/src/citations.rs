@@ -129,4 +129,47 @@ mod tests {
             assert_eq!(check(2, &characters).0, want, "{text}");
         }
     }
+
+    /// Replies of words and citations, of which those over the number of sources are wrong, in pieces as models make them.
+    #[test]
+    fn of_generated_replies_every_wrong_citation_goes_and_every_right_one_stays() {
+        let mut state = 1u64;
+        let mut next = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        let (mut right, mut wrong) = (0, 0);
+        for _ in 0..2_000 {
+            let sources = next(8);
+            let (mut reply, mut want) = (String::from("It"), String::from("It"));
+            for _ in 0..12 {
+                match next(3) {
+                    0 => {
+                        let number = 1 + next(12);
+                        reply += &format!(" [{number}]");
+                        if number <= sources {
+                            want += &format!(" [{number}]");
+                            right += 1;
+                        } else {
+                            wrong += 1;
+                        }
+                    }
+                    kind => {
+                        let word = [" é, a[i]", " is 1.5"][kind - 1];
+                        reply += word;
+                        want += word;
+                    }
+                }
+            }
+            let mut pieces = Vec::new();
+            let mut rest = &reply[..];
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at(rest.ceil_char_boundary(1 + next(6)));
+                pieces.push(piece);
+                rest = more;
+            }
+            assert_eq!(check(sources, &pieces).0, want, "{reply}");
+        }
+        assert_eq!((right, wrong), (2_364, 5_576));
+    }
 }

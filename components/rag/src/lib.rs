@@ -1,15 +1,17 @@
-//! Retrieval-augmented generation: looks into memory banks, gives the model what was found as numbered sources, and
-//! checks that the reply cites nothing else.
+//! Retrieval-augmented generation: looks into memory banks, gives the model what was found as numbered sources, lets it
+//! call the tenant's tools where the configuration names some, and checks that the reply cites nothing but the sources.
 
 mod attribution;
 mod citations;
+mod reply;
 mod sources;
 
 use agent::instructions::Prompt;
-use agent::toolbox::events;
-use agent::{Instructions, Steps, history};
-use citations::Checker;
+use agent::rounds::converse_through;
+use agent::{Instructions, Limits, Rules, Steps, approval, history};
+use reply::Reply;
 use sources::{Search, Source};
+use stockade_guest::inference::Generation;
 use stockade_guest::memories::SearchMode;
 use stockade_guest::prelude::*;
 
@@ -51,7 +53,15 @@ struct Rag {
     /// A reply that cites nothing gets the citation of the source that holds most of its words.
     #[serde(default)]
     attribute: bool,
-    /// What happens without a source.
+    /// The tenant's tools that the model may call beside the sources.
+    #[serde(default)]
+    tools: Vec<String>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
+    #[serde(default)]
+    limits: Limits,
+    /// What happens without a source; with tools the model answers in any case.
     #[serde(default)]
     no_hit: NoHit,
     /// What is said without a source.
@@ -101,14 +111,79 @@ fn no_hit_text() -> String {
 
 impl Orchestrator for Rag {
     fn run(&self, turn: Turn) -> Result<Outcome> {
-        agent::finish(self.reply(turn).map(Outcome::from))
+        agent::finish(self.answer(turn))
     }
 }
 
+/// Where a turn was interrupted: what the reply cites keeps its number.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paused {
+    found: Found,
+    /// The state of the tool loop.
+    rounds: String,
+}
+
+/// What a search came to.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Found {
+    query: String,
+    sources: Vec<Source>,
+}
+
 impl Rag {
-    fn reply(&self, mut turn: Turn) -> Result<FinishReason> {
+    fn answer(&self, mut turn: Turn) -> Result<Outcome> {
         let mut steps = Steps::default();
-        let query = self.query(&turn)?;
+        let (paused, answer) = approval::resume::<Paused>(turn.resume.take())?;
+        let found = match answer {
+            None => self.search(&turn, &mut steps)?,
+            Some(answer) => {
+                turn.resume = Some(Resumption { state: paused.rounds, answer });
+                self.tell(&paused.found, &mut steps)?;
+                paused.found
+            }
+        };
+        let sources = &found.sources;
+        let silent = sources.is_empty() && self.no_hit == NoHit::Say && self.tools.is_empty();
+        // A constrained answer, which may be JSON, has nowhere to say it; the model answers in its form.
+        if silent && turn.constraint.is_none() {
+            output::text(&*self.no_hit_text)?;
+            return Ok(FinishReason::Stop.into());
+        }
+        let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
+        let own = (!sources.is_empty()).then(|| sources::block(sources, !self.tools.is_empty()));
+        let messages = instructions.prepend(std::mem::take(&mut turn.messages), own)?;
+        let rules = Rules {
+            tools: Some(&self.tools),
+            limits: self.limits,
+            approve: &self.approve,
+            told: steps.told,
+            ..Rules::default()
+        };
+        let checked = turn.constraint.is_none() && !sources.is_empty();
+        let mut reply = Reply::new(sources.len());
+        let mut say = |generation: &Generation, calls| match checked {
+            true => reply.pass(generation, calls),
+            false => output::forward(generation, calls),
+        };
+        let (outcome, mut steps) = converse_through(turn, messages, &rules, &mut say)?;
+        match outcome {
+            Outcome::Interrupted(asked) => {
+                let state = serde_json::to_string(&Paused { rounds: asked.state, found })?;
+                Ok(Outcome::Interrupted(Interruption { state, ..asked }))
+            }
+            Outcome::Finished(reason) => {
+                if checked {
+                    self.cite(&reply, sources, reason, &mut steps)?;
+                }
+                Ok(reason.into())
+            }
+        }
+    }
+
+    fn search(&self, turn: &Turn, steps: &mut Steps) -> Result<Found> {
+        let query = self.query(turn)?;
         let told = steps.start(StepKind::Retrieval, "search", &json!({"query": query, "banks": self.banks}))?;
         let search = Search {
             banks: &self.banks,
@@ -118,37 +193,34 @@ impl Rag {
             options: &self.options(),
             most_tokens: self.source_tokens,
         };
-        let sources = search.run(&turn.model, &query)?;
-        let hits: Vec<Value> = sources.iter().map(Source::told).collect();
-        told.done(&json!({"query": query, "banks": self.banks, "hits": hits}))?;
-        // A constrained answer, which may be JSON, has nowhere to say it; the model answers in its form.
-        if sources.is_empty() && self.no_hit == NoHit::Say && turn.constraint.is_none() {
-            output::text(&*self.no_hit_text)?;
-            return Ok(FinishReason::Stop);
-        }
-        let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
-        let own = (!sources.is_empty()).then(|| sources::block(&sources));
-        let messages = instructions.prepend(std::mem::take(&mut turn.messages), own)?;
-        let checked = turn.constraint.is_none() && !sources.is_empty();
-        let request = agent::request(&turn, messages)
-            .tools(turn.tools.clone())
-            .tool_choice(turn.tool_choice.clone())
-            .constraint(turn.constraint.clone());
-        let generation = history::start(&request)?;
-        if !checked {
-            return Ok(output::forward(&generation, true)?.reason);
-        }
-        let passed = pass_on(&generation, sources.len())?;
-        let mut told = json!({"cited": passed.cited});
+        let found = Found { sources: search.run(&turn.model, &query)?, query };
+        told.done(&self.told(&found))?;
+        Ok(found)
+    }
+
+    /// Tells the search of an interrupted turn again: whoever resumed it reads the citations of this reply.
+    fn tell(&self, found: &Found, steps: &mut Steps) -> Result<()> {
+        let detail = json!({"query": found.query, "banks": self.banks});
+        steps.start(StepKind::Retrieval, "search", &detail)?.done(&self.told(found))
+    }
+
+    fn told(&self, found: &Found) -> Value {
+        let hits: Vec<Value> = found.sources.iter().map(Source::told).collect();
+        json!({"query": found.query, "banks": self.banks, "hits": hits})
+    }
+
+    /// Tells what the reply cites; one that cites nothing may get the citation of its source.
+    fn cite(&self, reply: &Reply, sources: &[Source], reason: FinishReason, steps: &mut Steps) -> Result<()> {
+        let mut told = json!({"cited": reply.cited()});
         if self.attribute
-            && passed.cited.is_empty()
-            && let Some(best) = attribution::best(&passed.text, sources.iter().map(|s| s.text.as_str()))
+            && reply.cited().is_empty()
+            && reason != FinishReason::ToolCalls
+            && let Some(best) = attribution::best(reply.text(), sources.iter().map(|s| s.text.as_str()))
         {
             output::text(format!(" [{}]", best.place + 1))?;
             told = json!({"cited": [best.place + 1], "attributed": best.share});
         }
-        steps.start(StepKind::Other, "citations", &json!({}))?.done(&told)?;
-        Ok(passed.reason)
+        steps.start(StepKind::Other, "citations", &json!({}))?.done(&told)
     }
 
     fn options(&self) -> serde_json::Map<String, Value> {
@@ -176,45 +248,6 @@ impl Rag {
         let query = history::start(&request)?.collect()?.text.trim().to_string();
         Ok(if query.is_empty() { asked } else { query })
     }
-}
-
-/// A reply that was sent on.
-struct Passed {
-    text: String,
-    reason: FinishReason,
-    /// Numbers of sources, in order.
-    cited: Vec<usize>,
-}
-
-/// Sends a reply on as it comes, without citations of sources that do not exist.
-fn pass_on(generation: &inference::Generation, sources: usize) -> Result<Passed> {
-    let mut checker = Checker::new(sources);
-    let (mut said, mut reason) = (String::new(), FinishReason::Stop);
-    let mut say = |text: String| {
-        said += &text;
-        if text.is_empty() { Ok(()) } else { output::text(text) }
-    };
-    let mut calls: Vec<ToolCall> = Vec::new();
-    while let Some(batch) = generation.next()? {
-        for event in batch {
-            match event {
-                Event::Text(text) => say(checker.push(&text))?,
-                Event::ToolCall(delta) => match calls.get_mut(delta.index as usize) {
-                    Some(call) => call.arguments += &delta.arguments,
-                    None => calls.push(ToolCall {
-                        id: delta.id.unwrap_or_default(),
-                        name: delta.name.unwrap_or_default(),
-                        arguments: delta.arguments,
-                    }),
-                },
-                Event::End(end) => reason = end.reason,
-                other => output::emit(&[other])?,
-            }
-        }
-    }
-    say(checker.finish())?;
-    output::emit(&events(calls))?;
-    Ok(Passed { text: said, reason, cited: checker.cited() })
 }
 
 stockade_guest::export!(Rag as orchestrator);

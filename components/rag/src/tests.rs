@@ -120,3 +120,65 @@ fn a_reply_that_cites_nothing_may_get_the_citation_of_its_source() {
     run::<Rag>(config, turn("tea")).unwrap();
     assert_eq!(host.sent_text(), "Green tea [1], green leaves 1 2 3");
 }
+
+fn boiler(host: Host) -> Host {
+    host.tool("boil", |a| Ok(ToolOutput::ok(format!("{} degrees", a["to"]))))
+}
+
+#[test]
+fn tools_that_are_named_are_called_beside_the_sources() {
+    let host = boiler(filled()).reply_tool_call("boil", json!({"to": 80})).reply("Green [1], 80 degrees [9].");
+    let config = json!({"banks": ["docs"], "tools": ["boil"]});
+    assert_eq!(run::<Rag>(config.clone(), turn("tea")), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.sent_text(), "Green [1], 80 degrees.");
+    assert_eq!(host.tool_calls(), [("boil".into(), r#"{"to":80}"#.into())]);
+    let requests = host.requests();
+    assert!(requests.iter().all(|r| r.messages[0].joined_text().contains("[1] Leaves: tea is green\n")));
+    assert!(requests[0].messages[0].joined_text().contains("what your tools return"));
+    assert_eq!(requests[1].messages.last().map(|m| m.role), Some(Role::Tool));
+    assert_eq!(ended(&host, StepKind::Other), [json!({"cited": [1]})]);
+    let ids: Vec<String> = host
+        .sent()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Step(step) if step.status == StepStatus::Done => Some(step.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids, ["step-1", "step-2", "step-3", "step-4", "step-5"], "search, model, tool, model, citations");
+
+    // Without a source it is still the model that answers, and without a name no tool is offered.
+    let host = boiler(filled()).reply("I do not know.");
+    run::<Rag>(config, turn("coffee")).unwrap();
+    assert_eq!((host.sent_text(), host.requests()[0].tools.len()), ("I do not know.".into(), 1));
+    let host = boiler(filled()).reply("Green [1].");
+    run::<Rag>(json!({"banks": ["docs"]}), turn("tea")).unwrap();
+    assert!(host.requests()[0].tools.is_empty());
+}
+
+#[test]
+fn a_turn_that_waits_for_approval_keeps_its_sources_under_their_numbers() {
+    let config = json!({"banks": ["docs"], "tools": ["boil"], "approve": ["boil"]});
+    let host = boiler(filled()).reply_tool_call("boil", json!({"to": 80}));
+    let Ok(Outcome::Interrupted(asked)) = run::<Rag>(config.clone(), turn("tea")) else { panic!() };
+    assert!(host.tool_calls().is_empty(), "nothing runs before the answer");
+    let resumed = |state: &str, answer: Value| Turn {
+        resume: Some(Resumption { state: state.into(), answer: answer.to_string() }),
+        ..turn("tea")
+    };
+    // The memory is empty by then.
+    let host = boiler(Host::new()).reply("Hot [2], 80 degrees [3].");
+    let ended_so = run::<Rag>(config.clone(), resumed(&asked.state, json!({"approve": true})));
+    assert_eq!((ended_so, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "Hot [2], 80 degrees."));
+    assert_eq!(host.tool_calls().len(), 1);
+    assert!(host.requests()[0].messages[0].joined_text().contains("[2] Kettle: tea is hot\n"));
+    assert_eq!(ended(&host, StepKind::Retrieval)[0]["hits"][1]["id"], "d2");
+    assert_eq!(ended(&host, StepKind::Other), [json!({"cited": [2]})]);
+
+    let again = run::<Rag>(config.clone(), resumed(&asked.state, json!("yes")));
+    let Ok(Outcome::Interrupted(again)) = again else { panic!("{again:?}") };
+    let host = boiler(Host::new()).reply("Hot [2].");
+    run::<Rag>(config.clone(), resumed(&again.state, json!({"approve": false}))).unwrap();
+    assert_eq!((host.tool_calls().len(), host.sent_text().as_str()), (0, "Hot [2]."));
+    assert!(matches!(run::<Rag>(config, resumed("{}x", json!(1))), Err(Error::Invalid(_))));
+}

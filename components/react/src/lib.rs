@@ -66,14 +66,7 @@ impl React {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
         let own = (!offered.is_empty()).then(|| format::describe(&offered));
         let messages = instructions.prepend(format::as_text(&turn.messages), own)?;
-        let (mut at, answer) = match turn.resume.take() {
-            Some(Resumption { state, answer }) => {
-                let at: Progress = serde_json::from_str(&state)
-                    .map_err(|e| Error::Invalid(format!("resume.state: not of this plugin: {e}")))?;
-                (at, Some(answer))
-            }
-            None => (Progress::default(), None),
-        };
+        let (mut at, answer) = approval::resume::<Progress>(turn.resume.take())?;
         let mut budget = Budget::new(self.limits, at.spent);
         let mut steps = Steps { told: at.told };
         if let (Some(answer), Some(call)) = (answer, at.waiting()) {
@@ -167,10 +160,7 @@ impl Progress {
     /// Leaves the turn with a question.
     fn pause(mut self, call: &ToolCall, hint: Option<String>, budget: &Budget, steps: &Steps) -> Result<Outcome> {
         (self.spent, self.told) = (budget.spent(), steps.told);
-        let (question, program) = approval::question(&[call]);
-        let question = hint.map_or(String::new(), |hint| hint + "\n") + &question;
-        let state = serde_json::to_string(&self)?;
-        Ok(Outcome::Interrupted(Interruption { question, request: program.to_string(), state }))
+        approval::interrupt(&[call], hint, &self)
     }
 }
 

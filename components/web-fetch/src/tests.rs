@@ -68,3 +68,75 @@ fn an_old_encoding_is_read() {
     });
     assert!(fetch("https://a.example/").content.ends_with('é'));
 }
+
+/// A page of random elements in each other, with the words that a reader sees (`v17`) and those that nobody does (`h17`).
+fn random_page(seed: u64) -> (String, Vec<String>, Vec<String>) {
+    const AROUND: [&str; 16] = [
+        "p",
+        "div",
+        "section",
+        "h1",
+        "h3",
+        "ul",
+        "li",
+        "table",
+        "tr",
+        "td",
+        "b",
+        "em",
+        "a href='/x'",
+        "blockquote",
+        "pre",
+        "span",
+    ];
+    const UNSEEN: [(&str, &str); 6] = [
+        ("<script>var a = '<p>';", "</script>"),
+        ("<style>", "</style>"),
+        ("<!-- <p> ", " -->"),
+        ("<template><p>", "</p></template>"),
+        ("<noscript>", "</noscript>"),
+        ("<svg><text>", "</text></svg>"),
+    ];
+    let mut state = seed;
+    let mut next = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let (mut html, mut seen, mut unseen, mut open) = (String::from("<!doctype html>"), vec![], vec![], vec![]);
+    for n in 0..80 {
+        match next(4) {
+            0 if open.len() < 12 => {
+                let tag = AROUND[next(AROUND.len())];
+                html += &format!("<{tag}>");
+                open.extend(tag.split(' ').next());
+            }
+            1 => html.extend(open.pop().map(|tag| format!("</{tag}>"))),
+            2 => {
+                let (before, after) = UNSEEN[next(UNSEEN.len())];
+                html += &format!("{before} h{n} {after}");
+                unseen.push(format!("h{n}"));
+            }
+            _ => {
+                html += &format!(" v{n} ");
+                seen.push(format!("v{n}"));
+            }
+        }
+    }
+    (html, seen, unseen)
+}
+
+#[test]
+fn a_reader_gets_every_word_that_is_seen_and_no_other_in_its_order() {
+    let mut words = (0, 0);
+    for seed in 0..2_000 {
+        let (html, seen, unseen) = random_page(seed);
+        let text = html::to_text(&html, "https://a.example/");
+        let found: Vec<&str> = text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|w| w.len() > 1 && w[1..].parse::<u32>().is_ok() && ["v", "h"].contains(&&w[..1]))
+            .collect();
+        assert_eq!(found, seen, "{html}\n\n{text}");
+        words = (words.0 + seen.len(), words.1 + unseen.len());
+    }
+    assert_eq!(words, (40_509, 40_008));
+}

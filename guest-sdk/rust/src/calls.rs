@@ -410,13 +410,93 @@ pub mod memories {
     }
 }
 
-/// The tenant's data sets. This version of the host answers [`crate::Error::Unavailable`].
+/// Data sets of the tenant. Grant: `datasets`.
 pub mod datasets {
-    pub use crate::sys::datasets::{Reader, append, open};
+    pub use crate::bindings::host::stockade::plugin::datasets::{Dataset, Description, Page, Purpose};
+    use crate::sys::datasets as sys;
+    pub use crate::sys::datasets::{delete, get, list, read};
+    use crate::{Error, Result};
+    use serde::{Serialize, de::DeserializeOwned};
+
+    /// Most rows that one read asks for.
+    const PAGE: u32 = 1000;
+
+    impl Description {
+        /// What a data set must say of itself. `licence`: under which its rows may be used; `provenance`: where they come
+        /// from and what was done to them.
+        pub fn new(
+            name: impl Into<String>,
+            purpose: Purpose,
+            licence: impl Into<String>,
+            provenance: impl Into<String>,
+        ) -> Self {
+            Self {
+                name: name.into(),
+                purpose,
+                licence: licence.into(),
+                provenance: provenance.into(),
+                format: None,
+                metadata: "{}".into(),
+            }
+        }
+    }
+
+    /// Makes a data set of rows, each of which is written as an object.
+    pub fn create<T: Serialize>(description: &Description, rows: &[T]) -> Result<Dataset> {
+        sys::create(description, &texts(rows)?)
+    }
+
+    /// Adds rows to a data set that this component has made.
+    pub fn append<T: Serialize>(name: &str, rows: &[T]) -> Result<Dataset> {
+        sys::append(name, &texts(rows)?)
+    }
+
+    /// The rows of a data set in order, read a page at a time.
+    pub fn rows<T: DeserializeOwned>(name: &str) -> impl Iterator<Item = Result<T>> {
+        let (mut page, mut next) = (Vec::<String>::new().into_iter(), Some(0));
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(row) = page.next() {
+                    let other = |e| Error::Other(format!("a row holds something else: {e}"));
+                    return Some(serde_json::from_str(&row).map_err(other));
+                }
+                match read(name, next.take()?, PAGE) {
+                    Ok(more) => {
+                        next = more.next;
+                        page = more.rows.into_iter();
+                    }
+                    Err(e) => return Some(Err(e)),
+                }
+            }
+        })
+    }
+
+    fn texts<T: Serialize>(rows: &[T]) -> Result<Vec<String>> {
+        rows.iter().map(|row| Ok(serde_json::to_string(row)?)).collect()
+    }
 }
 
-/// Long work of the host. This version of the host answers [`crate::Error::Unavailable`].
+/// Long work of the host, which outlives the call that made it. Grant: `jobs`, and what a job names.
 pub mod jobs {
-    pub use crate::bindings::host::stockade::plugin::jobs::{Job, Kind, Status};
-    pub use crate::sys::jobs::{cancel, get, submit};
+    use crate::Result;
+    pub use crate::bindings::host::stockade::plugin::jobs::{Event, Failure, Job, Kind, Occurrence, Progress, Status};
+    use crate::sys::jobs as sys;
+    pub use crate::sys::jobs::{cancel, delete, events, get, list, pause, resume};
+
+    /// Queues a training job. `spec` is the job file as JSON; `name` is for people, and the result's where `spec` gives none.
+    pub fn train(name: Option<&str>, spec: &serde_json::Value) -> Result<Job> {
+        submit(Kind::Train, name, spec)
+    }
+
+    /// Queues a job of any kind.
+    pub fn submit(kind: Kind, name: Option<&str>, spec: &serde_json::Value) -> Result<Job> {
+        sys::submit(kind, name, &spec.to_string())
+    }
+
+    impl Status {
+        /// Whether nothing comes after it.
+        pub fn is_end(self) -> bool {
+            matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+        }
+    }
 }

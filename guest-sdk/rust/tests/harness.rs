@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use stockade_guest::prelude::*;
 use stockade_guest::state::Expectation;
+use stockade_guest::{datasets, jobs};
 
 /// Blocks `bad`, masks digits, and claims as a span's bound what it is told.
 #[derive(Deserialize)]
@@ -163,4 +164,61 @@ fn any_number_of_writes_goes_in_commits_that_hold_them() {
     assert_eq!(bucket.scan_all("").unwrap().len(), 607);
     bucket.delete_all("").unwrap();
     assert_eq!(bucket.scan_all("").unwrap(), []);
+}
+
+#[test]
+fn data_sets_are_read_in_pages_and_changed_by_their_maker_alone() {
+    use datasets::{Description, Purpose};
+    let rows: Vec<Value> = (0..1500).map(|n| json!({"n": n})).collect();
+    let _host = testing::Host::new().dataset("given", &rows).datasets(&["given", "made"]);
+    let read: Vec<Value> = datasets::rows("given").collect::<Result<_>>().unwrap();
+    assert_eq!(read, rows);
+    assert!(matches!(datasets::append("given", &rows), Err(Error::Denied(_))));
+
+    let about = |name: &str| Description::new(name, Purpose::Evaluation, "CC0-1.0", "a test");
+    assert!(matches!(datasets::create(&about("other"), &rows), Err(Error::Denied(_))));
+    assert!(matches!(datasets::create::<Value>(&about("made"), &[]), Err(Error::Invalid(_))));
+    datasets::create(&about("made"), &rows[..2]).unwrap();
+    assert!(matches!(datasets::create(&about("made"), &rows), Err(Error::Conflict(_))));
+    datasets::append("made", &rows[2..3]).unwrap();
+    let page = datasets::read("made", 1, 1).unwrap();
+    assert_eq!((page.rows, page.next), (vec![r#"{"n":1}"#.to_string()], Some(2)));
+    let names = datasets::list(Some("given"), 10).unwrap().into_iter().map(|d| d.description.name);
+    assert_eq!(names.collect::<Vec<_>>(), ["made"]);
+    datasets::delete("made").unwrap();
+    assert!(matches!(datasets::rows::<Value>("made").next(), Some(Err(Error::NotFound(_)))));
+}
+
+#[test]
+fn jobs_follow_their_script() {
+    use jobs::{Occurrence, Status};
+    let host = testing::Host::new().job(&[2.0, 1.0]).failing_job(&[9.0], "it diverged");
+    let job = jobs::train(Some("mine"), &json!({"method": "sft"})).unwrap();
+    assert_eq!((job.status, job.model.as_deref()), (Status::Queued, Some("mine")));
+    let (mut after, mut losses, mut last) = (0, Vec::new(), job.status);
+    while !last.is_end() {
+        for event in jobs::events(&job.id, after, 10, 1000).unwrap() {
+            after = event.number;
+            match event.what {
+                Occurrence::Status(status) => last = status,
+                Occurrence::Step(line) => losses.push(serde_json::from_str::<Value>(&line).unwrap()["loss"].as_f64()),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((last, losses), (Status::Succeeded, vec![Some(2.0), Some(1.0)]));
+    assert!(jobs::get(&job.id).unwrap().outcome.contains("mine"));
+    assert!(matches!(jobs::pause(&job.id), Err(Error::Conflict(_))));
+
+    let second = jobs::train(None, &json!({"method": "dpo"})).unwrap();
+    assert_eq!(jobs::pause(&second.id).unwrap().status, Status::Paused);
+    assert_eq!(jobs::get(&second.id).unwrap().status, Status::Paused);
+    assert!(matches!(jobs::delete(&second.id), Err(Error::Conflict(_))));
+    jobs::resume(&second.id).unwrap();
+    let failed = (0..9).map(|_| jobs::get(&second.id).unwrap()).find(|job| job.status.is_end()).unwrap();
+    assert_eq!(failed.failure.unwrap().message, "it diverged");
+    jobs::delete(&second.id).unwrap();
+    assert_eq!(jobs::list(None, 10).unwrap().len(), 1);
+    assert_eq!(host.submitted()[1]["method"], "dpo");
+    assert!(matches!(jobs::submit(jobs::Kind::Eval, None, &json!({})), Err(Error::Unavailable(_))));
 }

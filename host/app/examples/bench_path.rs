@@ -26,6 +26,7 @@ use stockade_core::event::{End, Event, FinishReason, TextDelta, TokenLogprob, Us
 use stockade_core::http::NoNetwork;
 use stockade_core::id::{ComponentName, ModelId, TenantId, Version};
 use stockade_core::infer::*;
+use stockade_core::jobs::Jobs;
 use stockade_core::limits::CallUsage;
 use stockade_core::plugin::*;
 use stockade_core::registry::{BindingEntry, MemoryStore, Registry};
@@ -175,7 +176,13 @@ async fn bound_natively() -> Host {
 async fn sandboxed(folder: &Path, components: [(&str, &str); 3], shield: &Value, orchestrator: &Value) -> Host {
     let registry = registry().await;
     let vectors = Arc::new(Indexes::new(registry.store().clone(), Default::default()));
-    let seams = Seams { inference: Arc::new(Scripted), registry: registry.clone(), vectors, http: Arc::new(NoNetwork) };
+    let seams = Seams {
+        inference: Arc::new(Scripted),
+        registry: registry.clone(),
+        vectors,
+        http: Arc::new(NoNetwork),
+        jobs: None,
+    };
     let program = std::env::current_exe().expect("this program's path");
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let settings = stockade_runtime::Settings::new(folder.to_path_buf(), cores);
@@ -239,10 +246,10 @@ async fn serve(host: Host) -> String {
     let readiness = Readiness::starting();
     readiness.set_ready();
     let gateway = Gateway::new(GatewayParts {
+        jobs: Jobs::new(host.registry.clone(), Arc::new(Scripted), Arc::new(NoTraining), 16),
         registry: host.registry,
         inference: Arc::new(Scripted),
         plugins: host.plugins,
-        trainer: Arc::new(NoTraining),
         publisher: Arc::new(NoTraining),
         settings: stockade_gateway::Settings::default(),
         shipped: Vec::new(),

@@ -565,6 +565,12 @@ pub enum Grant {
         /// A role, for example `prompt-store` or `tool/*`.
         #[arg(long)]
         component_role: Vec<String>,
+        /// A data set that it may read and make.
+        #[arg(long)]
+        dataset: Vec<String>,
+        /// A kind of job that it may make, for example `train`.
+        #[arg(long)]
+        job: Vec<String>,
     },
 }
 

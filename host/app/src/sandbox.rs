@@ -67,6 +67,7 @@ pub fn runtime(registry: &Registry, artifacts: &Path) -> Result<Runtime, Failure
         registry: registry.clone(),
         vectors: Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default())),
         http: Arc::new(NoNetwork),
+        jobs: None,
     };
     let settings = Settings { instances: 16, ..Settings::new(artifacts, 2) };
     Runtime::new(settings, seams, crate::serve::compiler()?).map_err(failed)

@@ -8,6 +8,7 @@
 //!   [`store::Blobs`] (durable state), [`vault::Vault`] (sealed secrets), [`vectors::Vectors`] (nearest neighbours),
 //!   [`http::Http`] (the network), [`train::Trainer`] (training jobs)
 //! - records kept in the store, and the typed access to them: [`registry`]
+//! - what both HTTP and components do with them: [`jobs`]
 
 pub mod chat;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod event;
 pub mod http;
 pub mod id;
 pub mod infer;
+pub mod jobs;
 pub mod limits;
 pub mod plugin;
 pub mod registry;

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::id::{ComponentName, ComponentRef, Digest, RequestId, TenantId, Version};
 use crate::infer::{Constraint, Sampling};
 use crate::limits::{CallUsage, LimitKind, Limits};
+use crate::registry::Span;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -150,6 +151,11 @@ pub struct Grants {
     pub secrets: Vec<String>,
     /// Roles it may call through the host, for example `prompt-store` or `tool/*`.
     pub components: Vec<String>,
+    /// Data sets it may read and make; it changes those alone that it has made.
+    pub datasets: Vec<String>,
+    /// Kinds of jobs it may make, for example `train`; it sees and steers those alone that it has made. What a job names
+    /// (models, its result's name included, data sets, rewards) must be granted as well.
+    pub jobs: Vec<String>,
     /// Overrides of the default limits; `None`: the host's defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
@@ -312,12 +318,21 @@ pub struct TraceLog {
     started: Instant,
     calls: Mutex<Vec<ComponentCall>>,
     prompts: Mutex<Vec<PromptUse>>,
+    spans: Mutex<ComponentSpans>,
+}
+
+/// What components have measured inside of their calls.
+#[derive(Debug, Default)]
+struct ComponentSpans {
+    spans: Vec<Span>,
+    /// Of their texts.
+    bytes: usize,
 }
 
 impl Default for TraceLog {
     /// A log whose request starts now.
     fn default() -> Self {
-        Self { started: Instant::now(), calls: Mutex::default(), prompts: Mutex::default() }
+        Self { started: Instant::now(), calls: Mutex::default(), prompts: Mutex::default(), spans: Mutex::default() }
     }
 }
 
@@ -325,6 +340,9 @@ impl Default for TraceLog {
 pub const MAX_TRACED_CALLS: usize = 1000;
 /// Most different prompt versions that one trace names.
 pub const MAX_TRACED_PROMPTS: usize = 100;
+/// Most spans of components that one trace keeps, and most bytes of their texts together; later ones are left out.
+const MAX_TRACED_SPANS: usize = 500;
+const MAX_TRACED_SPAN_BYTES: usize = 64 << 10;
 /// Longest name of a prompt, a label or a digest in a trace, in bytes: a foreign store's may be of any length.
 const MAX_PROMPT_NAME_BYTES: usize = 256;
 
@@ -351,6 +369,20 @@ impl TraceLog {
         if prompts.len() < MAX_TRACED_PROMPTS && !prompts.contains(&used) {
             prompts.push(used);
         }
+    }
+    /// Keeps a span that a component has measured.
+    pub fn record_span(&self, span: Span) {
+        let attributes = span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let bytes = span.name.len() + span.parent.as_ref().map_or(0, String::len) + attributes;
+        let mut kept = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.spans.len() < MAX_TRACED_SPANS && kept.bytes + bytes <= MAX_TRACED_SPAN_BYTES {
+            kept.bytes += bytes;
+            kept.spans.push(span);
+        }
+    }
+    /// Spans of components in the order of their ends.
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).spans.clone()
     }
     /// Prompts in the order of their first use.
     pub fn prompts(&self) -> Vec<PromptUse> {
@@ -394,6 +426,11 @@ pub struct ComponentCall {
     /// Log lines that the component wrote, within its limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<String>,
+}
+
+/// Name of the span of a call in its request's trace.
+pub fn call_span(role: &Role, component: &ComponentName, version: &Version) -> String {
+    format!("{role} {component}@{version}")
 }
 
 /// What an upload turned out to be, once it has passed the gate, compiled and been tried.
@@ -609,6 +646,11 @@ pub trait Plugins: Send + Sync + 'static {
 
     /// Makes sure that a component can be called at once: loads its artifact, or compiles it again from the blob.
     fn warm(&self, component: &ComponentRef) -> BoxFuture<'_, Result<(), CallError>>;
+
+    /// Deletes what was compiled of components whose bytes are gone: called after versions and tenants are deleted.
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 
     /// A shield's verdict over whole messages.
     fn check(

@@ -127,6 +127,8 @@ pub trait Blobs: Send + Sync + 'static {
     fn put(&self, bytes: Bytes) -> BoxFuture<'_, Result<Digest, StoreError>>;
     /// The whole blob, checked against its digest.
     fn get(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, StoreError>>;
+    /// At most `length` bytes from the byte `offset` on, not checked against the digest; fewer only at the blob's end.
+    fn piece(&self, digest: Digest, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, StoreError>>;
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All blobs with their sizes in bytes, in no order.
     fn list(&self) -> BoxFuture<'_, Result<Vec<(Digest, u64)>, StoreError>>;

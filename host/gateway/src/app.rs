@@ -1,6 +1,7 @@
 //! What all handlers share: the parts behind the seams, and the gateway's own counters.
 
 use crate::admission::Admission;
+use crate::dialect::responses::background::Background;
 use crate::dialect::vector_stores::Ingesting;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use stockade_core::id::ComponentName;
 use stockade_core::infer::{InferError, Inference, ModelInfo, ModelKind};
+use stockade_core::jobs::Jobs;
 use stockade_core::plugin::Plugins;
-use stockade_core::registry::{Recorder, Registry, TrainedModel};
-use stockade_core::train::{Publisher, Trainer};
+use stockade_core::registry::{Recorder, Registry};
+use stockade_core::train::Publisher;
 use stockade_core::{ModelId, TenantId};
 
 /// Shared state of all handlers; cheap to clone.
@@ -23,7 +25,7 @@ pub struct Parts {
     pub registry: Registry,
     pub inference: Arc<dyn Inference>,
     pub plugins: Arc<dyn Plugins>,
-    pub trainer: Arc<dyn Trainer>,
+    pub jobs: Jobs,
     pub publisher: Arc<dyn Publisher>,
     pub settings: Settings,
     pub readiness: Readiness,
@@ -31,6 +33,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub admission: Admission,
     pub ingesting: Ingesting,
+    pub background: Background,
     /// Components that come with the host; the default tenant holds them.
     pub shipped: Vec<ComponentName>,
 }
@@ -44,11 +47,7 @@ impl App {
     /// not use looks as if it were not served.
     pub fn model(&self, tenant: &TenantId, name: &str) -> Result<ModelInfo, ApiError> {
         let unknown = || InferError::UnknownModel(name.chars().take(128).collect());
-        let own = TrainedModel::served_as(tenant, name).ok();
-        let mut models = self.models(tenant)?;
-        let found = models.iter().position(|m| m.id.as_str() == name);
-        let found = found.or_else(|| models.iter().position(|m| Some(&m.id) == own.as_ref()));
-        Ok(found.map(|at| models.swap_remove(at)).ok_or_else(unknown)?)
+        Ok(self.registry.model_seen(tenant, self.inference.models(), name)?.ok_or_else(unknown)?)
     }
 
     /// What the tenant calls a model.
@@ -72,19 +71,7 @@ impl App {
     /// The served models that the tenant may use, the default first; those that it has trained are its own, and nobody
     /// else's.
     pub fn models(&self, tenant: &TenantId) -> Result<Vec<ModelInfo>, ApiError> {
-        let allowed = self.registry.tenant(tenant)?.and_then(|t| t.quotas.models);
-        let mut models = Vec::new();
-        for model in self.inference.models() {
-            let allowed = allowed.as_ref().is_none_or(|list| list.iter().any(|a| a == model.id.as_str()));
-            let seen = match allowed {
-                true => self.registry.sees_model(tenant, &model.id)?,
-                false => self.registry.owns_model(tenant, &model.id)?,
-            };
-            if seen {
-                models.push(model);
-            }
-        }
-        Ok(models)
+        Ok(self.registry.models_seen(tenant, self.inference.models())?)
     }
 }
 

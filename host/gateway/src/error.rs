@@ -10,6 +10,7 @@ use std::error::Error;
 use std::sync::Arc;
 use stockade_core::error::Fault;
 use stockade_core::infer::InferError;
+use stockade_core::jobs::JobsError;
 use stockade_core::plugin::{AdmitError, CallError};
 use stockade_core::registry::RegistryError;
 use stockade_core::store::StoreError;
@@ -328,6 +329,26 @@ impl From<RegistryError> for ApiError {
             }
             RegistryError::Store(e) => e.into(),
             other => host_failure("the registry", &other),
+        }
+    }
+}
+
+impl From<JobsError> for ApiError {
+    fn from(e: JobsError) -> Self {
+        let detail = e.to_string();
+        match e {
+            JobsError::Invalid { field, reason } => Self::invalid(field, reason),
+            JobsError::Denied { .. } => Self::new(Code::Forbidden, detail),
+            JobsError::TooMany { limit } => {
+                Self::new(Code::QuotaExceeded, detail).with("quota", "jobs").with("limit", limit)
+            }
+            JobsError::Spent { quota, limit } => {
+                Self::new(Code::QuotaExceeded, detail).with("quota", quota).with("limit", limit).retry_after(3600)
+            }
+            JobsError::NameTaken { .. } => Self::new(Code::Conflict, detail).with("param", "spec.output.name"),
+            JobsError::Train(e) => e.into(),
+            JobsError::Registry(e) => e.into(),
+            other => host_failure("making a job", &other),
         }
     }
 }

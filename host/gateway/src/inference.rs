@@ -66,7 +66,7 @@ pub async fn gather<T>(
 
 impl Run {
     /// The request ends with an error; a refusal by a shield stays a refusal.
-    fn failed(&self) {
+    pub fn failed(&self) {
         if self.status() != Status::Blocked {
             self.ended(Status::Failed);
         }

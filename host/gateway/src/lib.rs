@@ -42,6 +42,7 @@ pub use settings::Settings;
 
 use app::{App, Parts};
 use axum::Router;
+use dialect::responses::background::Background;
 use dialect::vector_stores::Ingesting;
 use futures::future::BoxFuture;
 use std::future::Future;
@@ -49,9 +50,10 @@ use std::io;
 use std::sync::Arc;
 use stockade_core::id::ComponentName;
 use stockade_core::infer::Inference;
+use stockade_core::jobs::Jobs;
 use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Recorder, Registry};
-use stockade_core::train::{Publisher, Trainer};
+use stockade_core::train::Publisher;
 use tokio::net::TcpListener;
 
 /// What the gateway stands in front of.
@@ -59,8 +61,8 @@ pub struct GatewayParts {
     pub registry: Registry,
     pub inference: Arc<dyn Inference>,
     pub plugins: Arc<dyn Plugins>,
-    /// Checks jobs before they are queued; who works on them is not the gateway's business.
-    pub trainer: Arc<dyn Trainer>,
+    /// Makes jobs; who works on them is not the gateway's business.
+    pub jobs: Jobs,
     /// Serves jobs' checkpoints.
     pub publisher: Arc<dyn Publisher>,
     pub settings: Settings,
@@ -89,7 +91,7 @@ impl Gateway {
             registry: parts.registry,
             inference: parts.inference,
             plugins: parts.plugins,
-            trainer: parts.trainer,
+            jobs: parts.jobs,
             publisher: parts.publisher,
             settings: parts.settings,
             readiness: parts.readiness,
@@ -97,6 +99,7 @@ impl Gateway {
             metrics: metrics::Metrics::default(),
             admission,
             ingesting: Ingesting::default(),
+            background: Background::default(),
             shipped: parts.shipped,
         });
         Self { router: routes::router(app.clone()), app, recorder: Box::pin(writer) }

@@ -131,6 +131,7 @@ fn stateful(t: &mut Table) {
     let path = "/v1/responses/{id}";
     t.add(get.clone(), path, "A stored response", responses::get);
     t.add(delete.clone(), path, "Delete a stored response", responses::delete);
+    t.add(post.clone(), "/v1/responses/{id}/cancel", "End a background response", responses::cancel);
     t.add(get.clone(), "/v1/responses/{id}/input_items", "What a response was asked", responses::input_items);
 
     t.add(post.clone(), "/v1/conversations", "Make a conversation", conversations::create);

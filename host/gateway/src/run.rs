@@ -7,11 +7,12 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stockade_core::event::Usage;
 use stockade_core::infer::ModelInfo;
-use stockade_core::plugin::{Call, Pinned, Pins, TraceLog};
+use stockade_core::plugin::{Call, Pinned, Pins, TraceLog, call_span};
 use stockade_core::registry::{AssistantVersion, Party, Recording, Span, TraceRecord, UsageDelta, new_trace_id};
 use stockade_core::{RequestId, TenantId};
 
@@ -197,6 +198,7 @@ impl Drop for SpanGuard {
             start_us: self.start_us,
             duration_us: self.run.log.elapsed_us().saturating_sub(self.start_us),
             parent: Some(ROOT.into()),
+            attributes: BTreeMap::new(),
         };
         let mut state = self.run.state.lock();
         if state.spans.len() < MAX_NOTES {
@@ -214,7 +216,14 @@ impl Drop for Run {
         self.app.metrics.tokens(state.usage);
         let tokens = u64::from(state.usage.prompt_tokens) + u64::from(state.usage.completion_tokens);
         self.permit.took(tokens);
-        let mut spans = vec![Span { name: ROOT.into(), start_us: 0, duration_us: self.log.elapsed_us(), parent: None }];
+        let whole = self.log.elapsed_us();
+        let mut spans = vec![Span {
+            name: ROOT.into(),
+            start_us: 0,
+            duration_us: whole,
+            parent: None,
+            attributes: BTreeMap::new(),
+        }];
         spans.append(&mut state.spans);
         let ending = Ending {
             app: self.app.clone(),
@@ -278,12 +287,14 @@ impl Ending {
             let component = call.component.as_str();
             self.app.metrics.component_call(component, &call.decision);
             trace.spans.push(Span {
-                name: format!("{} {}@{}", call.role, call.component, call.version),
+                name: call_span(&call.role, &call.component, &call.version),
                 start_us: call.start_us,
                 duration_us: call.usage.wall_us,
                 parent: Some(ROOT.into()),
+                attributes: BTreeMap::new(),
             });
         }
+        trace.spans.extend(self.log.spans());
         tracing::info!(
             request = %trace.request,
             tenant = %self.recording.tenant,

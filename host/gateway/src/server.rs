@@ -70,6 +70,7 @@ pub async fn serve(
     let rest = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
     connections.shutdown().await;
+    app.background.stop_all();
     Ok(())
 }
 

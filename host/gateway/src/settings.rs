@@ -21,8 +21,6 @@ pub struct Settings {
     pub max_requests: usize,
     /// Inference requests at once of a tenant whose quotas say nothing.
     pub max_requests_per_tenant: u32,
-    /// Unfinished jobs of a tenant whose quotas say nothing.
-    pub jobs_per_tenant: u32,
     /// From a connection's first byte to the end of its request's head.
     pub header_timeout: Duration,
     /// From the head to the end of the body.
@@ -52,7 +50,6 @@ impl Default for Settings {
             max_connections: 4096,
             max_requests: 1024,
             max_requests_per_tenant: 256,
-            jobs_per_tenant: 16,
             header_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(900),

@@ -195,7 +195,7 @@ async fn start(folder: &Path) -> (Runtime, Registry) {
     registry.ensure_default_tenant().await.expect("a tenant");
     let vectors = Arc::new(stockade_vectors::Indexes::new(registry.store().clone(), Default::default()));
     let http = Arc::new(stockade_core::http::NoNetwork);
-    let seams = Seams { inference: Arc::new(AtOnce), registry: registry.clone(), vectors, http };
+    let seams = Seams { inference: Arc::new(AtOnce), registry: registry.clone(), vectors, http, jobs: None };
     let program = std::env::current_exe().expect("this program's path");
     let compiler = CompilerCommand { program, args: vec!["compile".into()] };
     let runtime = Runtime::new(Settings::new(folder.join("artifacts"), cores), seams, compiler);

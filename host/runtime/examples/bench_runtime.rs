@@ -77,8 +77,13 @@ fn start(folder: &Path) -> Runtime {
     let store = MemoryStore::new();
     let registry = Registry::new(Arc::new(store.clone()), Arc::new(store));
     let vectors = Arc::new(stockade_vectors::Indexes::new(registry.store().clone(), Default::default()));
-    let seams =
-        Seams { inference: Arc::new(NoModels), registry, vectors, http: Arc::new(stockade_core::http::NoNetwork) };
+    let seams = Seams {
+        inference: Arc::new(NoModels),
+        registry,
+        vectors,
+        http: Arc::new(stockade_core::http::NoNetwork),
+        jobs: None,
+    };
     let compiler = CompilerCommand {
         program: std::env::current_exe().expect("this program's path"),
         args: vec!["compile".into()],

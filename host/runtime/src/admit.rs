@@ -40,6 +40,7 @@ pub(crate) async fn admit(host: Arc<Inner>, tenant: TenantId, bytes: Bytes) -> R
 
     let turn = host.uploads.tenants.lock().entry(tenant.clone()).or_default().clone();
     let _turn = turn.lock().await;
+    let _keeping = host.under_way.begin(digest);
     let admitted = compile_and_try(&host, &tenant, digest, &bytes, inspected).await;
     host.uploads.forget(&tenant, &turn);
     admitted

@@ -41,7 +41,6 @@ wasmtime::component::bindgen!({
         "stockade:plugin/state.bucket": crate::host::state::Bucket,
         "stockade:plugin/vectors.index": crate::host::vectors::Index,
         "stockade:plugin/telemetry.span": crate::host::telemetry::Span,
-        "stockade:plugin/datasets.reader": crate::host::data::Reader,
     },
     additional_derives: [PartialEq],
 });

@@ -279,6 +279,8 @@ fn wanted_by_imports(imports: &[String]) -> Grants {
             "stockade:plugin/state" | "stockade:plugin/vectors" => wanted.buckets = all(),
             "stockade:plugin/secrets" => wanted.secrets = all(),
             "stockade:plugin/http" => wanted.http = all(),
+            "stockade:plugin/datasets" => wanted.datasets = all(),
+            "stockade:plugin/jobs" => wanted.jobs = all(),
             "stockade:plugin/tools" => wanted.components.push("tool/*".into()),
             "stockade:plugin/shields" => {
                 wanted.components.push("shield.input".into());

@@ -10,6 +10,7 @@
 //! - everything that a guest can make grow has a bound
 
 mod admit;
+mod artifacts;
 mod bindings;
 mod call;
 pub mod compile;

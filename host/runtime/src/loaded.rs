@@ -5,6 +5,7 @@
 //!   nobody else may write to
 //! - the files are a cache: any of them may be missing, and is then compiled again from the component's blob
 
+use crate::artifacts;
 use crate::compile::{self, CompileError};
 use crate::engine;
 use crate::guest::Guest;
@@ -66,7 +67,7 @@ impl Machine {
     }
 
     pub fn artifact(&self, digest: Digest) -> PathBuf {
-        self.artifacts.join(format!("{digest}.cwasm"))
+        artifacts::path(&self.artifacts, digest)
     }
 
     /// The component, from memory, its artifact or its blob.

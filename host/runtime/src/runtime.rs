@@ -1,6 +1,7 @@
 //! [`Runtime`]: the host's components, behind the core's seam.
 
 use crate::admit::{self, Uploads};
+use crate::artifacts::UnderWay;
 use crate::call::Stop;
 use crate::compile::{CompilerCommand, Compilers};
 use crate::convert;
@@ -20,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use stockade_core::chat::{Message, ToolOutput, ToolSpec};
 use stockade_core::http::Http;
 use stockade_core::infer::Inference;
+use stockade_core::jobs::Jobs;
 use stockade_core::plugin::{
     AdmitError, Admitted, Call, CallError, ComponentMetric, Direction, Invocation, Plugins, ShieldStream, Turn,
     TurnStream, Verdict,
@@ -35,6 +37,8 @@ pub struct Seams {
     pub registry: Registry,
     pub vectors: Arc<dyn Vectors>,
     pub http: Arc<dyn Http>,
+    /// `None`: none are run here.
+    pub jobs: Option<Jobs>,
 }
 
 /// Compiles and runs components. Cheap to clone; the last clone's drop ends its threads.
@@ -58,10 +62,12 @@ pub(crate) struct Inner {
     pub registry: Registry,
     pub vectors: Arc<dyn Vectors>,
     pub http: Arc<dyn Http>,
+    pub jobs: Option<Jobs>,
     pub threads: Threads,
     pub compiler: CompilerCommand,
     pub compilers: Compilers,
     pub uploads: Uploads,
+    pub under_way: UnderWay,
     pub metrics: Metrics,
     plain: Machine,
     /// The engine that counts fuel, made when the first call asks for it: counting costs every guest a fifth or more.
@@ -88,10 +94,12 @@ impl Runtime {
                 registry: seams.registry,
                 vectors: seams.vectors,
                 http: seams.http,
+                jobs: seams.jobs,
                 threads,
                 compiler,
                 compilers: Compilers::new(compile.at_once, compile.max_waiting),
                 uploads: Uploads::default(),
+                under_way: UnderWay::default(),
                 metrics: Metrics::default(),
                 plain,
                 metered: OnceLock::new(),
@@ -152,6 +160,16 @@ impl Plugins for Runtime {
         });
         Box::pin(async move {
             task.await.unwrap_or_else(|e| Err(CallError::Host { stage: "loading a component", source: e.into() }))
+        })
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match self.inner.sweep_artifacts().await {
+                Ok(0) => {}
+                Ok(artifacts) => tracing::info!(artifacts, "compiled components whose bytes are gone are deleted"),
+                Err(e) => tracing::warn!(error = &*e, "compiled components stay until the next sweep"),
+            }
         })
     }
 

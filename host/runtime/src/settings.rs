@@ -9,6 +9,8 @@ use stockade_core::limits::Limits;
 pub struct Settings {
     /// Folder of compiled components; made with mode 0700, since its files are run as machine code.
     pub artifacts: PathBuf,
+    /// Other hosts keep theirs in the folder too: nothing in it is deleted.
+    pub artifacts_shared: bool,
     /// Component instances alive at once. Each reserves address space, not memory.
     pub instances: u32,
     /// Instances alive at once of calls that count fuel, which have an engine of their own.
@@ -61,6 +63,7 @@ impl Settings {
     pub fn new(artifacts: impl Into<PathBuf>, cores: usize) -> Self {
         Self {
             artifacts: artifacts.into(),
+            artifacts_shared: false,
             instances: 500,
             metered_instances: 16,
             threads: cores.max(2),

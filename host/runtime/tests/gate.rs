@@ -370,3 +370,28 @@ async fn an_artifact_that_was_compiled_beforehand_is_taken_where_it_fits() {
     let again = idle.upload(bytes).await.unwrap();
     assert_eq!(again.exports, admitted.exports);
 }
+
+#[tokio::test]
+async fn an_artifact_goes_with_its_bytes_and_what_was_pinned_goes_on() {
+    let bench = alone(|_| ());
+    let (stays, goes) = (bench.pin("tool/count", "counts_in_state").await, bench.pin("tool/noop", "noop_tool").await);
+    let folder = bench.folder().join("artifacts");
+    let artifact = |pinned: &Pinned| {
+        let name = format!("{}.cwasm", pinned.component.digest);
+        let engines = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+        engines.map(|engine| engine.join(&name)).any(|path| path.is_file())
+    };
+    bench.registry.blobs().delete(goes.component.digest).await.unwrap();
+    bench.runtime.sweep().await;
+    assert_eq!((artifact(&stays), artifact(&goes)), (true, false));
+    let called = bench.runtime.call_tool(call(&goes), None, json!({})).await.unwrap();
+    assert!(!called.is_error);
+
+    let shared = alone(|s| s.artifacts_shared = true);
+    let pinned = shared.pin("tool/noop", "noop_tool").await;
+    shared.registry.blobs().delete(pinned.component.digest).await.unwrap();
+    shared.runtime.sweep().await;
+    let engines = std::fs::read_dir(shared.folder().join("artifacts")).unwrap();
+    let files = engines.flat_map(|engine| std::fs::read_dir(engine.unwrap().path()).unwrap());
+    assert_eq!(files.count(), 1, "another host may need it");
+}

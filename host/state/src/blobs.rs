@@ -9,7 +9,7 @@ use crate::state::{Shared, off_thread};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,6 +47,10 @@ impl Blobs for BlobFolder {
 
     fn get(&self, digest: Digest) -> BoxFuture<'_, Result<Bytes, StoreError>> {
         self.run(move |shared| get(shared, digest))
+    }
+
+    fn piece(&self, digest: Digest, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, StoreError>> {
+        self.run(move |shared| piece(shared, digest, offset, length))
     }
 
     /// Deleting a blob that is not there succeeds. Waits for a running backup, which would miss the blob.
@@ -98,13 +102,26 @@ fn put(shared: &Shared, bytes: &[u8]) -> Result<Digest, StoreError> {
     Ok(digest)
 }
 
+fn open(path: &Path, digest: Digest) -> Result<File, StoreError> {
+    File::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => StoreError::NoBlob(digest),
+        _ => OpenError::io("reading a blob", path)(e).into(),
+    })
+}
+
+fn piece(shared: &Shared, digest: Digest, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+    let path = blob_path(&shared.paths.blobs, digest);
+    let mut file = open(&path, digest)?;
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.take(length as u64).read_to_end(&mut bytes));
+    read.map_err(OpenError::io("reading a blob", &path))?;
+    Ok(bytes.into())
+}
+
 fn get(shared: &Shared, digest: Digest) -> Result<Bytes, StoreError> {
     let path = blob_path(&shared.paths.blobs, digest);
     let failed = |e| StoreError::from(OpenError::io("reading a blob", &path)(e));
-    let file = File::open(&path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => StoreError::NoBlob(digest),
-        _ => failed(e),
-    })?;
+    let file = open(&path, digest)?;
     let size = check_size(file.metadata().map_err(failed)?.len(), shared)?;
     let mut bytes = Vec::with_capacity(size as usize);
     file.take(size).read_to_end(&mut bytes).map_err(failed)?;

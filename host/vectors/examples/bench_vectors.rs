@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p stockade-vectors --example bench_vectors [N..]` (default 10000 and 100000; 384 dimensions)
 //!
-//! Queries are drawn like the vectors and are none of them. Speed: one thread, one query after another. The same beside
-//! libraries: `host/vectors/compare`.
+//! Queries are drawn like the vectors and are none of them. Speed: one thread, one query after another. At the end half of the
+//! vectors are replaced by others, and recall is taken anew.
 
 mod data;
 
@@ -23,6 +23,8 @@ const K: usize = 10;
 struct Measured {
     answers: Vec<Vec<String>>,
     per_second: f64,
+    /// Of the whole process.
+    processor: Duration,
     p50: Duration,
     p99: Duration,
 }
@@ -30,6 +32,7 @@ struct Measured {
 async fn ask(index: &Arc<dyn VectorIndex>, queries: &[Vec<f32>], exact: bool, filter: Option<Value>) -> Measured {
     let mut answers = Vec::new();
     let mut times = Vec::new();
+    let before = processor();
     for vector in queries {
         let query = Query { vector: vector.clone(), limit: K, filter: filter.clone(), exact };
         let began = Instant::now();
@@ -37,10 +40,11 @@ async fn ask(index: &Arc<dyn VectorIndex>, queries: &[Vec<f32>], exact: bool, fi
         times.push(began.elapsed());
         answers.push(found.into_iter().map(|n| n.id).collect());
     }
+    let processor = processor().saturating_sub(before) / queries.len() as u32;
     let sum: Duration = times.iter().sum();
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    Measured { answers, per_second: queries.len() as f64 / sum.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+    Measured { answers, per_second: queries.len() as f64 / sum.as_secs_f64(), processor, p50: at(0.5), p99: at(0.99) }
 }
 
 fn recall(found: &[Vec<String>], exact: &[Vec<String>]) -> f64 {
@@ -62,48 +66,80 @@ async fn bench(n: usize) {
     let index = indexes.open(&TenantId::default_tenant(), "bench", settings).await.expect("the name is free");
 
     let began = Instant::now();
-    for page in 0..n.div_ceil(MAX_ENTRIES) {
-        let ids = page * MAX_ENTRIES..((page + 1) * MAX_ENTRIES).min(n);
-        let entry = |id: usize| {
-            let attributes =
-                Map::from_iter([("half".to_string(), json!(id.is_multiple_of(2))), ("cent".into(), json!(id % 100))]);
-            Entry { id: id.to_string(), vector: member(&mut draw, &topics), attributes }
-        };
-        index.upsert(ids.map(entry).collect()).await.expect("the entries are right");
-    }
+    let ids: Vec<usize> = (0..n).collect();
+    write(&index, &ids, || member(&mut draw, &topics)).await;
     let written = began.elapsed();
-    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| member(&mut draw, &topics)).collect();
-    // Until the graph has them all, part of a search is exact: built once its pace no longer changes.
-    let mut before = 0.0;
-    let graph = loop {
-        let now = ask(&index, &queries, false, None).await;
-        if now.per_second < before * 1.05 && before > 0.0 && began.elapsed() > 2 * written {
-            break now;
-        }
-        before = now.per_second;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    };
-    let built = began.elapsed();
-    let exact = ask(&index, &queries, true, None).await;
+    let built = built(&index, began).await;
     println!(
         "{n} vectors of {D}: written in {:.1} s, in the graph after {:.1} s",
         written.as_secs_f64(),
         built.as_secs_f64()
     );
-    let line = |name: &str, m: &Measured, recall: f64| {
-        println!(
-            "  {name:24} recall@{K} {recall:.3}  {:7.0} queries/s  p50 {:?}  p99 {:?}",
-            m.per_second, m.p50, m.p99
-        );
-    };
+    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| member(&mut draw, &topics)).collect();
+    let exact = ask(&index, &queries, true, None).await;
     line("exact", &exact, 1.0);
-    line("graph", &graph, recall(&graph.answers, &exact.answers));
-    for (name, filter) in [("half pass the filter", json!({"half": true})), ("1 % pass the filter", json!({"cent": 7}))]
-    {
-        let want = ask(&index, &queries, true, Some(filter.clone())).await;
-        let got = ask(&index, &queries, false, Some(filter)).await;
-        line(name, &got, recall(&got.answers, &want.answers));
+    beside_exact("graph", &index, &queries, None).await;
+    beside_exact("half pass the filter", &index, &queries, Some(json!({"half": true}))).await;
+    beside_exact("1 % pass the filter", &index, &queries, Some(json!({"cent": 7}))).await;
+
+    let began = Instant::now();
+    let odd: Vec<usize> = (0..n).filter(|id| id % 2 == 1).collect();
+    write(&index, &odd, || member(&mut draw, &topics)).await;
+    beside_exact("just replaced half", &index, &queries, None).await;
+    println!("  built anew after {:.1} s", self::built(&index, began).await.as_secs_f64());
+    beside_exact("once built", &index, &queries, None).await;
+}
+
+async fn write(index: &Arc<dyn VectorIndex>, ids: &[usize], mut draw: impl FnMut() -> Vec<f32>) {
+    for page in ids.chunks(MAX_ENTRIES) {
+        let entry = |id: &usize| {
+            let attributes =
+                Map::from_iter([("half".to_string(), json!(id.is_multiple_of(2))), ("cent".into(), json!(id % 100))]);
+            Entry { id: id.to_string(), vector: draw(), attributes }
+        };
+        index.upsert(page.iter().map(entry).collect()).await.expect("the entries are right");
     }
+}
+
+/// How long after `began` nothing is left to do: the process rests.
+async fn built(index: &Arc<dyn VectorIndex>, began: Instant) -> Duration {
+    index.size().await.expect("the index is there");
+    let (mut before, mut rested) = (processor(), None);
+    loop {
+        let at = began.elapsed();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = processor();
+        rested = if now.saturating_sub(before) < Duration::from_millis(5) { rested.or(Some((at, 0))) } else { None };
+        before = now;
+        match &mut rested {
+            Some((at, 5)) => return *at,
+            Some((_, times)) => *times += 1,
+            None => {}
+        }
+    }
+}
+
+/// Processor time of all threads of this process.
+fn processor() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let told = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok());
+    told.filter_map(|t| t.split(' ').next()?.parse().ok().map(Duration::from_nanos)).sum()
+}
+
+async fn beside_exact(name: &str, index: &Arc<dyn VectorIndex>, queries: &[Vec<f32>], filter: Option<Value>) {
+    let got = ask(index, queries, false, filter.clone()).await;
+    let want = ask(index, queries, true, filter).await;
+    line(name, &got, recall(&got.answers, &want.answers));
+}
+
+fn line(name: &str, m: &Measured, recall: f64) {
+    println!(
+        "  {name:24} recall@{K} {recall:.3}  {:5} us of processor a query  {:6.0} queries/s  p50 {:?}  p99 {:?}",
+        m.processor.as_micros(),
+        m.per_second,
+        m.p50,
+        m.p99
+    );
 }
 
 #[tokio::main]

@@ -1,8 +1,10 @@
-//! An index in memory: vectors, ids and attributes by slot, and the graph once there are enough of them.
+//! An index in memory: vectors, ids and attributes by slot, and graphs once there are enough of them.
 
+use crate::best::{Best, Near};
 use crate::distance::{closeness, normalise, score};
 use crate::filter::Filter;
-use crate::hnsw::{Best, Graph, Near};
+use crate::graph::Row;
+use crate::graphs::Graphs;
 use crate::settings::Settings;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -15,40 +17,30 @@ const SAMPLE: usize = 256;
 /// whole, and comparing only what passes is cheaper.
 const ENOUGH: usize = SAMPLE / 8;
 
-/// Slots are reused; a graph that is there and `waiting` hold all of them together.
+/// Memory that a node of a graph takes beside its row and its links.
+const NODE_BYTES: usize = 250;
+
+/// Slots are reused.
 pub(crate) struct Contents {
     index: IndexSettings,
     settings: Settings,
-    /// `[slots, D]`; of length 1 under [`Metric::Cosine`]. A free slot's is zero.
-    vectors: Vec<f32>,
     slots: Vec<Option<Slot>>,
     by_id: HashMap<Arc<str>, u32>,
     free: Vec<u32>,
-    graph: Option<Graph>,
-    /// Slots that the graph does not hold yet.
-    waiting: Vec<u32>,
+    graphs: Option<Graphs>,
     bytes: usize,
 }
 
 struct Slot {
     id: Arc<str>,
+    row: Row,
     attributes: Map<String, Value>,
     bytes: usize,
 }
 
 impl Contents {
     pub fn new(index: IndexSettings, settings: Settings) -> Self {
-        Self {
-            index,
-            settings,
-            vectors: Vec::new(),
-            slots: Vec::new(),
-            by_id: HashMap::new(),
-            free: Vec::new(),
-            graph: None,
-            waiting: Vec::new(),
-            bytes: 0,
-        }
+        Self { index, settings, slots: Vec::new(), by_id: HashMap::new(), free: Vec::new(), graphs: None, bytes: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -57,13 +49,33 @@ impl Contents {
 
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.spare_bytes()
+    }
+
+    /// About how much of it is what graphs keep of removed entries, and a graph that will replace another.
+    pub fn spare_bytes(&self) -> usize {
+        self.graphs.as_ref().map_or(0, |graphs| graphs.spare_bytes(self.row_bytes(), self.node_bytes()))
+    }
+
+    /// Gives them back. What is in no graph any more waits to be put into one.
+    pub fn shed(&mut self) {
+        self.graphs = None;
+        self.begin_graphs();
     }
 
     /// About how much memory an entry takes, its part of the graph included.
     pub fn bytes_of(&self, id: &str, attributes_bytes: usize) -> usize {
-        // A parsed attribute takes several times its text; a link is four bytes.
-        4 * self.dimensions() + 8 * self.settings.links + 3 * id.len() + 5 * attributes_bytes + 300
+        // A parsed attribute takes several times its text.
+        self.row_bytes() + self.node_bytes() + 3 * id.len() + 5 * attributes_bytes + 300
+    }
+
+    fn row_bytes(&self) -> usize {
+        4 * self.index.dimensions as usize
+    }
+
+    fn node_bytes(&self) -> usize {
+        // A link takes four bytes; twice as many as set are on the lowest level, and some on others.
+        12 * self.settings.links + NODE_BYTES
     }
 
     pub fn has(&self, id: &str) -> bool {
@@ -88,10 +100,15 @@ impl Contents {
             }
             self.add(entry, attributes_bytes);
         }
-        if self.graph.is_none() && self.len() > self.settings.exact_up_to {
-            self.graph = Some(Graph::new(self.settings.links, self.settings.build_candidates));
-            self.waiting = self.by_id.values().copied().collect();
-            self.waiting.sort_unstable_by(|a, b| b.cmp(a));
+        self.begin_graphs();
+    }
+
+    fn begin_graphs(&mut self) {
+        if self.graphs.is_none() && self.len() > self.settings.exact_up_to {
+            match Graphs::new(self.index, self.settings.clone(), taken(&self.slots)) {
+                Ok(graphs) => self.graphs = Some(graphs),
+                Err(e) => tracing::error!(error = %e, "a vector graph cannot be begun"),
+            }
         }
     }
 
@@ -102,65 +119,65 @@ impl Contents {
             normalise(&mut vector);
         }
         let id: Arc<str> = entry.id.into();
-        let slot = Some(Slot { id: id.clone(), attributes: entry.attributes, bytes });
+        let slot = Some(Slot { id: id.clone(), row: vector.into(), attributes: entry.attributes, bytes });
         let at = match self.free.pop() {
             Some(at) => {
-                self.vector_mut(at).copy_from_slice(&vector);
                 self.slots[at as usize] = slot;
                 at
             }
             None => {
-                self.vectors.extend_from_slice(&vector);
                 self.slots.push(slot);
                 (self.slots.len() - 1) as u32
             }
         };
         self.bytes += bytes;
         self.by_id.insert(id, at);
-        if self.graph.is_some() {
-            self.waiting.push(at);
+        if let Some(graphs) = &mut self.graphs {
+            graphs.add(at);
         }
     }
 
-    /// Removes entries, vectors and links; answers how many were there.
+    /// Removes entries; answers how many were there.
     pub fn delete(&mut self, ids: &[String]) -> usize {
         let gone: Vec<u32> = ids.iter().filter_map(|id| self.by_id.remove(id.as_str())).collect();
         if gone.is_empty() {
             return 0;
         }
-        let (vectors, metric, d) = (&self.vectors, self.index.metric, self.dimensions());
-        if let Some(graph) = &mut self.graph {
-            graph.remove(&gone, |a, b| closeness(metric, row(vectors, d, a), row(vectors, d, b)));
-            self.waiting.retain(|slot| !gone.contains(slot));
+        if let Some(graphs) = &mut self.graphs {
+            graphs.remove(&gone);
         }
         for &slot in &gone {
-            self.vector_mut(slot).fill(0.0);
             if let Some(slot) = self.slots[slot as usize].take() {
                 self.bytes -= slot.bytes;
             }
         }
         self.free.extend(&gone);
         if self.len() * 2 < self.settings.exact_up_to {
-            self.graph = None;
-            self.waiting.clear();
+            self.graphs = None;
         }
         gone.len()
     }
 
-    /// Puts at most `most` waiting vectors into the graph; whether more wait.
+    /// Does at most so many steps of building; whether there is more to do.
     pub fn build(&mut self, most: usize) -> bool {
-        let (vectors, metric, d) = (&self.vectors, self.index.metric, self.dimensions());
-        let Some(graph) = &mut self.graph else { return false };
+        let slots = &self.slots;
+        let Some(graphs) = &mut self.graphs else { return false };
         for _ in 0..most {
-            let Some(slot) = self.waiting.pop() else { break };
-            graph.insert(slot, |a, b| closeness(metric, row(vectors, d, a), row(vectors, d, b)));
+            let row = |slot: u32| slots[slot as usize].as_ref().map(|s| s.row.clone());
+            if graphs.is_built() {
+                break;
+            }
+            if let Err(e) = graphs.build(|| taken(slots), row) {
+                tracing::error!(error = %e, "a vector graph cannot be built on; what it lacks is searched one by one");
+                return false;
+            }
         }
-        !self.waiting.is_empty()
+        !graphs.is_built()
     }
 
     /// Whether all that should be in a graph is.
     pub fn is_built(&self) -> bool {
-        self.waiting.is_empty()
+        self.graphs.as_ref().is_none_or(Graphs::is_built)
     }
 
     /// Closest first. The vector has been checked.
@@ -168,32 +185,41 @@ impl Contents {
         if self.index.metric == Metric::Cosine {
             normalise(&mut vector);
         }
-        let near = |slot: u32| closeness(self.index.metric, &vector, row(&self.vectors, self.dimensions(), slot));
-        let passes = |slot: u32| {
-            let slot = self.slots.get(slot as usize).and_then(Option::as_ref);
-            slot.is_some_and(|slot| filter.is_none_or(|f| f.matches(&slot.attributes)))
+        let passing = |at: u32| {
+            let slot = self.slots.get(at as usize)?.as_ref()?;
+            filter.is_none_or(|f| f.matches(&slot.attributes)).then_some(slot)
         };
         let mut best = Best::new(limit);
-        let mut compare = |slot: u32| {
-            if passes(slot) {
-                best.add(Near { node: slot, closeness: near(slot) });
+        let compare = |at: u32| {
+            if let Some(slot) = passing(at) {
+                best.add(Near { slot: at, closeness: closeness(self.index.metric, &vector, &slot.row) });
             }
         };
-        match &self.graph {
-            Some(graph) if !exact && graph.len() > self.waiting.len() && (filter.is_none() || self.many(&passes)) => {
-                self.waiting.iter().copied().for_each(&mut compare);
+        // Graphs hold taken slots alone; looking at one costs a miss of the cache.
+        let passes = |at: u32| filter.is_none() || passing(at).is_some();
+        let all = 0..self.slots.len() as u32;
+        match self.graphs.as_ref().map(Graphs::serving) {
+            Some((graph, waiting))
+                if !exact && graph.len() > waiting.len() && (filter.is_none() || self.many(&passes)) =>
+            {
                 let candidates = self.settings.search_candidates.max(4 * limit);
-                for found in graph.search(candidates, near, passes) {
-                    best.add(found);
+                match graph.search(&vector, candidates, passes) {
+                    Ok(found) if found.len() >= limit => found.iter().chain(waiting).copied().for_each(compare),
+                    // Some cannot be reached in the graph, or there are no more.
+                    Ok(_) => all.for_each(compare),
+                    Err(e) => {
+                        tracing::error!(error = %e, "a vector graph cannot be searched");
+                        all.for_each(compare);
+                    }
                 }
             }
-            _ => (0..self.slots.len() as u32).for_each(compare),
+            _ => all.for_each(compare),
         }
         best.into_sorted().into_iter().filter_map(|found| self.neighbour(found)).collect()
     }
 
     fn neighbour(&self, found: Near) -> Option<Neighbour> {
-        let slot = self.slots[found.node as usize].as_ref()?;
+        let slot = self.slots[found.slot as usize].as_ref()?;
         let score = score(self.index.metric, found.closeness);
         Some(Neighbour { id: slot.id.to_string(), score, attributes: slot.attributes.clone() })
     }
@@ -203,19 +229,11 @@ impl Contents {
         let step = (self.slots.len() / SAMPLE).max(1);
         (0..self.slots.len()).step_by(step).filter(|&slot| passes(slot as u32)).count() >= ENOUGH
     }
-
-    fn dimensions(&self) -> usize {
-        self.index.dimensions as usize
-    }
-
-    fn vector_mut(&mut self, slot: u32) -> &mut [f32] {
-        let d = self.dimensions();
-        &mut self.vectors[slot as usize * d..][..d]
-    }
 }
 
-fn row(vectors: &[f32], d: usize, slot: u32) -> &[f32] {
-    &vectors[slot as usize * d..][..d]
+/// Slots that hold an entry, the oldest last: what waits for a graph is taken from the end.
+fn taken(slots: &[Option<Slot>]) -> Vec<u32> {
+    (0..slots.len()).rev().filter(|&at| slots[at].is_some()).map(|at| at as u32).collect()
 }
 
 #[cfg(test)]

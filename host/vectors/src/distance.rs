@@ -7,15 +7,16 @@ use stockade_core::vectors::Metric;
 /// Sums that run beside each other: two registers of eight lanes.
 const LANES: usize = 16;
 
-/// The measure that search orders by.
+/// The measure that search orders by. Finite: sums that overflow are the largest number, and what is then no number is far.
 ///
 /// # Shapes
 /// `a`, `b`: `[D]`. For [`Metric::Cosine`] both of length 1 already.
 pub(crate) fn closeness(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-    match metric {
+    let closeness = match metric {
         Metric::Cosine | Metric::Dot => dot(a, b),
         Metric::Euclidean => -squared(a, b),
-    }
+    };
+    if closeness.is_nan() { f32::MIN } else { closeness.clamp(f32::MIN, f32::MAX) }
 }
 
 /// The score that callers see, in the same order as the closeness.
@@ -88,6 +89,16 @@ mod tests {
             let portable = sum(&a, &b, |x, y| x * y);
             assert_eq!(portable.to_bits(), dot(&a, &b).to_bits(), "{d}");
         }
+    }
+
+    #[test]
+    fn sums_that_overflow_are_finite() {
+        let (huge, mixed) =
+            ([f32::MAX; 32], std::array::from_fn::<_, 32, _>(|i| if i < 16 { f32::MAX } else { -f32::MAX }));
+        assert_eq!(closeness(Metric::Dot, &huge, &huge), f32::MAX);
+        assert_eq!(closeness(Metric::Dot, &huge, &mixed), f32::MIN);
+        assert_eq!(closeness(Metric::Euclidean, &huge, &mixed), f32::MIN);
+        assert!(score(Metric::Euclidean, f32::MIN).is_finite());
     }
 
     #[test]

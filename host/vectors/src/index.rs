@@ -62,10 +62,18 @@ impl Index {
         })
     }
 
-    /// Puts a few waiting vectors into the graph; whether more wait.
+    /// Does a few steps of building its graph; whether there is more to do.
     pub fn build(&self, most: usize) -> bool {
         let loaded = self.contents.lock().clone();
-        loaded.is_some_and(|contents| contents.write().build(most))
+        loaded.is_some_and(|contents| {
+            let more = contents.write().build(most);
+            let bytes = contents.read().bytes();
+            // Unless it was unloaded meanwhile.
+            if self.contents.lock().as_ref().is_some_and(|now| Arc::ptr_eq(now, &contents)) {
+                self.bytes.store(bytes, Relaxed);
+            }
+            more
+        })
     }
 
     /// Gives its memory back, unless it is being written to.
@@ -175,12 +183,23 @@ impl Index {
             let new = written.iter().filter(|(e, _)| !contents.has(&e.id));
             new.map(|(e, attributes)| contents.bytes_of(&e.id, *attributes)).sum()
         };
+        self.make_room_inside(more, contents);
         self.shared.make_room(&self.tenant, self, more)?;
         self.commit_rows(batch, runtime)?;
         let mut contents = contents.write();
         contents.upsert(written);
         self.bytes.store(contents.bytes(), Relaxed);
         Ok(())
+    }
+
+    /// What was deleted takes no room from what is written, though graphs may still hold it.
+    fn make_room_inside(&self, more: usize, contents: &RwLock<Contents>) {
+        let (most, now) = (self.shared.settings.tenant_bytes, self.bytes.load(Relaxed));
+        if now + more > most && now - contents.read().spare_bytes().min(now) + more <= most {
+            let mut contents = contents.write();
+            contents.shed();
+            self.bytes.store(contents.bytes(), Relaxed);
+        }
     }
 
     fn commit_rows(&self, batch: Batch, runtime: &Handle) -> Result<(), VectorError> {
@@ -221,6 +240,7 @@ impl Index {
             gone += contents.write().delete(&deleted);
         }
         self.bytes.store(contents.read().bytes(), Relaxed);
+        self.ask_for_building(&contents);
         Ok(u32::try_from(gone).unwrap_or(u32::MAX))
     }
 

@@ -53,15 +53,14 @@ impl Indexes {
             // Searches stay right without graphs, and slow.
             tracing::error!(error = %e, "the thread that builds vector graphs cannot be started");
         }
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             shared: Arc::new(Shared {
                 store,
+                at_once: Arc::new(Semaphore::new(settings.at_once)),
                 settings,
                 open: Mutex::default(),
                 changing: Mutex::new(()),
                 clock: AtomicU64::new(0),
-                at_once: Arc::new(Semaphore::new(2 * cores)),
                 to_build,
                 ended,
             }),

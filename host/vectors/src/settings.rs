@@ -11,6 +11,8 @@ pub struct Settings {
     pub build_candidates: usize,
     /// Candidates that a search looks at, at least; four times the limit where that is more.
     pub search_candidates: usize,
+    /// Searches and writes that run at once; others wait for their turn.
+    pub at_once: usize,
     /// Indexes of one tenant.
     pub max_indexes: usize,
     /// Bytes of memory of one tenant's indexes in use, counted generously. An index alone cannot grow beyond it.
@@ -26,6 +28,7 @@ impl Default for Settings {
             links: 16,
             build_candidates: 100,
             search_candidates: 96,
+            at_once: 2 * std::thread::available_parallelism().map_or(2, usize::from),
             max_indexes: 1_000,
             tenant_bytes: 1 << 30,
             total_bytes: 4 << 30,

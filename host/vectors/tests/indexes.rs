@@ -145,7 +145,7 @@ async fn the_largest_entries_fit_a_call() {
 
 #[tokio::test]
 async fn a_full_tenant_gives_up_other_indexes_memory_and_then_refuses() {
-    let bench = bench(Settings { tenant_bytes: 40_000, ..Settings::default() }).await;
+    let bench = bench(Settings { tenant_bytes: 60_000, ..Settings::default() }).await;
     let (first, second) = (
         bench.indexes.open(&tenant("a"), "first", PLANE).await.unwrap(),
         bench.indexes.open(&tenant("a"), "second", PLANE).await.unwrap(),
@@ -157,6 +157,26 @@ async fn a_full_tenant_gives_up_other_indexes_memory_and_then_refuses() {
     let refused = first.upsert(some(60, 200)).await;
     assert!(matches!(refused, Err(VectorError::TooLarge { .. })), "{refused:?}");
     assert_eq!(first.size().await.unwrap(), 60);
+}
+
+#[tokio::test]
+async fn a_full_tenant_may_write_as_much_as_it_deletes() {
+    // Room for 205 entries, and not for those that a graph keeps of deleted ones.
+    let settings = Settings { tenant_bytes: 205 * 770, exact_up_to: 50, ..Settings::default() };
+    let bench = bench(settings).await;
+    let index = bench.indexes.open(&tenant("a"), "i", PLANE).await.unwrap();
+    let some = |from: u32, n: u32| (from..from + n).map(|i| entry(&i.to_string(), i as f32, json!({}))).collect();
+    index.upsert(some(0, 200)).await.unwrap();
+    assert!(index.upsert(some(200, 40)).await.is_err(), "it is full");
+    for round in 0..20 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let (first, next) = (20 * round, 20 * round + 200);
+        index.delete((first..first + 20).map(|i| i.to_string()).collect()).await.unwrap();
+        index.upsert(some(next, 20)).await.unwrap();
+        let want = (next + 10).to_string();
+        assert_eq!(found(&index, query((next + 10) as f32, 1)).await, [want]);
+    }
+    assert_eq!(index.size().await.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub static TARGETS: &[Target] = &[
     targets::model::TOKENIZER,
     targets::model::TEMPLATE,
     targets::model::ARCHIVE,
+    targets::adapter::ADAPTER,
     targets::state::SEGMENT,
     targets::state::SNAPSHOT,
     targets::upload::GATE,

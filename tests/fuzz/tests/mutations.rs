@@ -69,6 +69,7 @@ targets! {
     tokenizer_files => "tokenizer",
     chat_templates => "template",
     model_archives => "archive",
+    adapters => "adapter",
     journal_segments => "journal-segment",
     journal_snapshots => "journal-snapshot",
     uploads => "upload",

@@ -2,6 +2,9 @@
 //!
 //! State is the thread's own. Invariant: no borrow of it is held while plugin or test code runs.
 
+pub mod datasets;
+pub mod jobs;
+
 use crate::Result;
 use crate::filter::Filter;
 use crate::http::{Request, Response};
@@ -55,6 +58,12 @@ pub(crate) struct State {
     pub banks: BTreeMap<String, crate::memories::Bank>,
     pub memories: BTreeMap<(String, String), crate::memories::Item>,
     pub indexes: BTreeMap<String, IndexFake>,
+    pub datasets: BTreeMap<String, datasets::DatasetFake>,
+    pub datasets_granted: Option<BTreeSet<String>>,
+    pub jobs: BTreeMap<String, jobs::JobFake>,
+    pub job_scripts: VecDeque<jobs::Script>,
+    /// Specifications, in order.
+    pub submitted: Vec<Value>,
     pub logs: Vec<(Level, String)>,
     pub random: u64,
 }
@@ -87,6 +96,11 @@ impl Default for State {
             banks: BTreeMap::new(),
             memories: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            datasets_granted: None,
+            jobs: BTreeMap::new(),
+            job_scripts: VecDeque::new(),
+            submitted: Vec::new(),
             logs: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
         }
@@ -709,44 +723,5 @@ pub mod vectors {
             Metric::Dot => dot(a, b),
             Metric::Euclidean => -a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f32>().sqrt(),
         }
-    }
-}
-
-pub mod datasets {
-    use super::{Error, Result};
-
-    fn unavailable<T>() -> Result<T> {
-        Err(Error::Unavailable("datasets".into()))
-    }
-    #[derive(Debug)]
-    pub struct Reader(());
-    impl Reader {
-        pub fn next(&self) -> Result<Option<Vec<String>>> {
-            unavailable()
-        }
-    }
-    pub fn open(_name: &str) -> Result<Reader> {
-        unavailable()
-    }
-    pub fn append(_name: &str, _rows: &[String]) -> Result<()> {
-        unavailable()
-    }
-}
-
-pub mod jobs {
-    use super::{Error, Result};
-    use crate::jobs::{Job, Kind};
-
-    fn unavailable<T>() -> Result<T> {
-        Err(Error::Unavailable("jobs".into()))
-    }
-    pub fn submit(_kind: Kind, _name: &str, _spec: &str) -> Result<Job> {
-        unavailable()
-    }
-    pub fn get(_id: &str) -> Result<Job> {
-        unavailable()
-    }
-    pub fn cancel(_id: &str) -> Result<()> {
-        unavailable()
     }
 }

@@ -1,7 +1,9 @@
 //! The scripted host that a test sets up and looks into.
 
+use super::fake::jobs::Script;
 use super::fake::{self, State, ToolFake};
 use crate::Result;
+use crate::datasets::{Dataset, Description, Purpose};
 use crate::http::{Request, Response};
 use crate::inference::{ChatRequest, CompleteRequest, LabelScore, ModelInfo, ModelKind, Prompt, TokenScore};
 use crate::prompts::Content;
@@ -125,6 +127,32 @@ impl Host {
         self.set(|s| s.buckets_granted = Some(names.iter().map(|n| n.to_string()).collect()))
     }
 
+    /// Puts a data set of the tenant's in place, which is not the plugin's own.
+    pub fn dataset(self, name: &str, rows: &[Value]) -> Self {
+        let rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+        let description = Description::new(name, Purpose::PostTraining, "CC0-1.0", "made for a test");
+        let bytes = rows.iter().map(|row| row.len() as u64 + 1).sum();
+        let dataset = Dataset { description, bytes, created_at: fake::system::now(), changeable: false };
+        self.set(|s| {
+            s.datasets.insert(name.into(), (dataset, rows));
+        })
+    }
+
+    /// Only these data sets are granted; without this call all are.
+    pub fn datasets(self, names: &[&str]) -> Self {
+        self.set(|s| s.datasets_granted = Some(names.iter().map(|n| n.to_string()).collect()))
+    }
+
+    /// The next job makes steps of these losses and succeeds. A job goes on by one event each time that the plugin looks.
+    pub fn job(self, losses: &[f64]) -> Self {
+        self.set(|s| s.job_scripts.push_back(Script { losses: losses.into(), fails: None }))
+    }
+
+    /// The next job fails after such steps.
+    pub fn failing_job(self, losses: &[f64], message: &str) -> Self {
+        self.set(|s| s.job_scripts.push_back(Script { losses: losses.into(), fails: Some(message.into()) }))
+    }
+
     /// A shield ends the reply once this many bytes of text have left.
     pub fn block_output_after(self, bytes: usize) -> Self {
         self.set(|s| s.block_after = Some(bytes))
@@ -149,6 +177,10 @@ impl Host {
     /// The texts that the plugin had models complete, in order.
     pub fn completions(&self) -> Vec<CompleteRequest> {
         fake::with(|s| s.completions.clone())
+    }
+    /// The specifications of the jobs that the plugin has made, in order.
+    pub fn submitted(&self) -> Vec<Value> {
+        fake::with(|s| s.submitted.clone())
     }
     /// What has left through `output`, in order.
     pub fn sent(&self) -> Vec<Event> {

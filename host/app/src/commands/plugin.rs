@@ -40,13 +40,24 @@ pub fn new(options: &New, output: Output) -> Result<(), Failure> {
     let made =
         json!({"name": options.name, "kind": kind, "language": language, "folder": folder, "files": files.len()});
     output.document(&made, |_| {
-        let n = &options.name;
+        let (n, role) = (&options.name, role_of(&kind, &options.name));
         format!(
             "{n}/ is a {language} {kind}. Next:\n  cd {n}\n  stockade build\n  stockade test\n  \
-             stockade component push --grant-wanted\nIts README.md says what to change."
+             stockade component push --grant-wanted --bind {role}\nIts README.md says what to change."
         )
     });
     Ok(())
+}
+
+/// What a plugin of this kind is bound to.
+fn role_of(kind: &str, name: &str) -> String {
+    match kind {
+        "shield" => "shield.output".into(),
+        "tool" | "toolset" => format!("tool/{name}"),
+        "reward-scorer" => format!("reward/{name}"),
+        "evaluator" | "generator" => format!("{kind}/{name}"),
+        role => role.into(),
+    }
 }
 
 /// Builds the plugin and answers with the component's path and digest.

@@ -55,19 +55,21 @@ pub fn grant(command: Grant, client: &Client, output: Output) -> Result<(), Fail
             let grants = json_argument("the grants", &grants)?;
             output.document(&client.call("PUT", &grants_path(&component), Body::Json(&grants))?, fields);
         }
-        Grant::Add { component, model, bucket, secret, component_role } => {
+        Grant::Add { component, model, bucket, secret, component_role, dataset, job } => {
             let path = grants_path(&component);
             let mut grants = client.get(&path)?;
-            // The reply's own fields are not part of the document that goes back.
+            // The reply's own field is not part of the document that goes back.
             if let Some(map) = grants.as_object_mut() {
-                map.retain(|k, _| {
-                    ["models", "buckets", "http", "directories", "secrets", "components", "limits"]
-                        .contains(&k.as_str())
-                });
+                map.remove("revision");
             }
-            for (field, more) in
-                [("models", model), ("buckets", bucket), ("secrets", secret), ("components", component_role)]
-            {
+            for (field, more) in [
+                ("models", model),
+                ("buckets", bucket),
+                ("secrets", secret),
+                ("components", component_role),
+                ("datasets", dataset),
+                ("jobs", job),
+            ] {
                 let mut list = grants[field].as_array().cloned().unwrap_or_default();
                 for name in more.into_iter().map(Value::String) {
                     if !list.contains(&name) {

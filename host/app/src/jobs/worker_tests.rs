@@ -128,7 +128,7 @@ impl Host {
             evaluators: Vec::new(),
             effective: Value::Null,
         };
-        let new = NewJob { kind: JobKind::Train, name: None, spec, outline, dialect: Value::Null };
+        let new = NewJob { kind: JobKind::Train, name: None, spec, outline, dialect: Value::Null, component: None };
         self.runtime.block_on(self.parts.registry.create_job(&tenant(), new, 9, 1)).unwrap()
     }
 

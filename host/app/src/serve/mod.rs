@@ -25,7 +25,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use stockade_core::error::BoxFuture;
 use stockade_core::infer::Inference;
+use stockade_core::jobs::Jobs;
 use stockade_core::limits::Limits;
+use stockade_core::plugin::Plugins;
 use stockade_core::registry::Registry;
 use stockade_gateway::{Gateway, GatewayParts, Readiness};
 use stockade_infer::Engine;
@@ -66,6 +68,9 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     upkeep::run(&registry, &state).await?;
     let vectors = Indexes::new(state.clone(), stockade_vectors::Settings::default());
     let engine = Arc::new(Engine::new(models::engine_settings(settings)));
+    let trainer = Arc::new(HostTrainer::default());
+    let per_tenant = u32::try_from(settings.jobs.per_tenant).unwrap_or(u32::MAX);
+    let jobs = Jobs::new(registry.clone(), engine.clone(), trainer.clone(), per_tenant);
     let components = Arc::new(
         Runtime::new(
             runtime_settings(&data, settings),
@@ -74,11 +79,14 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
                 registry: registry.clone(),
                 vectors: Arc::new(vectors),
                 http: Arc::new(Outbound::new()),
+                jobs: Some(jobs.clone()),
             },
             compiler()?,
         )
         .map_err(failed)?,
     );
+
+    components.sweep().await;
 
     let key = keys::seed(&registry).await?;
     let loading = models::load(flags, settings, &data, engine.clone());
@@ -92,14 +100,13 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
     let shelf = Arc::new(Shelf::new(registry.clone(), engine.clone(), jobs::trained(&data)));
     let trained = shelf.clone();
     tokio::task::spawn_blocking(move || trained.load()).await.map_err(failed)?.map_err(failed)?;
-    let trainer = Arc::new(HostTrainer::default());
 
     let readiness = Readiness::starting();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
         inference: engine.clone(),
         plugins: components.clone(),
-        trainer: trainer.clone(),
+        jobs,
         publisher: shelf.clone(),
         settings: gateway_settings(settings),
         shipped: shipped::names(),
@@ -163,10 +170,13 @@ pub fn compiler() -> Result<CompilerCommand, Failure> {
 fn runtime_settings(data: &Path, settings: &Settings) -> stockade_runtime::Settings {
     let s = &settings.components;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let artifacts = if s.artifacts.is_empty() { data.join("components") } else { PathBuf::from(&s.artifacts) };
+    // A folder that is named may be named by several hosts.
+    let shared = !s.artifacts.is_empty();
+    let artifacts = if shared { PathBuf::from(&s.artifacts) } else { data.join("components") };
     let defaults = stockade_runtime::Settings::new(artifacts, cores);
     let number = |n: u64, default: usize| if n == 0 { default } else { usize::try_from(n).unwrap_or(usize::MAX) };
     stockade_runtime::Settings {
+        artifacts_shared: shared,
         instances: u32::try_from(s.max_instances).unwrap_or(u32::MAX),
         threads: number(s.threads, defaults.threads),
         default_limits: Limits {
@@ -200,7 +210,6 @@ fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
         max_body_bytes: size(s.max_body_bytes),
         max_component_bytes: size(settings.components.max_upload_bytes),
         max_requests: size(s.max_concurrent_requests),
-        jobs_per_tenant: u32::try_from(settings.jobs.per_tenant).unwrap_or(u32::MAX),
         request_timeout: Duration::from_secs(s.request_timeout_seconds),
         write_timeout: Duration::from_secs(s.write_timeout_seconds),
         interruption: Duration::from_secs(s.interruption_seconds),

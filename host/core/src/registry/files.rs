@@ -36,6 +36,11 @@ pub struct FileLabel {
     pub expires_at: Option<u64>,
 }
 
+/// Whether a name is spelled like a file's id.
+pub(super) fn is_id(name: &str) -> bool {
+    name.strip_prefix("file_").is_some_and(|key| key.len() == 24 && key.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 impl Registry {
     pub fn files(&self, tenant: &TenantId) -> Collection {
         self.collection(tenant, "files", MAX_FILES, Full::Refuse)
@@ -82,6 +87,18 @@ impl Registry {
             return Err(StoreError::Corrupt { what: format!("file {id}") }.into());
         }
         Ok(blob.slice(id.len()..))
+    }
+
+    /// At most `length` bytes of a file from the byte `offset` on; fewer only at its end.
+    pub(super) async fn file_piece(
+        &self,
+        id: &str,
+        record: &FileRecord,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let offset = offset.saturating_add(id.len() as u64);
+        Ok(self.inner.blobs.piece(record.digest, offset, length).await?)
     }
 
     /// `false` when there is no such file.

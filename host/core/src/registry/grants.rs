@@ -48,6 +48,8 @@ fn check(grants: &Grants) -> Result<(), RegistryError> {
         ("http", &grants.http),
         ("secrets", &grants.secrets),
         ("components", &grants.components),
+        ("datasets", &grants.datasets),
+        ("jobs", &grants.jobs),
     ];
     for (field, list) in lists {
         let sound = |e: &String| !e.is_empty() && e.len() <= MAX_ENTRY_BYTES;

@@ -112,6 +112,13 @@ impl Blobs for MemoryStore {
             found.ok_or(StoreError::NoBlob(digest))
         })
     }
+    fn piece(&self, digest: Digest, offset: u64, length: usize) -> BoxFuture<'_, Result<Bytes, StoreError>> {
+        Box::pin(async move {
+            let whole = Blobs::get(self, digest).await?;
+            let start = usize::try_from(offset).map_or(whole.len(), |o| o.min(whole.len()));
+            Ok(whole.slice(start..whole.len().min(start.saturating_add(length))))
+        })
+    }
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.lock().blobs.remove(&digest);

@@ -47,7 +47,7 @@ pub use buckets::{
 pub use casting::{Party, keep_tools};
 pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
-pub use datasets::{Dataset, DatasetPurpose};
+pub use datasets::{Dataset, DatasetPurpose, MAX_ROW_BYTES, RowPage};
 pub use files::{FileLabel, FileRecord};
 pub use interruptions::{Dialect, Waiting};
 pub use jobs::{
@@ -184,7 +184,7 @@ impl RegistryError {
 }
 
 /// Seconds since 1970.
-pub(crate) fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 

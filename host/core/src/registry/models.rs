@@ -7,6 +7,7 @@
 
 use super::{Registry, RegistryError, keys, now, parse, to_bytes};
 use crate::id::{ModelId, TenantId};
+use crate::infer::ModelInfo;
 use crate::store::{Batch, Expect, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -81,6 +82,37 @@ impl Registry {
     /// Whether the model is one that this tenant has trained.
     pub fn owns_model(&self, tenant: &TenantId, id: &ModelId) -> Result<bool, RegistryError> {
         Ok(self.inner.owners.of(id).as_ref() == Some(tenant) && self.sees_model(tenant, id)?)
+    }
+
+    /// Of the models that are served, those that the tenant may use, in their order: its quota's and its own.
+    pub fn models_seen(&self, tenant: &TenantId, served: Vec<ModelInfo>) -> Result<Vec<ModelInfo>, RegistryError> {
+        let allowed = self.tenant(tenant)?.and_then(|t| t.quotas.models);
+        let mut models = Vec::new();
+        for model in served {
+            let allowed = allowed.as_ref().is_none_or(|list| list.iter().any(|a| a == model.id.as_str()));
+            let seen = match allowed {
+                true => self.sees_model(tenant, &model.id)?,
+                false => self.owns_model(tenant, &model.id)?,
+            };
+            if seen {
+                models.push(model);
+            }
+        }
+        Ok(models)
+    }
+
+    /// The one of this name; one that the tenant has trained goes by its own name.
+    pub fn model_seen(
+        &self,
+        tenant: &TenantId,
+        served: Vec<ModelInfo>,
+        name: &str,
+    ) -> Result<Option<ModelInfo>, RegistryError> {
+        let own = TrainedModel::served_as(tenant, name).ok();
+        let mut models = self.models_seen(tenant, served)?;
+        let found = models.iter().position(|m| m.id.as_str() == name);
+        let found = found.or_else(|| models.iter().position(|m| Some(&m.id) == own.as_ref()));
+        Ok(found.map(|at| models.swap_remove(at)))
     }
 
     /// All trained models. To be asked once before the first request: from then on, each is seen by its tenant alone.

@@ -6,7 +6,7 @@ use crate::id::{RequestId, TenantId};
 use crate::plugin::{ComponentCall, PromptUse};
 use crate::store::Batch;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,6 +46,9 @@ pub struct Span {
     pub duration_us: u64,
     /// Name of the span around it.
     pub parent: Option<String>,
+    /// What a component says of a span of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A fresh trace id for now: inverted time first, so that ids sort newest first, then 32 of the caller's random bits.

@@ -105,6 +105,7 @@ pub async fn delete_version(
     caller.need(Scope::Components)?;
     let (name, version) = (component_name(&name)?, component_version(&version)?);
     app.registry.delete_version(&caller.tenant, &name, &version).await?;
+    app.plugins.sweep().await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

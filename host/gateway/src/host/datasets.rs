@@ -7,7 +7,6 @@ use crate::body::JsonBody;
 use crate::dialect::openai::now;
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::jobs::rows;
 use crate::reply::{self, Page};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -36,6 +35,7 @@ pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): Json
         format: f.str("format")?.map(String::from),
         files: Vec::new(),
         owns_files: false,
+        component: None,
         bytes: 0,
         metadata: f.object("metadata")?.map_or_else(Map::new, |m| m.map().clone()),
         created_at: now(),
@@ -49,7 +49,8 @@ pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): Json
             }
         }
         (None, None, Some(given)) => {
-            dataset.files.push(rows::store(&app, &caller.tenant, given, "rows").await?);
+            let random = getrandom::u32().unwrap_or_default();
+            dataset.files.push(app.registry.put_rows(&caller.tenant, given, "rows", random).await?);
             dataset.owns_files = true;
         }
         _ => return Err(f.wrong("files", "needs exactly one of `file`, `files` and `rows`")),

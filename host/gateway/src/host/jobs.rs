@@ -5,13 +5,14 @@ use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
-use crate::jobs::{self, Order, stream};
+use crate::jobs::{self, stream};
 use crate::reply::{self, Asked, Page};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stockade_core::jobs::Order;
 use stockade_core::registry::{Checkpoint, Job, Scope, Wish};
 use stockade_core::train::Publication;
 
@@ -23,6 +24,7 @@ pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): Json
         name: f.str("name")?.map(String::from),
         spec: f.need("spec")?.clone(),
         dialect: Value::Null,
+        maker: None,
     };
     let job = jobs::create(&app, &caller, order).await?;
     Ok(reply::json_as(StatusCode::CREATED, &shown(&job)))
@@ -102,7 +104,7 @@ pub async fn serve_checkpoint(
     let found = kept(&job).into_iter().find(|c| c.saved.step == step);
     let found = found.ok_or_else(|| ApiError::not_found("checkpoint of step", &step.to_string()))?;
     let name = Fields::root(&body)?.str("name")?.map_or_else(|| jobs::checkpoint_name(&job, step), String::from);
-    jobs::free_name(&app, &caller.tenant, &name)?;
+    app.jobs.free_name(&caller.tenant, &name)?;
     let publication = Publication {
         tenant: caller.tenant.clone(),
         name: name.clone(),
@@ -150,6 +152,7 @@ fn shown(job: &Job) -> Value {
         "id": job.id,
         "kind": job.kind,
         "name": job.name,
+        "component": job.component,
         "status": job.status,
         "asked": job.wish,
         "created_at": job.created_at,

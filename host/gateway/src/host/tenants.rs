@@ -95,6 +95,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     let (id, _) = reach(&app, &caller, &id)?;
     caller.need_operator()?;
     app.registry.delete_tenant(&id).await?;
+    app.plugins.sweep().await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -17,6 +17,7 @@ use stockade_core::event::{
     End, Event, FinishReason, Interruption, Step, StepKind, StepStatus, TextDelta, TokenLogprob, Usage,
 };
 use stockade_core::infer::*;
+use stockade_core::jobs::Jobs;
 use stockade_core::limits::{CallUsage, LimitKind};
 use stockade_core::plugin::*;
 use stockade_core::registry::{MemoryStore, Registry, TrainedModel};
@@ -586,6 +587,10 @@ pub async fn parts(settings: Settings) -> Parts {
     let registry = Registry::new(store.clone(), store);
     registry.ensure_default_tenant().await.unwrap();
     registry.set_operator_key(ADMIN).await.unwrap();
+    parts_over(settings, registry)
+}
+
+fn parts_over(settings: Settings, registry: Registry) -> Parts {
     let inference = Arc::new(FakeInference::default());
     let plugins = Arc::new(FakePlugins::default());
     let publisher = Arc::new(FakePublisher { registry: registry.clone(), published: Mutex::default() });
@@ -596,7 +601,7 @@ pub async fn parts(settings: Settings) -> Parts {
             registry: registry.clone(),
             inference: inference.clone(),
             plugins: plugins.clone(),
-            trainer: Arc::new(FakeTrainer),
+            jobs: Jobs::new(registry.clone(), inference.clone(), Arc::new(FakeTrainer), 16),
             publisher: publisher.clone(),
             settings,
             shipped: Vec::new(),
@@ -658,7 +663,15 @@ impl Host {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let parts = parts(settings).await;
+        Self::of(parts(settings).await)
+    }
+
+    /// What a restart of the host would be: the same state, nothing under way.
+    pub fn restarted(&self) -> Self {
+        Self::of(parts_over(Settings::default(), self.registry.clone()))
+    }
+
+    fn of(parts: Parts) -> Self {
         let (router, recorder) = parts.gateway.into_router();
         tokio::spawn(recorder);
         Self {

@@ -241,7 +241,8 @@ async fn requests_that_are_wrong_are_refused_by_their_field() {
     for (body, param) in [
         (json!({"input": 3}), "input"),
         (json!({}), "input"),
-        (json!({"input": "x", "background": true}), "background"),
+        (json!({"input": "x", "background": true, "store": false}), "background"),
+        (json!({"input": "x", "background": true, "stream": true}), "stream"),
         (json!({"input": "x", "truncation": "sometimes"}), "truncation"),
         (json!({"input": "x", "previous_response_id": "a", "conversation": "b"}), "previous_response_id"),
         (json!({"input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type"),
@@ -353,7 +354,14 @@ async fn an_interrupted_response_asks_for_an_approval_and_goes_on_with_it() {
 async fn file_search_runs_the_searching_orchestrator_over_the_named_stores_alone() {
     let host = Host::new().await;
     host.bind("memory", "memory", "memory", json!({})).await;
-    host.bind("orchestrator", "says", "orchestrator", json!({"config": {"system": "Be kind.", "limits": {}}})).await;
+    host.bind(
+        "orchestrator",
+        "says",
+        "orchestrator",
+        json!({"config": {
+        "system": "Be kind.", "limits": {"model_calls": 3}, "approve": ["pay"], "tools": ["pay"]}}),
+    )
+    .await;
     let store = host.post("/v1/vector_stores", json!({"name": "s"})).await.expect(200)["id"].clone();
     let filters = json!({"type": "eq", "key": "a", "value": 1});
     let search = json!({"type": "file_search", "vector_store_ids": [store], "max_num_results": 3, "filters": filters,
@@ -367,7 +375,8 @@ async fn file_search_runs_the_searching_orchestrator_over_the_named_stores_alone
         let call = &turns[0].0;
         let config = &call.target.config;
         assert_eq!((&config["banks"], &config["filter"], &config["limit"]), (&json!([store]), &filters, &json!(3)));
-        assert_eq!((&config["system"], &config["limits"]), (&json!("Be kind."), &Value::Null));
+        assert_eq!((&config["system"], &config["limits"]), (&json!("Be kind."), &json!({"model_calls": 3})));
+        assert_eq!((&config["approve"], &config["tools"]), (&json!(["pay"]), &json!([])));
         assert_eq!(config["ranking"], json!({"threshold": 0.25}));
         let store = store.as_str().unwrap().to_string();
         assert_eq!(call.pins.bank(store.clone(), false), Some(store.clone()));
@@ -375,15 +384,164 @@ async fn file_search_runs_the_searching_orchestrator_over_the_named_stores_alone
         assert_eq!(call.pins.bank("other".into(), false), None);
     }
     let with = |tools: Value| json!({"model": "m", "input": "x", "tools": tools});
-    let own = json!({"type": "stockade", "name": "add"});
+    // Beside the search the tools that the request names are there, and no other.
+    for tool in ["add", "sub"] {
+        host.bind(&format!("tool/{tool}"), "adder", "tool", json!({})).await;
+    }
+    let own = |name: &str| json!({"type": "stockade", "name": name});
+    for (tools, choice, offered) in [
+        (json!([search, own("add")]), json!("auto"), vec!["add"]),
+        (json!([search, own("add")]), json!({"type": "stockade", "name": "add"}), vec!["add"]),
+        (json!([search]), json!("required"), vec![]),
+    ] {
+        respond(&host, json!({"input": "x", "tools": tools, "tool_choice": choice})).await;
+        let turns = host.plugins.turns.lock().unwrap();
+        let (call, turn) = turns.last().map(|t| (&t.0, &t.1)).unwrap();
+        assert_eq!(call.pins.tools().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), offered);
+        assert_eq!(call.target.config["tools"], json!(offered));
+        assert_ne!(turn.tool_choice, ToolChoice::Required, "the search is a tool that is called in any case");
+    }
+    let unnamed = json!({"model": "m", "input": "x", "tools": [search], "tool_choice": own("sub")});
+    host.post("/v1/responses", unnamed).await.expect(400);
     for (tools, status) in [
         (json!([search, search]), 400),
-        (json!([search, own]), 400),
+        (json!([search, own("mul")]), 409),
         (json!([{"type": "file_search", "vector_store_ids": []}]), 400),
         (json!([{"type": "file_search", "vector_store_ids": ["vs_0"]}]), 404),
     ] {
         host.post("/v1/responses", with(tools)).await.expect(status);
     }
+}
+
+async fn read(host: &Host, id: &str) -> Value {
+    host.get(&format!("/v1/responses/{id}")).await.expect(200)
+}
+
+/// The response once its status is another than `is`.
+async fn past(host: &Host, id: &str, is: &[&str]) -> Value {
+    for _ in 0..500 {
+        let response = read(host, id).await;
+        if !is.iter().any(|s| response["status"] == *s) {
+            return response;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{id} stays {is:?}");
+}
+
+const OPEN: [&str; 2] = ["queued", "in_progress"];
+
+async fn in_background(host: &Host, body: Value) -> String {
+    let mut whole = body;
+    whole["background"] = json!(true);
+    let queued = respond(host, whole).await;
+    assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)));
+    assert_eq!((&queued["output"], &queued["usage"]), (&json!([]), &Value::Null));
+    queued["id"].as_str().unwrap().into()
+}
+
+#[tokio::test]
+async fn a_background_response_is_read_until_it_has_ended() {
+    let host = Host::new().await;
+    let conversation = host.post("/v1/conversations", json!({})).await.expect(200)["id"].clone();
+    let id = in_background(&host, json!({"input": "hello there", "conversation": conversation})).await;
+    let done = past(&host, &id, &OPEN).await;
+    assert_eq!(
+        (&done["status"], &done["output"][0]["content"][0]["text"]),
+        (&json!("completed"), &json!("hello there"))
+    );
+    let path = format!("/v1/conversations/{}/items", conversation.as_str().unwrap());
+    // The conversation follows the response.
+    for _ in 0..100 {
+        if host.get(&path).await.expect(200)["data"].as_array().unwrap().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(host.get(&path).await.expect(200)["data"].as_array().unwrap().len(), 2);
+    let items = host.get(&format!("/v1/responses/{id}/input_items")).await.expect(200);
+    assert_eq!(items["data"][0]["content"][0]["text"], "hello there");
+    let next = respond(&host, json!({"input": "and?", "previous_response_id": id})).await;
+    assert_eq!(next["background"], false);
+    // One that has ended stays as it is, cancelled or not.
+    let kept = host.post(&format!("/v1/responses/{id}/cancel"), json!({})).await.expect(200);
+    assert_eq!(kept, done);
+    let path = format!("/v1/responses/{}/cancel", next["id"].as_str().unwrap());
+    host.post(&path, json!({})).await.expect(400);
+    host.post("/v1/responses/resp_0/cancel", json!({})).await.expect(404);
+
+    let failed = in_background(&host, json!({"input": "fail"})).await;
+    let failed = past(&host, &failed, &OPEN).await;
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("server_error")));
+    assert!(!failed.to_string().contains("secret cause"));
+    host.bind("shield.input", "word", "shield", json!({"config": {"word": "evil"}, "refusal": "No."})).await;
+    let blocked = in_background(&host, json!({"input": "evil"})).await;
+    let blocked = past(&host, &blocked, &OPEN).await;
+    assert_eq!(blocked["incomplete_details"]["reason"], "content_filter");
+}
+
+#[tokio::test]
+async fn a_background_response_may_be_cancelled_or_deleted_under_way() {
+    let host = Host::new().await;
+    let id = in_background(&host, json!({"input": "hang"})).await;
+    assert_eq!(past(&host, &id, &["queued"]).await["status"], "in_progress");
+    let next = json!({"model": "m", "input": "x", "previous_response_id": id});
+    assert_eq!(host.post("/v1/responses", next).await.expect(400)["error"]["param"], "previous_response_id");
+    let listed = host.get("/v1/responses").await.expect(200);
+    assert_eq!(listed["data"][0]["status"], "in_progress");
+    let path = format!("/v1/responses/{id}/cancel");
+    for _ in 0..2 {
+        assert_eq!(host.post(&path, json!({})).await.expect(200)["status"], "cancelled");
+    }
+    let gone = in_background(&host, json!({"input": "hang"})).await;
+    past(&host, &gone, &["queued"]).await;
+    host.delete(&format!("/v1/responses/{gone}")).await.expect(200);
+    for _ in 0..500 {
+        if host.inference.cancelled.load(std::sync::atomic::Ordering::SeqCst) == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(host.inference.cancelled.load(std::sync::atomic::Ordering::SeqCst), 2, "the model does not go on");
+    host.get(&format!("/v1/responses/{gone}")).await.expect(404);
+    assert_eq!(read(&host, &id).await["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_background_response_that_a_restart_cut_off_has_failed() {
+    let host = Host::new().await;
+    let id = in_background(&host, json!({"input": "hang"})).await;
+    past(&host, &id, &["queued"]).await;
+    let again = host.restarted();
+    let failed = read(&again, &id).await;
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("server_error")));
+    assert!(failed["error"]["message"].as_str().unwrap().contains("the host was stopped"));
+    assert_eq!(again.get("/v1/responses").await.expect(200)["data"][0]["status"], "failed");
+    assert_eq!(again.post(&format!("/v1/responses/{id}/cancel"), json!({})).await.expect(200)["status"], "failed");
+    respond(&again, json!({"input": "once more", "previous_response_id": id})).await;
+}
+
+#[tokio::test]
+async fn a_tenants_background_responses_are_bounded_in_number() {
+    let host = Host::new().await;
+    for _ in 0..64 {
+        in_background(&host, json!({"input": "hang"})).await;
+    }
+    let body = json!({"model": "m", "input": "x", "background": true});
+    let refused = host.post("/v1/responses", body.clone()).await.expect(429);
+    assert_eq!(refused["error"]["code"], "rate_limited");
+    respond(&host, json!({"input": "x"})).await;
+    let key = host.tenant("other", &["inference"]).await;
+    assert_eq!(host.call(&key, "POST", "/v1/responses", &body).await.status, 200);
+    let id = host.get("/v1/responses?limit=2").await.expect(200)["data"][1]["id"].clone();
+    host.post(&format!("/v1/responses/{}/cancel", id.as_str().unwrap()), json!({})).await.expect(200);
+    for _ in 0..500 {
+        if host.post("/v1/responses", body.clone()).await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("a cancelled one makes room");
 }
 
 #[tokio::test]

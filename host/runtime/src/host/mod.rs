@@ -7,9 +7,10 @@
 //! - the store is never held across an `await`
 
 pub(crate) mod config;
-pub(crate) mod data;
+pub(crate) mod datasets;
 pub(crate) mod http;
 pub(crate) mod inference;
+pub(crate) mod jobs;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod prompts;

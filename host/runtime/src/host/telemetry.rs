@@ -1,18 +1,24 @@
-//! `telemetry`: logs into the call's trace; spans and measurements into the host's own tracing.
+//! `telemetry`: logs and spans into the request's trace, measurements into the host's metrics.
 
 use crate::bindings::telemetry::{Host, HostSpan, Level};
 use crate::guest::{Guest, MAX_LOG_LINE_BYTES};
+use std::collections::BTreeMap;
 use std::time::Instant;
-use stockade_core::plugin::MetricKind;
+use stockade_core::plugin::{MetricKind, call_span};
+use stockade_core::registry;
 use wasmtime::component::Resource;
 
 /// Most attributes of a span.
 const MAX_ATTRIBUTES: usize = 16;
+/// Longest name, key and value of a span in bytes.
+const MAX_SPAN_TEXT_BYTES: usize = 256;
 
 pub struct Span {
     name: String,
+    /// Microseconds from the request's start.
+    start_us: u64,
     began: Instant,
-    attributes: Vec<(String, String)>,
+    attributes: BTreeMap<String, String>,
 }
 
 impl Host for Guest {
@@ -27,7 +33,7 @@ impl Host for Guest {
         };
         let component = &self.context.call.target.component;
         self.meter.log(|| {
-            let text = cut(&message);
+            let text = cut(&message, MAX_LOG_LINE_BYTES);
             tracing::debug!(target: "component", %component, level, "{text}");
             format!("{level}: {text}")
         })?;
@@ -57,34 +63,43 @@ impl Guest {
 impl HostSpan for Guest {
     fn new(&mut self, name: String) -> wasmtime::Result<Resource<Span>> {
         self.meter.host_call()?;
-        let span = Span { name: cut(&name).to_string(), began: Instant::now(), attributes: Vec::new() };
+        let span = Span {
+            name: cut(&name, MAX_SPAN_TEXT_BYTES).to_string(),
+            start_us: self.context.call.trace.elapsed_us(),
+            began: Instant::now(),
+            attributes: BTreeMap::new(),
+        };
         Ok(self.table.push(span)?)
     }
 
     fn set(&mut self, this: Resource<Span>, key: String, value: String) -> wasmtime::Result<()> {
         self.meter.host_call()?;
         let span = self.table.get_mut(&this)?;
-        if span.attributes.len() < MAX_ATTRIBUTES {
-            span.attributes.push((cut(&key).to_string(), cut(&value).to_string()));
+        let key = cut(&key, MAX_SPAN_TEXT_BYTES);
+        if span.attributes.len() < MAX_ATTRIBUTES || span.attributes.contains_key(key) {
+            span.attributes.insert(key.into(), cut(&value, MAX_SPAN_TEXT_BYTES).into());
         }
         Ok(())
     }
 
     fn drop(&mut self, this: Resource<Span>) -> wasmtime::Result<()> {
         let span = self.table.delete(this)?;
-        let component = &self.context.call.target.component;
-        tracing::debug!(
-            target: "component",
-            %component,
-            span = span.name,
-            duration_us = span.began.elapsed().as_micros() as u64,
-            attributes = ?span.attributes,
-        );
+        let target = &self.context.call.target;
+        let component = &target.component;
+        let duration_us = u64::try_from(span.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(target: "component", %component, span = span.name, duration_us, attributes = ?span.attributes);
+        self.context.call.trace.record_span(registry::Span {
+            name: span.name,
+            start_us: span.start_us,
+            duration_us,
+            parent: Some(call_span(&target.role, &component.name, &component.version)),
+            attributes: span.attributes,
+        });
         Ok(())
     }
 }
 
-/// At most [`MAX_LOG_LINE_BYTES`], whole characters.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_LOG_LINE_BYTES)]
+/// At most `bytes`, whole characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }

@@ -25,7 +25,7 @@ pub struct Bench {
     pub models: Arc<Scripted>,
     pub network: Arc<Network>,
     /// Kept while artifacts of this bench alone live in it.
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 /// Answers every request that comes as far as the network, and keeps it.
@@ -52,7 +52,7 @@ pub fn alone(change: impl FnOnce(&mut Settings)) -> Bench {
     settings.artifacts = folder.path().join("artifacts");
     change(&mut settings);
     let mut bench = bench_with(settings);
-    bench._folder = Some(folder);
+    bench.folder = Some(folder);
     bench
 }
 
@@ -70,12 +70,18 @@ pub fn bench_with(settings: Settings) -> Bench {
 pub fn bench_over(settings: Settings, registry: Registry, models: Arc<Scripted>) -> Bench {
     let vectors = Arc::new(Indexes::new(registry.store().clone(), stockade_vectors::Settings::default()));
     let network = Arc::new(Network::default());
-    let seams = Seams { inference: models.clone(), registry: registry.clone(), vectors, http: network.clone() };
+    let seams =
+        Seams { inference: models.clone(), registry: registry.clone(), vectors, http: network.clone(), jobs: None };
     let compiler = CompilerCommand { program: env!("CARGO_BIN_EXE_stockade-compile").into(), args: Vec::new() };
-    Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, network, _folder: None }
+    Bench { runtime: Runtime::new(settings, seams, compiler).unwrap(), registry, models, network, folder: None }
 }
 
 impl Bench {
+    /// The folder of a bench that is alone.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+
     /// Uploads `bytes` as the host would.
     pub async fn upload(&self, bytes: impl Into<Bytes>) -> Result<Admitted, AdmitError> {
         let bytes = bytes.into();

@@ -53,6 +53,24 @@ fn what_waits_for_the_graph_is_found_already() {
 }
 
 #[test]
+fn graphs_give_back_what_they_keep_of_removed_entries() {
+    let mut contents = contents(Metric::Euclidean, 100);
+    let at = |i: u32, y: f32| entry(i, [i as f32, y, 0.0, 0.0]);
+    contents.upsert((0..200).map(|i| at(i, 0.0)).collect());
+    while contents.build(100) {}
+    let alone = contents.bytes();
+    contents.upsert((0..50).map(|i| at(i, 0.1)).collect());
+    assert!(contents.spare_bytes() > 50 * 16 && contents.bytes() == alone + contents.spare_bytes());
+    let nearest = |contents: &Contents| contents.search(vec![7.0, 0.1, 0.0, 0.0], 1, None, false)[0].score;
+    assert_eq!(nearest(&contents), -0.0);
+    contents.shed();
+    assert_eq!((contents.spare_bytes(), contents.bytes(), contents.is_built()), (0, alone, false));
+    assert_eq!(nearest(&contents), -0.0);
+    while contents.build(100) {}
+    assert_eq!(nearest(&contents), -0.0);
+}
+
+#[test]
 fn memory_is_counted_up_and_down_to_nothing() {
     let mut contents = contents(Metric::Cosine, 10);
     contents.upsert((0..50).map(|i| entry(i, [1.0, i as f32, 0.0, 0.0])).collect());
@@ -60,7 +78,7 @@ fn memory_is_counted_up_and_down_to_nothing() {
     let all: Vec<String> = (0..50).map(|i| i.to_string()).collect();
     assert_eq!(contents.delete(&all), 50);
     assert_eq!((contents.bytes(), contents.len()), (0, 0));
-    assert!(contents.vectors.iter().all(|x| *x == 0.0), "vectors are overwritten");
+    assert!(contents.slots.iter().all(Option::is_none));
     assert_eq!(contents.delete(&all), 0);
 }
 

@@ -1,5 +1,6 @@
 //! The targets, by the part of the host that parses.
 
+pub mod adapter;
 pub mod http;
 pub mod model;
 pub mod reply;

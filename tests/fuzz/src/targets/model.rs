@@ -233,7 +233,7 @@ pub const ARCHIVE: Target = Target {
 };
 
 /// A folder with these files, while `look` runs.
-fn with_folder(files: &[(&str, &[u8])], look: impl FnOnce(&Path)) {
+pub(super) fn with_folder(files: &[(&str, &[u8])], look: impl FnOnce(&Path)) {
     let folder = scratch();
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).expect("scratch files can be written");

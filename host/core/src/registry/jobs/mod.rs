@@ -19,7 +19,7 @@ pub use usage::JobUsage;
 
 use super::collections::{Collection, Full, new_document_id};
 use super::{Registry, RegistryError, Versioned, keys, now};
-use crate::id::TenantId;
+use crate::id::{ComponentName, TenantId};
 use crate::store::{Batch, Expect, Revision};
 use crate::train::{Outline, Saved, StepMetrics};
 use events::EventCounts;
@@ -102,6 +102,9 @@ pub struct Job {
     /// What the dialect that made it needs to show it as it was asked for.
     #[serde(default)]
     pub dialect: Value,
+    /// The component that has made it; `None`: somebody over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<ComponentName>,
     pub status: JobStatus,
     /// What somebody has asked of the running job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,7 +171,7 @@ pub struct Checkpoint {
 /// Why a job failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
-    /// Stable; `invalid_request`, `quota_exceeded`, `component_failed` or `internal`.
+    /// Stable; `invalid_request`, `too_large`, `component_failed` or `internal`.
     pub code: String,
     pub message: String,
 }
@@ -181,6 +184,7 @@ pub struct NewJob {
     pub spec: Value,
     pub outline: Outline,
     pub dialect: Value,
+    pub component: Option<ComponentName>,
 }
 
 /// How a worker's run of a job ended.
@@ -273,6 +277,7 @@ impl Registry {
             spec: new.spec,
             outline: Outline { effective: Value::Null, ..new.outline },
             dialect: new.dialect,
+            component: new.component,
             status: JobStatus::Queued,
             wish: None,
             created_at: now(),

@@ -33,7 +33,7 @@ fn new(kind: JobKind) -> NewJob {
         evaluators: Vec::new(),
         effective: json!({"seed": 1}),
     };
-    NewJob { kind, name: None, spec: json!({"method": "sft"}), outline, dialect: Value::Null }
+    NewJob { kind, name: None, spec: json!({"method": "sft"}), outline, dialect: Value::Null, component: None }
 }
 
 async fn queued(registry: &Registry) -> Job {

@@ -4,9 +4,9 @@
 use crate::app::App;
 use crate::dialect::files;
 use crate::error::ApiError;
-use crate::jobs::Order;
 use serde_json::{Value, json};
 use stockade_core::TenantId;
+use stockade_core::jobs::Order;
 
 /// Most rows that are turned around.
 const MAX_ROWS: usize = 1 << 20;

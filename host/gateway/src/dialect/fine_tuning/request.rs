@@ -2,8 +2,8 @@
 
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::jobs::Order;
 use serde_json::{Map, Value, json};
+use stockade_core::jobs::Order;
 use stockade_core::registry::JobKind;
 
 /// Longest suffix in characters, and bounds of the metadata, as OpenAI has them.
@@ -71,7 +71,7 @@ pub fn read(f: &Fields<'_>) -> Result<Order, ApiError> {
         "seed": seed,
         "metadata": metadata,
     });
-    Ok(Order { kind: JobKind::Train, name: None, spec, dialect })
+    Ok(Order { kind: JobKind::Train, name: None, spec, dialect, maker: None })
 }
 
 /// The method's name and its own hyperparameters.

@@ -8,7 +8,6 @@ use crate::dialect::openai::now;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::host::datasets::{find, put};
-use crate::jobs::rows;
 use crate::reply::{self, Asked};
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -49,14 +48,16 @@ pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): Js
     };
     let (licence, provenance) = (told("licence"), told("provenance"));
     metadata.insert("purpose".into(), f.need_str("purpose")?.into());
+    let random = getrandom::u32().unwrap_or_default();
     let dataset = Dataset {
         name,
         purpose,
         licence,
         provenance,
         format: None,
-        files: vec![rows::store(&app, &caller.tenant, given, "source.rows").await?],
+        files: vec![app.registry.put_rows(&caller.tenant, given, "source.rows", random).await?],
         owns_files: true,
+        component: None,
         bytes: 0,
         metadata,
         created_at: now(),

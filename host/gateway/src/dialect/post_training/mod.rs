@@ -12,12 +12,13 @@ use crate::dialect::agents::time::rfc3339;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
 use crate::host::jobs::kept;
-use crate::jobs::{self, Order};
+use crate::jobs;
 use crate::reply::{self, Asked};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stockade_core::jobs::Order;
 use stockade_core::registry::{Checkpoint, Job, JobStatus, Scope, Wish};
 
 /// Most jobs of a tenant.

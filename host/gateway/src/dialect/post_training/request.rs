@@ -3,8 +3,8 @@
 
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::jobs::Order;
 use serde_json::{Value, json};
+use stockade_core::jobs::Order;
 use stockade_core::registry::JobKind;
 
 /// `{job_uuid, model, training_config, algorithm_config?, ...}`
@@ -40,7 +40,7 @@ pub fn preference(f: &Fields<'_>) -> Result<Order, ApiError> {
 
 fn order(f: &Fields<'_>, spec: Value) -> Result<Order, ApiError> {
     let uuid = f.need_str("job_uuid")?;
-    Ok(Order { kind: JobKind::Train, name: Some(uuid.into()), spec, dialect: Value::Null })
+    Ok(Order { kind: JobKind::Train, name: Some(uuid.into()), spec, dialect: Value::Null, maker: None })
 }
 
 fn common(f: &Fields<'_>, method: &str, base: &str) -> Result<Value, ApiError> {

@@ -3,6 +3,7 @@
 //! Invariants: an item is complete in the response exactly when its `output_item.done` has been written, output indices
 //! count items in the order in which they began, and sequence numbers have no gap.
 
+use super::approval;
 use super::citations::{Scanner, Sources, file};
 use super::items::item_id;
 use super::request::OWN_SERVER;
@@ -321,11 +322,7 @@ impl Composer {
     }
 
     fn approval(&mut self, told: &Interruption, out: &mut String) {
-        let (Some(id), Some(tool)) = (&told.id, told.request["tool"].as_str()) else {
-            return;
-        };
-        let item = json!({"id": approval_id(id), "type": "mcp_approval_request", "server_label": OWN_SERVER,
-            "name": tool, "arguments": json_text(&told.request["arguments"])});
+        let Some(item) = approval::request(told) else { return };
         let index = self.add(item.clone(), out);
         self.emit("response.output_item.done", json!({"output_index": index, "item": item}), out);
     }
@@ -373,9 +370,7 @@ impl Encode for Composer {
     fn error(&mut self, e: &ApiError, out: &mut String) {
         self.begin(out);
         let mut response = self.response();
-        response["status"] = "failed".into();
-        let code = if e.code.status().as_u16() == 429 { "rate_limit_exceeded" } else { "server_error" };
-        response["error"] = json!({"code": code, "message": e.detail, "stockade_code": e.code.as_str()});
+        fail(&mut response, e);
         self.emit("response.failed", json!({"response": response}), out);
     }
 
@@ -391,12 +386,11 @@ impl Encode for Composer {
     }
 }
 
-/// The item that asks for an approval names the interruption by its own id's key, and back.
-pub fn approval_id(interruption: &str) -> String {
-    format!("mcpr_{}", interruption.rsplit_once('_').map_or(interruption, |(_, key)| key))
-}
-pub fn interruption_id(approval: &str) -> String {
-    format!("intr_{}", approval.strip_prefix("mcpr_").unwrap_or(approval))
+/// Turns a response into one that has failed.
+pub fn fail(response: &mut Value, e: &ApiError) {
+    response["status"] = "failed".into();
+    let code = if e.code.status().as_u16() == 429 { "rate_limit_exceeded" } else { "server_error" };
+    response["error"] = json!({"code": code, "message": e.detail, "stockade_code": e.code.as_str()});
 }
 
 fn step_item(kind: &str, step: &Step, results: bool) -> Value {
@@ -427,7 +421,7 @@ fn found(hit: &Value) -> Value {
 }
 
 /// A text as it is, nothing as `{}`, anything else as JSON text.
-fn json_text(value: &Value) -> String {
+pub fn json_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "{}".into(),

@@ -1,5 +1,5 @@
 //! The tool `file_search` of a response: the tenant's `rag` component in place of the bound orchestrator, over the vector
-//! stores that the request names and nothing else.
+//! stores that the request names and nothing else, with the tenant's tools that it names beside.
 
 use crate::app::App;
 use crate::dialect::vector_stores::{self, search};
@@ -54,7 +54,8 @@ impl FileSearch {
         Ok(())
     }
 
-    /// Pins with the searching orchestrator, which sees these stores alone. The system prompt stays the bound one's.
+    /// Pins with the searching orchestrator, which sees these stores alone. The system prompt, the bounds and what has to
+    /// be approved stay the bound one's.
     pub fn over(&self, app: &App, tenant: &TenantId, mut pins: Pins) -> Result<Pins, ApiError> {
         let unserved = || ApiError::new(Code::Conflict, format!("`file_search` needs the component `{RAG}`"));
         let name = ComponentName::new(RAG).map_err(|_| unserved())?;
@@ -71,7 +72,7 @@ impl FileSearch {
             config["filter"] = json!(filter);
         }
         let bound = pins.one(&Role::Orchestrator);
-        for field in ["system", "prompt"] {
+        for field in ["system", "prompt", "approve", "limits"] {
             if let Some(value) = bound.and_then(|b| b.config.get(field)) {
                 config[field] = value.clone();
             }

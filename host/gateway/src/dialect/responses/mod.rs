@@ -1,5 +1,7 @@
 //! `/v1/responses` in OpenAI's shape: turns whose earlier turns the host keeps.
 
+mod approval;
+pub mod background;
 mod citations;
 pub mod compose;
 pub mod file_search;
@@ -23,10 +25,11 @@ use crate::run::Run;
 use crate::sse::Encode;
 use crate::target::{Overlay, Target};
 use crate::{reply, sse};
+use approval::{approval_id, interruption_id};
 use axum::extract::{Path, State};
 use axum::response::Response;
-use compose::{Composer, Head, approval_id, interruption_id};
-use request::Request;
+use compose::{Composer, Head};
+use request::{Delivery, Request};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use stockade_core::chat::{Message, Role};
@@ -66,10 +69,13 @@ pub async fn create(
             store: request.store,
         };
         keeper.check()?;
-        let stream = request.stream;
+        if request.delivery == Delivery::Background {
+            app.background.check(&caller.tenant)?;
+        }
+        let delivery = request.delivery;
         if let Some((approval, answer)) = request.approval()? {
             let resumed = interruption::take(&run, &interruption_id(&approval), answer).await?;
-            return answer_with(&run, head, resumed.ask, keeper, stream).await;
+            return answer_with(&run, head, resumed.ask, keeper, delivery).await;
         }
         run.uses(&target.model);
         let party =
@@ -88,7 +94,7 @@ pub async fn create(
             let found = request.search.as_ref().map_or(0, |_| file_search::SOURCE_TOKENS);
             ask = truncation::fit(&app, &target.model, ask, found).await?;
         }
-        answer_with(&run, head, ask, keeper, stream).await
+        answer_with(&run, head, ask, keeper, delivery).await
     })
     .await
 }
@@ -122,6 +128,8 @@ pub async fn resume(run: &Arc<Run>, resumed: Resumed, context: Value, stream: bo
         session: resumed.waiting.party.session.clone().unwrap_or_else(|| id.clone()),
         store,
     };
+    let mut echo = context["echo"].as_object().cloned().unwrap_or_default();
+    echo.insert("background".into(), false.into());
     let head = Head {
         id,
         created_at: now(),
@@ -129,9 +137,10 @@ pub async fn resume(run: &Arc<Run>, resumed: Resumed, context: Value, stream: bo
         previous: text("response").filter(|_| store && keeper.conversation.is_none()),
         conversation: keeper.conversation.clone(),
         results: context["results"].as_bool().unwrap_or(false),
-        echo: context["echo"].as_object().cloned().unwrap_or_default(),
+        echo,
     };
-    answer_with(run, head, resumed.ask, keeper, stream).await
+    let delivery = if stream { Delivery::Stream } else { Delivery::Whole };
+    answer_with(run, head, resumed.ask, keeper, delivery).await
 }
 
 async fn answer_with(
@@ -139,14 +148,17 @@ async fn answer_with(
     head: Head,
     mut ask: Ask,
     keeper: Keeper,
-    stream: bool,
+    delivery: Delivery,
 ) -> Result<Response, ApiError> {
     ask.dialect = Dialect::Responses(json!({
         "response": head.id, "model": head.model, "conversation": head.conversation, "store": keeper.store,
         "results": head.results, "echo": head.echo,
     }));
+    if delivery == Delivery::Background {
+        return Ok(reply::json(&background::start(run, head, ask, keeper).await?));
+    }
     let choices = chain::start(run, ask, 1).await?;
-    if stream {
+    if delivery == Delivery::Stream {
         return sse::reply(run, choices, Composer::new(head, Some(keeper.into_keep()))).await;
     }
     let new = || Composer::new(head.clone(), None);
@@ -167,11 +179,24 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     Ok(reply::json(&json!({"id": id, "object": "response", "deleted": true})))
 }
 
+/// Ends a background response; one that has ended stays as it is.
+pub async fn cancel(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+    caller.need(Scope::Inference)?;
+    let response = store::find(&app, &caller.tenant, &id)?.response;
+    if response["background"] != true {
+        return Err(ApiError::invalid("response_id", "only a background response can be cancelled"));
+    }
+    if background::is_open(&response) {
+        store::advance(&app, &caller.tenant, &background::with_status(response, "cancelled")).await?;
+        app.background.stop(&caller.tenant, &id);
+    }
+    Ok(reply::json(&store::find(&app, &caller.tenant, &id)?.response))
+}
+
 /// Llama Stack's list of stored responses.
 pub async fn list(State(app): State<App>, caller: Caller, listing: Listing) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
-    let found = listing.read::<store::Stored>(&store::responses(&app, &caller.tenant))?;
-    Ok(listing.reply(found.into_iter().map(|d| d.value.response).collect()))
+    Ok(listing.reply(store::list(&app, &caller.tenant, &listing)?))
 }
 
 pub async fn input_items(

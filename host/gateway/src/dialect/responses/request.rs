@@ -20,10 +20,19 @@ use stockade_core::registry::{Dialect, PromptRef};
 /// The label of the tenant's own tools.
 pub const OWN_SERVER: &str = "stockade";
 
+/// How the client gets its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Whole,
+    Stream,
+    /// By reading it until it has ended.
+    Background,
+}
+
 /// A parsed request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub stream: bool,
+    pub delivery: Delivery,
     pub store: bool,
     /// In normal form, ids included.
     pub input: Vec<Value>,
@@ -31,7 +40,8 @@ pub struct Request {
     pub conversation: Option<String>,
     pub instructions: Option<String>,
     pub prompt: Option<PromptRef>,
-    /// The tenant's tools that the request names; `None`: it names none and all are there.
+    /// The tenant's tools that the request names; `None`: it names none and all are there. Beside a search it is those
+    /// that are named.
     pub own_tools: Option<Vec<ComponentName>>,
     pub search: Option<FileSearch>,
     /// What a search finds is shown in its item.
@@ -64,9 +74,14 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         return Err(f.wrong("previous_response_id", "cannot stand beside `conversation`"));
     }
     let Tools { functions, own, search } = tools(&f)?;
+    let tool_choice = match tool_choice(&f)? {
+        // The search is a tool that is called in any case.
+        ToolChoice::Required if search.is_some() => ToolChoice::Auto,
+        choice => choice,
+    };
     let metadata = chat_request::metadata(&f)?;
     Ok(Request {
-        stream: f.bool("stream")?.unwrap_or(false),
+        delivery: delivery(&f)?,
         store: f.bool("store")?.unwrap_or(true),
         input: input(&f)?,
         previous,
@@ -80,7 +95,7 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         user: chat_request::user(&f)?,
         echo: echo(&f, &sampling, &metadata),
         tools: functions,
-        tool_choice: tool_choice(&f)?,
+        tool_choice,
         sampling,
         constraint: constraint(&f)?,
         metadata,
@@ -134,11 +149,23 @@ impl Request {
     }
 }
 
+fn delivery(f: &Fields) -> Result<Delivery, ApiError> {
+    let is_set = |name| Ok::<_, ApiError>(f.bool(name)?.unwrap_or(false));
+    match (is_set("background")?, is_set("stream")?) {
+        (true, true) => {
+            Err(f.wrong("stream", "is not served beside `background`: read the response until it has ended"))
+        }
+        (true, false) if !f.bool("store")?.unwrap_or(true) => {
+            Err(f.wrong("background", "needs a response that is stored"))
+        }
+        (true, false) => Ok(Delivery::Background),
+        (false, true) => Ok(Delivery::Stream),
+        (false, false) => Ok(Delivery::Whole),
+    }
+}
+
 /// What this host does not do, refused in so many words.
 fn refuse(f: &Fields) -> Result<(), ApiError> {
-    if f.bool("background")?.unwrap_or(false) {
-        return Err(f.wrong("background", "is not served: stream the response instead"));
-    }
     if f.str("truncation")?.is_some_and(|t| !["disabled", "auto"].contains(&t)) {
         return Err(f.wrong("truncation", "must be auto or disabled"));
     }
@@ -213,10 +240,9 @@ fn tools(f: &Fields) -> Result<Tools, ApiError> {
             _ => return Err(tool.wrong("type", "must be function, file_search, stockade or mcp")),
         }
     }
-    if search.is_some() && own.is_some() {
-        let reason = "file_search is an orchestrator of its own, which calls none of the tenant's tools; the tool \
-                      `knowledge-search` searches beside others";
-        return Err(f.wrong("tools", reason));
+    // Beside a search only what the request names is called: it stands in place of the bound orchestrator.
+    if search.is_some() {
+        own.get_or_insert_default();
     }
     Ok(Tools { functions, own, search })
 }
@@ -233,7 +259,6 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, ApiError> {
         Some(value) => {
             let named = Fields::of(value, "tool_choice")?;
             match named.need_str("type")? {
-                // It searches in any case.
                 "file_search" => Ok(ToolChoice::Auto),
                 "function" | "mcp" | "stockade" => Ok(ToolChoice::Named(named.need_str("name")?.into())),
                 _ => Err(named.wrong("type", "must be function, file_search, mcp or stockade")),
@@ -288,7 +313,7 @@ fn echo(f: &Fields, sampling: &Sampling, metadata: &BTreeMap<String, String>) ->
         _ => json!({"format": {"type": "text"}}),
     };
     let echo = json!({
-        "background": false,
+        "background": given("background", json!(false)),
         "instructions": given("instructions", Value::Null),
         "max_output_tokens": given("max_output_tokens", Value::Null),
         "max_tool_calls": null,

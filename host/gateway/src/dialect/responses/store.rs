@@ -2,16 +2,18 @@
 //!
 //! Invariant: a response that can be read has all of its input items; they are written before it.
 
+use super::background;
 use super::request::Request;
 use crate::app::App;
 use crate::dialect::conversations;
 use crate::dialect::openai::chat_request::MAX_MESSAGES;
 use crate::dialect::responses::compose::Keep;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
+use crate::reply::Listing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stockade_core::TenantId;
-use stockade_core::registry::{Collection, Full};
+use stockade_core::registry::{Collection, Document, Full, RegistryError};
 use stockade_core::store::Expect;
 
 /// Most stored responses of a tenant; the oldest go first.
@@ -38,14 +40,45 @@ pub fn input_items(app: &App, tenant: &TenantId, response: &str) -> Collection {
 }
 
 pub fn find(app: &App, tenant: &TenantId, id: &str) -> Result<Stored, ApiError> {
-    let found = responses(app, tenant).get::<Stored>(id)?;
-    Ok(found.ok_or_else(|| unknown(id))?.value)
+    let held = app.background.holds(tenant, id);
+    let Stored { response, session } = responses(app, tenant).get::<Stored>(id)?.ok_or_else(|| unknown(id))?.value;
+    Ok(Stored { response: background::seen(response, held), session })
+}
+
+pub fn list(app: &App, tenant: &TenantId, listing: &Listing) -> Result<Vec<Value>, ApiError> {
+    let found = listing.read::<Stored>(&responses(app, tenant))?.into_iter();
+    // One that was open when the page was read may have ended since then: it is read anew.
+    let seen = |d: Document<Stored>| match background::is_open(&d.value.response) {
+        true => find(app, tenant, &d.id).map(|found| found.response),
+        false => Ok(d.value.response),
+    };
+    found.map(seen).filter(|read| !read.as_ref().is_err_and(|e| e.code == Code::NotFound)).collect()
 }
 
 pub async fn delete(app: &App, tenant: &TenantId, id: &str) -> Result<(), ApiError> {
-    match responses(app, tenant).delete(id, Expect::Present).await? {
+    let deleted = responses(app, tenant).delete(id, Expect::Present).await?;
+    app.background.stop(tenant, id);
+    match deleted {
         true => Ok(()),
         false => Err(unknown(id)),
+    }
+}
+
+/// Writes how a stored response has come on; false where it has ended otherwise, or is gone.
+pub async fn advance(app: &App, tenant: &TenantId, response: &Value) -> Result<bool, ApiError> {
+    let id = response["id"].as_str().unwrap_or_default().to_owned();
+    let all = responses(app, tenant);
+    loop {
+        let Some(found) = all.get::<Stored>(&id)? else { return Ok(false) };
+        if !background::is_open(&found.value.response) {
+            return Ok(false);
+        }
+        let next = Stored { response: response.clone(), session: found.value.session };
+        match all.replace(&id, &next, Expect::Revision(found.revision)).await {
+            Ok(_) => return Ok(true),
+            Err(RegistryError::RevisionMismatch { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
@@ -77,6 +110,9 @@ pub fn earlier(app: &App, tenant: &TenantId, request: &Request) -> Result<Earlie
     while let Some(id) = next {
         let stored =
             find(app, tenant, &id).map_err(|e| ApiError { param: Some("previous_response_id".into()), ..e })?;
+        if background::is_open(&stored.response) {
+            return Err(ApiError::invalid("previous_response_id", "has not ended yet"));
+        }
         let mut turn: Vec<Value> = Vec::new();
         if !unsaid(&stored.response) {
             let input = input_items(app, tenant, &id).list::<Value>(None, MAX_MESSAGES)?;
@@ -120,21 +156,35 @@ impl Keeper {
     }
 
     pub async fn keep(self, response: Value) -> Result<(), ApiError> {
-        if let Some(conversation) = self.conversation.as_ref().filter(|_| !unsaid(&response)) {
-            let output = response["output"].as_array().cloned().unwrap_or_default();
-            let items = self.input.iter().chain(&output).cloned();
-            conversations::append(&self.app, &self.tenant, conversation, items.collect()).await?;
-        }
-        if !self.store {
-            return Ok(());
-        }
-        let id = response["id"].as_str().unwrap_or_default().to_owned();
-        let items = input_items(&self.app, &self.tenant, &id);
+        self.converse(&response).await?;
+        if self.store { self.open(&response).await } else { Ok(()) }
+    }
+
+    /// Stores a response, which may be still to be made.
+    pub async fn open(&self, response: &Value) -> Result<(), ApiError> {
+        let id = response["id"].as_str().unwrap_or_default();
+        let items = input_items(&self.app, &self.tenant, id);
         for item in &self.input {
             items.add(item["id"].as_str().unwrap_or_default(), item).await?;
         }
-        responses(&self.app, &self.tenant).add(&id, &Stored { response, session: self.session }).await?;
+        let stored = Stored { response: response.clone(), session: self.session.clone() };
+        responses(&self.app, &self.tenant).add(id, &stored).await?;
         Ok(())
+    }
+
+    /// Keeps how a stored response has ended, unless it has ended otherwise meanwhile.
+    pub async fn close(&self, response: &Value) -> Result<(), ApiError> {
+        let kept = advance(&self.app, &self.tenant, response).await?;
+        // As of any request that fails, nothing of it is said later.
+        if kept && response["status"] != "failed" { self.converse(response).await } else { Ok(()) }
+    }
+
+    /// Adds what was said to the conversation.
+    async fn converse(&self, response: &Value) -> Result<(), ApiError> {
+        let Some(conversation) = self.conversation.as_ref().filter(|_| !unsaid(response)) else { return Ok(()) };
+        let output = response["output"].as_array().cloned().unwrap_or_default();
+        let items = self.input.iter().chain(&output).cloned();
+        conversations::append(&self.app, &self.tenant, conversation, items.collect()).await
     }
 
     pub fn into_keep(self) -> Keep {

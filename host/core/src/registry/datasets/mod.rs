@@ -1,7 +1,11 @@
 //! Data sets: named, with what they are for, whose they are to use, and where they come from; their rows are files.
 
-use super::{Registry, RegistryError, keys, parse, to_bytes};
-use crate::id::{DatasetName, TenantId};
+mod rows;
+
+pub use rows::{MAX_ROW_BYTES, RowPage};
+
+use super::{Registry, RegistryError, Versioned, files, keys, parse, to_bytes};
+use crate::id::{ComponentName, DatasetName, TenantId};
 use crate::store::Expect;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,8 @@ const MAX_FILES: usize = 256;
 const MAX_TEXT_BYTES: usize = 4_096;
 /// Most bytes of a data set's files together.
 pub const MAX_DATASET_BYTES: u64 = 2 << 30;
+/// Attempts of a writer that keeps losing races.
+const ATTEMPTS: usize = 64;
 
 /// What a data set is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,9 +45,12 @@ pub struct Dataset {
     pub format: Option<String>,
     /// Files by id, in order: one after the other they are the data set.
     pub files: Vec<String>,
-    /// The data set's rows were given with it: its file goes with it.
+    /// The data set's rows were given with it: its files go with it.
     #[serde(default)]
     pub owns_files: bool,
+    /// The component that has made it, and alone may change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<ComponentName>,
     pub bytes: u64,
     #[serde(default)]
     pub metadata: Map<String, Value>,
@@ -51,8 +60,12 @@ pub struct Dataset {
 
 impl Registry {
     pub fn dataset(&self, tenant: &TenantId, name: &DatasetName) -> Result<Option<Dataset>, RegistryError> {
-        let found = self.read_value(&keys::dataset(tenant, name.as_str()))?;
-        found.map(|row| parse("data set", &row.value)).transpose()
+        Ok(self.dataset_row(tenant, name)?.map(|row| row.value))
+    }
+
+    fn dataset_row(&self, tenant: &TenantId, name: &DatasetName) -> Result<Option<Versioned<Dataset>>, RegistryError> {
+        let Some(row) = self.read_value(&keys::dataset(tenant, name.as_str()))? else { return Ok(None) };
+        Ok(Some(Versioned { value: parse("data set", &row.value)?, revision: row.revision }))
     }
 
     /// By name, at most `limit`, after the one named `after`.
@@ -86,20 +99,11 @@ impl Registry {
                 return Err(RegistryError::invalid(field, format!("at most {MAX_TEXT_BYTES} bytes")));
             }
         }
-        if dataset.files.is_empty() || dataset.files.len() > MAX_FILES {
-            return Err(RegistryError::invalid("files", format!("1 to {MAX_FILES} files")));
+        if files::is_id(dataset.name.as_str()) {
+            // A job that names it could come to mean the file once the data set is gone.
+            return Err(RegistryError::invalid("name", "is spelled like a file's id"));
         }
-        dataset.bytes = 0;
-        for id in &dataset.files {
-            let file = self.file(tenant, id)?;
-            let file =
-                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
-            dataset.bytes = dataset.bytes.saturating_add(file.bytes);
-        }
-        if dataset.bytes > MAX_DATASET_BYTES {
-            let (size, limit) = (dataset.bytes as usize, MAX_DATASET_BYTES as usize);
-            return Err(RegistryError::TooLarge { what: "data set", size, limit });
-        }
+        self.measure(tenant, &mut dataset)?;
         let held = self.store().scan(&keys::datasets(tenant), None, MAX_DATASETS)?.len();
         if held >= MAX_DATASETS {
             return Err(RegistryError::TooLarge { what: "collection", size: held + 1, limit: MAX_DATASETS });
@@ -116,13 +120,56 @@ impl Registry {
         }
     }
 
+    /// Counts a data set's files and their bytes.
+    fn measure(&self, tenant: &TenantId, dataset: &mut Dataset) -> Result<(), RegistryError> {
+        if dataset.files.is_empty() || dataset.files.len() > MAX_FILES {
+            return Err(RegistryError::invalid("files", format!("1 to {MAX_FILES} files")));
+        }
+        dataset.bytes = 0;
+        for id in &dataset.files {
+            let file = self.file(tenant, id)?.ok_or_else(|| no_file(id))?;
+            dataset.bytes = dataset.bytes.saturating_add(file.bytes);
+        }
+        if dataset.bytes > MAX_DATASET_BYTES {
+            let (size, limit) = (dataset.bytes as usize, MAX_DATASET_BYTES as usize);
+            return Err(RegistryError::TooLarge { what: "data set", size, limit });
+        }
+        Ok(())
+    }
+
+    /// Adds a file to the end of a data set that `component` has made.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when the component has made none of this name, and as [`Self::create_dataset`].
+    pub async fn extend_dataset(
+        &self,
+        tenant: &TenantId,
+        name: &DatasetName,
+        component: &ComponentName,
+        file: &str,
+    ) -> Result<Dataset, RegistryError> {
+        for _ in 0..ATTEMPTS {
+            let row = self.dataset_row(tenant, name)?.filter(|row| row.value.component.as_ref() == Some(component));
+            let missing = || RegistryError::NotFound { what: "data set", name: name.to_string() };
+            let Versioned { value: mut dataset, revision } = row.ok_or_else(missing)?;
+            dataset.files.push(file.into());
+            self.measure(tenant, &mut dataset)?;
+            let place = keys::dataset(tenant, name.as_str());
+            let expect = Some(Expect::Revision(revision));
+            match self.write_value(&place, Some(&to_bytes(&dataset)?), expect, |b| b).await {
+                Ok(_) => return Ok(dataset),
+                Err(RegistryError::RevisionMismatch { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(RegistryError::Conflict("the data set is being changed by too many at once".into()))
+    }
+
     /// The files of a data set, one after the other; a line that ends a file without a line feed gets one.
     pub async fn dataset_bytes(&self, tenant: &TenantId, dataset: &Dataset) -> Result<Bytes, RegistryError> {
         let mut whole = BytesMut::new();
         for id in &dataset.files {
-            let file = self.file(tenant, id)?;
-            let file =
-                file.ok_or_else(|| RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() })?;
+            let file = self.file(tenant, id)?.ok_or_else(|| no_file(id))?;
             let bytes = self.file_bytes(id, &file).await?;
             if dataset.files.len() == 1 {
                 return Ok(bytes);
@@ -135,17 +182,29 @@ impl Registry {
         Ok(whole.freeze())
     }
 
-    /// Removes a data set, and the file that was made for it; `false` when there is none.
+    /// Removes a data set, and the files that were made for it; `false` when there is none.
     pub async fn delete_dataset(&self, tenant: &TenantId, name: &DatasetName) -> Result<bool, RegistryError> {
-        let Some(found) = self.dataset(tenant, name)? else { return Ok(false) };
-        self.write_value(&keys::dataset(tenant, name.as_str()), None, None, |b| b).await?;
-        if found.owns_files {
-            for id in &found.files {
+        for _ in 0..ATTEMPTS {
+            let Some(found) = self.dataset_row(tenant, name)? else { return Ok(false) };
+            let expect = Some(Expect::Revision(found.revision));
+            match self.write_value(&keys::dataset(tenant, name.as_str()), None, expect, |b| b).await {
+                Ok(_) => {}
+                // Longer by a file meanwhile, which goes as well.
+                Err(RegistryError::RevisionMismatch { .. }) => continue,
+                Err(e) => return Err(e),
+            }
+            let owned = if found.value.owns_files { found.value.files } else { Vec::new() };
+            for id in &owned {
                 self.delete_file(tenant, id).await?;
             }
+            return Ok(true);
         }
-        Ok(true)
+        Err(RegistryError::Conflict("the data set is being changed by too many at once".into()))
     }
+}
+
+fn no_file(id: &str) -> RegistryError {
+    RegistryError::NotFound { what: "file", name: id.chars().take(64).collect() }
 }
 
 #[cfg(test)]
@@ -174,6 +233,7 @@ mod tests {
             format: None,
             files: files.to_vec(),
             owns_files,
+            component: None,
             bytes: 0,
             metadata: Map::new(),
             created_at: 1,
