@@ -28,13 +28,14 @@ pub enum Body<'a> {
 }
 
 impl Client {
-    /// Flag over environment over the credentials file of a local server.
+    /// Flag over environment over the credentials file: the server that was started here last.
     pub fn new(connection: &Connection) -> Self {
         let stored = credentials::read();
-        let url = connection.url.clone().or_else(|| stored.as_ref().map(|c| c.url.clone()));
+        let url = connection.url.clone().or_else(|| stored.first().map(|server| server.url.clone()));
         let url = url.unwrap_or_else(|| "http://127.0.0.1:8321".into());
-        // A stored key belongs to the stored server and goes to no other.
-        let stored_key = stored.filter(|c| c.url.trim_end_matches('/') == url.trim_end_matches('/')).map(|c| c.key);
+        // A stored key belongs to its server and goes to no other.
+        let same = |known: &str| known.trim_end_matches('/') == url.trim_end_matches('/');
+        let stored_key = stored.into_iter().find(|server| same(&server.url)).and_then(|server| server.key);
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))

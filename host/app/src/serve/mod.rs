@@ -8,7 +8,7 @@ mod upkeep;
 
 use crate::cli::Serve;
 use crate::commands::data::failed;
-use crate::credentials::{self, Credentials};
+use crate::credentials;
 use crate::failure::{Exit, Failure};
 use crate::folders;
 use crate::jobs;
@@ -126,7 +126,7 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
         },
         usize::try_from(settings.jobs.at_once).unwrap_or(usize::MAX).min(MAX_JOBS_AT_ONCE),
     )?;
-    announce(&url, key, engine.as_ref(), started)?;
+    announce(&url, &data, key, engine.as_ref(), started)?;
     readiness.set_ready();
     let unbound = settings.components.bind_shipped;
     let unbound = unbound.then(|| tokio::spawn(async move { shipped::push_unbound(&registry, &*components).await }));
@@ -220,20 +220,24 @@ fn gateway_settings(settings: &Settings) -> stockade_gateway::Settings {
 }
 
 /// Says where the server is, and shows a new key this once.
-fn announce(url: &str, key: keys::AdminKey, inference: &dyn Inference, started: Instant) -> Result<(), Failure> {
+fn announce(
+    url: &str,
+    data: &Path,
+    key: keys::AdminKey,
+    inference: &dyn Inference,
+    started: Instant,
+) -> Result<(), Failure> {
     match key {
         keys::AdminKey::Fresh(key) => {
             print_line(&format!("key {key}"));
-            let path = credentials::write(&Credentials { url: url.into(), key })?;
+            let path = credentials::remember(data, url, Some(key))?;
             eprintln!("The admin key above is shown this once; client commands find it in {}.", path.display());
         }
         keys::AdminKey::Seeded(key) => {
-            credentials::write(&Credentials { url: url.into(), key })?;
+            credentials::remember(data, url, Some(key))?;
         }
         keys::AdminKey::Kept => {
-            if let Some(known) = credentials::read() {
-                credentials::write(&Credentials { url: url.into(), ..known })?;
-            }
+            credentials::remember(data, url, None)?;
         }
     }
     for model in inference.models() {

@@ -17,6 +17,9 @@ use serde_json::Value;
 use std::path::Path;
 use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
 
+/// Below this a person may have meant more: packing makes a few long rows of many short examples.
+const FEW_STEPS: u64 = 10;
+
 /// Trains on this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostTrainer {}
@@ -70,6 +73,11 @@ impl Trainer for HostTrainer {
             }
             _ => None,
         };
+        if steps < FEW_STEPS && job.optim.steps.is_none() {
+            observer.note(&format!(
+                "{steps} steps in all: more `optim.epochs`, a smaller `optim.batch` or `data.packing = false` make more"
+            ));
+        }
         let examiner = match &sampler {
             Some(sampler) if job.eval.samples > 0 => {
                 Some(Examiner::new(&job.eval, job.seed, data.questions, sampler, evaluators)?)

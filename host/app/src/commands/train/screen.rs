@@ -29,6 +29,8 @@ struct State {
     /// First step of this process, and when it came.
     first: Option<(f64, Instant)>,
     shown: Option<Instant>,
+    /// What was shown last.
+    written: Value,
     /// The first answer of the latest evaluation, in a line.
     sample: Option<String>,
     /// Lines that the last drawing has taken.
@@ -93,7 +95,7 @@ impl Screen {
     /// Shows the last step.
     pub fn finish(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.curves.is_empty() {
+        if self.draws && !state.curves.is_empty() || state.written != state.latest {
             self.show(&mut state);
         }
         state.lines = 0;
@@ -101,6 +103,7 @@ impl Screen {
 
     fn show(&self, state: &mut State) {
         state.shown = Some(Instant::now());
+        state.written = state.latest.clone();
         let status = state.status();
         if !self.draws {
             eprintln!("{status}");
