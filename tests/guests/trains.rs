@@ -1,6 +1,6 @@
 //! A tool that makes a data set of a part of another, trains on it, and tells later how its job stands. `do` says what:
 //!
-//! - `begin`: `from`, `set`, `base`, `name`; answers with the job's id and how many rows it took
+//! - `begin`: `from`, `set`, `base`, `name`, and `evaluator` if there is to be one; answers with the job's id and how many rows it took
 //! - `follow`: `job`, `after`; answers with the status and the losses of the steps after that event
 //! - `cancel`, `read`, `append`, `delete`, `list`: one call each, with what the host says
 
@@ -13,7 +13,7 @@ struct Guest {}
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 enum Wanted {
-    Begin { from: String, set: String, base: String, name: String },
+    Begin { from: String, set: String, base: String, name: String, evaluator: Option<String> },
     Follow { job: String, after: u64 },
     Cancel { job: String },
     Read { set: String },
@@ -30,7 +30,9 @@ impl Tool for Guest {
     }
     fn call(&self, wanted: Wanted) -> Result<ToolOutput> {
         let told = match wanted {
-            Wanted::Begin { from, set, base, name } => begin(&from, &set, &base, &name)?,
+            Wanted::Begin { from, set, base, name, evaluator } => {
+                begin(&from, &set, &base, &name, evaluator.as_deref())?
+            }
             Wanted::Follow { job, after } => follow(&job, after)?,
             Wanted::Cancel { job } => json!(format!("{:?}", jobs::cancel(&job)?.status)),
             Wanted::Read { set } => json!(datasets::rows::<Value>(&set).collect::<Result<Vec<_>>>()?.len()),
@@ -49,14 +51,14 @@ impl Tool for Guest {
     }
 }
 
-fn begin(from: &str, set: &str, base: &str, name: &str) -> Result<Value> {
+fn begin(from: &str, set: &str, base: &str, name: &str, evaluator: Option<&str>) -> Result<Value> {
     let rows: Vec<Value> = datasets::rows(from).collect::<Result<_>>()?;
     let chosen: Vec<&Value> = rows.iter().step_by(2).collect();
     let provenance = format!("every second row of `{from}`");
     let about = datasets::Description::new(set, datasets::Purpose::PostTraining, "CC0-1.0", provenance);
     datasets::create(&about, &chosen[..1])?;
     datasets::append(set, &chosen[1..])?;
-    let spec = json!({
+    let mut spec = json!({
         "method": "sft",
         "seed": 3,
         "model": {"base": base, "adapter": {"kind": "lora", "rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}},
@@ -64,6 +66,10 @@ fn begin(from: &str, set: &str, base: &str, name: &str) -> Result<Value> {
         "optim": {"steps": 12, "batch": 2, "learning_rate": 5e-3, "schedule": "constant"},
         "output": {"name": name},
     });
+    if let Some(evaluator) = evaluator {
+        spec["data"]["eval_split"] = json!(0.25);
+        spec["eval"] = json!({"samples": 2, "evaluators": [evaluator]});
+    }
     let job = jobs::train(None, &spec)?;
     Ok(json!({"job": job.id, "rows": chosen.len()}))
 }

@@ -135,6 +135,10 @@ fn what_a_job_names_needs_a_grant_and_nothing_of_a_refused_one_stays() -> Result
     grant(all_granted())?;
     let unknown = json!({"do": "begin", "from": "answers", "set": "half", "base": "mine", "name": "mine"});
     ensure!(refused(&client, "trains", unknown, "spec.model.base: model `mine` is not served")? == "invalid");
+    granted(&client, "trains", json!({"do": "delete", "set": "half"}))?;
+    let mut judged = begin();
+    judged["evaluator"] = json!("answer-match");
+    ensure!(refused(&client, "trains", judged, "components: evaluator/answer-match")? == "denied");
     let taken = json!({"do": "begin", "from": "answers", "set": "half", "base": "tiny", "name": "tiny"});
     ensure!(refused(&client, "trains", taken, "exists already")? == "conflict");
     ensure!(refused(&client, "trains", json!({"do": "read", "set": "none"}), "datasets: none")? == "denied");
