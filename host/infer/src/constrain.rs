@@ -4,6 +4,8 @@
 //! constraint belongs to its sequence alone. Invariant: while a grammar lives, every completion that ends by itself
 //! belongs to its language; what cannot be enforced is refused and never weakened.
 
+mod numbers;
+
 use crate::sampler::Allowed;
 use crate::settings::GrammarSettings;
 use crate::vocabulary::Vocabulary;
@@ -308,7 +310,10 @@ fn source(constraint: &Constraint, max_bytes: usize) -> Result<([u8; 32], TopLev
         Constraint::Lark(text) if text.trim().is_empty() => {
             return Err(refused("the grammar is empty"));
         }
-        Constraint::Lark(text) => GrammarWithLexer::from_lark(text.clone()),
+        Constraint::Lark(text) => {
+            numbers::check_lark(text)?;
+            GrammarWithLexer::from_lark(text.clone())
+        }
     };
     let mut hash = Sha256::new();
     hash.update(kind);
@@ -326,6 +331,7 @@ pub(crate) fn strict(schema: &Value) -> Result<Value, InferError> {
         Value::Bool(false) => return Err(refused("nothing satisfies the schema `false`")),
         _ => return Err(refused("a schema is an object or a boolean")),
     };
+    schema.values().try_for_each(numbers::check_schema)?;
     schema.insert("x-guidance".into(), json!({"whitespace_pattern": JSON_SPACE}));
     Ok(Value::Object(schema))
 }

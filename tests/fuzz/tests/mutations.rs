@@ -1,6 +1,6 @@
 //! Every fuzz target on sound inputs and on seeded mutations of them, for some seconds each (`STOCKADE_FUZZ_SECONDS`).
 //!
-//! A failing input is kept under the build's temporary folder, and `STOCKADE_FUZZ_INPUT=FILE` with the test's name runs it
+//! A failing input is kept under the build's temporary folder (as `NAME.running` if it ended the process), and `STOCKADE_FUZZ_INPUT=FILE` with the test's name runs it
 //! again.
 
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ fn fuzz(name: &str) {
 }
 
 fn try_one(target: &Target, input: &[u8]) {
+    // Before the run: what ends the process (a stack that is full) leaves no other trace.
+    let running = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.running", target.name));
+    std::fs::write(&running, input).expect("the input is kept");
     let start = Instant::now();
     let outcome = std::panic::catch_unwind(|| (target.run)(input));
     let took = start.elapsed();

@@ -133,3 +133,26 @@ fn no_instance_that_the_json_schema_suite_calls_invalid_gets_through() {
     assert!(enforced > 100, "{enforced}");
     assert_eq!(holes, HOLES);
 }
+
+#[test]
+fn numbers_that_the_compiler_cannot_negate_are_refused() {
+    let grammars = grammars(GrammarSettings::default());
+    let schema = |text: &str| Constraint::JsonSchema(serde_json::from_str(text).unwrap());
+    let lark = |schema: &str| Constraint::Lark(format!("start: \"x\" %json {schema}\n"));
+    for text in [
+        r#"{"const": -9223372036854775808}"#,
+        r#"{"enum": ["x", -9223372036854775807]}"#,
+        r#"{"type": "integer", "minimum": -1e19, "maximum": -1e19}"#,
+        r#"{"items": {"anyOf": [{"const": {"a": [-9.3e18]}}]}}"#,
+    ] {
+        for constraint in [schema(text), lark(text)] {
+            let refused = compile(&grammars, &tenant("a"), &constraint).unwrap_err().to_string();
+            assert!(refused.contains("-2^63"), "{text}: {refused}");
+        }
+    }
+    for text in [r#"{"const": -9223372036854774784}"#, r#"{"type": "integer", "maximum": 9223372036854775807}"#] {
+        for constraint in [schema(text), lark(text)] {
+            compile(&grammars, &tenant("a"), &constraint).unwrap();
+        }
+    }
+}
