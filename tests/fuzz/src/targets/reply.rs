@@ -116,6 +116,8 @@ pub const GRAMMAR: Target = Target {
         "%json",
         "null",
         "1e308",
+        "-9223372036854775808",
+        "-1e19",
         "-0",
     ],
 };
