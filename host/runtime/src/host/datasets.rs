@@ -31,7 +31,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
 
     async fn get(a: &Accessor<T, Self>, name: String) -> Answer<wit::Dataset> {
         let me = enter(a).await?;
-        Ok(find(&me, &name).map(|found| dataset_out(found, component(&me))))
+        Ok(find(&me, &name).map(|found| dataset_out(found, me.component())))
     }
 
     async fn read(a: &Accessor<T, Self>, name: String, position: u64, limit: u32) -> Answer<Page> {
@@ -70,10 +70,6 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
     }
 }
 
-fn component(me: &Entered) -> &ComponentName {
-    &me.context.call.target.component.name
-}
-
 fn bytes(rows: &[String]) -> usize {
     rows.iter().map(String::len).sum()
 }
@@ -91,7 +87,7 @@ fn granted(me: &Entered, mut after: Option<String>, limit: usize) -> Result<Vec<
         after = Some(last.name.to_string());
         for found in page {
             if Grants::allows(&me.grants().datasets, found.name.as_str()) {
-                out.push(dataset_out(found, component(me)));
+                out.push(dataset_out(found, me.component()));
                 if out.len() == limit {
                     return Ok(out);
                 }
@@ -117,7 +113,7 @@ fn find(me: &Entered, name: &str) -> Result<Dataset, Error> {
 /// A data set that the calling component has made.
 fn own(me: &Entered, name: &str) -> Result<Dataset, Error> {
     let found = find(me, name)?;
-    if found.component.as_ref() != Some(component(me)) {
+    if found.component.as_ref() != Some(me.component()) {
         return Err(denied("datasets", &format!("{name}, which the component has not made")));
     }
     Ok(found)
@@ -145,7 +141,7 @@ async fn create(me: &Entered, description: wit::Description, rows: &[String]) ->
         format,
         files: vec![file.clone()],
         owns_files: true,
-        component: Some(component(me).clone()),
+        component: Some(me.component().clone()),
         bytes: 0,
         metadata,
         created_at: stockade_core::registry::now(),
@@ -157,7 +153,7 @@ async fn create(me: &Entered, description: wit::Description, rows: &[String]) ->
 async fn append(me: &Entered, name: &str, rows: &[String]) -> Result<wit::Dataset, Error> {
     let found = own(me, name)?;
     let file = put(me, rows).await?;
-    let longer = me.host.registry.extend_dataset(&me.context.call.tenant, &found.name, component(me), &file).await;
+    let longer = me.host.registry.extend_dataset(&me.context.call.tenant, &found.name, me.component(), &file).await;
     keep(me, &file, longer).await
 }
 
@@ -172,7 +168,7 @@ async fn put(me: &Entered, rows: &[String]) -> Result<String, Error> {
 /// What was made of a file; a file that came to nothing goes again.
 async fn keep(me: &Entered, file: &str, made: Result<Dataset, RegistryError>) -> Result<wit::Dataset, Error> {
     match made {
-        Ok(made) => Ok(dataset_out(made, component(me))),
+        Ok(made) => Ok(dataset_out(made, me.component())),
         Err(e) => {
             me.host.registry.delete_file(&me.context.call.tenant, file).await.map_err(guest_error)?;
             Err(guest_error(e))

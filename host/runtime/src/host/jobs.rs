@@ -9,7 +9,6 @@ use crate::guest::Guest;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use stockade_core::error::Fault;
-use stockade_core::id::ComponentName;
 use stockade_core::jobs::{Jobs, JobsError, Maker, Order};
 use stockade_core::plugin::Grants;
 use stockade_core::registry::{EventKind, Job, JobEvent, JobKind, JobStatus, Wish};
@@ -43,7 +42,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         let me = enter(a).await?;
         Ok(within("limit", limit, MAX_JOBS).and_then(|limit| {
             let found =
-                served(&me)?.list_of_component(&me.context.call.tenant, component(&me), after.as_deref(), limit);
+                served(&me)?.list_of_component(&me.context.call.tenant, me.component(), after.as_deref(), limit);
             Ok(found.map_err(guest_error)?.into_iter().map(job_out).collect())
         }))
     }
@@ -91,10 +90,6 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
     }
 }
 
-fn component(me: &Entered) -> &ComponentName {
-    &me.context.call.target.component.name
-}
-
 /// The host's jobs, for a component that has a grant for some.
 fn served(me: &Entered) -> Result<&Jobs, Error> {
     if me.grants().jobs.is_empty() {
@@ -105,7 +100,7 @@ fn served(me: &Entered) -> Result<&Jobs, Error> {
 
 /// A job that the calling component has made.
 fn own(me: &Entered, id: &str) -> Result<Job, Error> {
-    let found = served(me)?.of_component(&me.context.call.tenant, component(me), id).map_err(guest_error)?;
+    let found = served(me)?.of_component(&me.context.call.tenant, me.component(), id).map_err(guest_error)?;
     found.ok_or_else(|| Error::NotFound(format!("job `{}`", id.chars().take(64).collect::<String>())))
 }
 
@@ -116,7 +111,7 @@ async fn submit(me: &Entered, kind: wit::Kind, name: Option<String>, spec: &str)
         return Err(denied("jobs", granted));
     }
     let spec = convert::json("spec", spec)?;
-    let maker = Maker { component: component(me).clone(), grants: me.context.call.target.grants.clone() };
+    let maker = Maker { component: me.component().clone(), grants: me.context.call.target.grants.clone() };
     let order = Order { kind, name, spec, dialect: Value::Null, maker: Some(maker) };
     let made = jobs.create(&me.context.call.tenant, order, getrandom::u32().unwrap_or_default()).await;
     made.map(job_out).map_err(jobs_error)

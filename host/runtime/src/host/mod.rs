@@ -28,6 +28,7 @@ use crate::guest::{Context, Guest, TurnState};
 use crate::meter::Meter;
 use crate::runtime::Inner;
 use std::sync::Arc;
+use stockade_core::id::ComponentName;
 use stockade_core::plugin::{Grants, Role};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Accessor, ComponentNamedList, ComponentType, HasSelf, Lift, Linker, Lower};
@@ -138,6 +139,11 @@ pub(crate) struct Entered {
 impl Entered {
     pub fn grants(&self) -> &Grants {
         self.context.grants()
+    }
+
+    /// The component that calls.
+    pub fn component(&self) -> &ComponentName {
+        &self.context.call.target.component.name
     }
 
     /// Checks a role that another component stands in.
