@@ -20,18 +20,25 @@ use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
 /// Below this a person may have meant more: packing makes a few long rows of many short examples.
 const FEW_STEPS: u64 = 10;
 
+/// A job that this program can run.
+fn runnable(spec: &Value) -> Result<Job, TrainError> {
+    let job = Job::from_json(spec)?;
+    settings::device(&job).check()?;
+    Ok(job)
+}
+
 /// Trains on this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostTrainer {}
 
 impl Trainer for HostTrainer {
     fn check(&self, spec: &Value) -> Result<Outline, TrainError> {
-        Ok(Job::from_json(spec)?.outline())
+        Ok(runnable(spec)?.outline())
     }
 
     fn run(&self, task: Task<'_>) -> Result<Ending, TrainError> {
         let Task { spec, folder, resolver, observer, rewards, evaluators, threads } = task;
-        let job = Job::from_json(spec)?;
+        let job = runnable(spec)?;
         std::fs::create_dir_all(folder).map_err(|e| failed("the job's folder", e))?;
         let start = Start::find(&job, resolver, folder)?;
         let text = ModelText::open(&start.tokenizer, &start.config)?;

@@ -91,7 +91,7 @@ impl Run<'_> {
             let grad_norm = gradients.norm();
             let skipped = self.judge(&tally, grad_norm, &mut state)?;
             if skipped.is_none() {
-                self.update(share, clip_scale(grad_norm, self.job.optim.clip_norm), &gradients);
+                self.update(share, clip_scale(grad_norm, self.job.optim.clip_norm), &gradients)?;
                 state.loss = tally.loss;
             }
             state.applied = self.optimizer.applied();
@@ -204,13 +204,13 @@ impl Run<'_> {
         Ok(Some(reason))
     }
 
-    fn update(&mut self, share: f64, scale: f32, gradients: &Gradients) {
+    fn update(&mut self, share: f64, scale: f32, gradients: &Gradients) -> Result<(), TrainError> {
         let pool = Arc::clone(self.network.pool());
         self.optimizer.begin(share);
         for i in 0..self.network.parameters().len() {
             self.optimizer.update(i, self.network.values_mut(i), gradients.get(i), scale, &pool);
         }
-        self.network.updated();
+        self.network.updated()
     }
 
     /// What the weights that the run starts from answer, for comparison.
@@ -333,7 +333,7 @@ impl Run<'_> {
         for (i, values) in weights.iter().enumerate() {
             self.network.values_mut(i).copy_from_slice(values);
         }
-        self.network.updated();
+        self.network.updated()?;
         Ok(())
     }
 
