@@ -42,7 +42,7 @@ impl Source for Steps {
 
 /// Keeps what it hears, and commands `command` after step `at`.
 #[derive(Default)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     pub steps: Mutex<Vec<StepMetrics>>,
     pub saved: Mutex<Vec<Saved>>,
     pub notes: Mutex<Vec<String>>,
