@@ -317,6 +317,16 @@ impl Client {
         }
     }
 
+    /// Calls a function of the bound memory with its arguments in order.
+    pub fn memory(&self, function: &str, args: Value) -> Result<Value> {
+        let bound = self.get("/stockade/v1/bindings/memory")?.expect(200)?;
+        let version = bound["entries"][0]["version"].as_str().context("memory is bound")?;
+        let path = format!("/stockade/v1/components/memory/versions/{version}/invoke");
+        let answer = self.post(&path, &json!({"function": function, "args": args}))?.expect(200)?;
+        ensure!(answer["error"].is_null(), "{function}: {}", answer["error"]);
+        Ok(answer["result"].clone())
+    }
+
     /// Waits until a shipped component is in and answers with its version: those that are not bound at the first start
     /// come after it.
     pub fn shipped(&self, name: &str) -> Result<String> {

@@ -1,5 +1,5 @@
 //! What the shipped orchestrators share: the tenant's instructions, its tools, bounds on a turn, the steps that are told,
-//! a history that fits the model, and the tool loop. A library; no plugin of its own.
+//! a history that fits the model, the tool loop, and what is remembered of conversations. A library; no plugin of its own.
 //!
 //! Invariant: every model call of an orchestrator starts through [`history::start`], so none of them overflows a context
 //! that dropping old messages could have saved.
@@ -8,13 +8,16 @@ pub mod approval;
 pub mod budget;
 pub mod history;
 pub mod instructions;
+pub mod memory;
 pub mod rounds;
+pub mod search;
 pub mod steps;
 pub mod toolbox;
 mod transcript;
 
 pub use budget::{Budget, Limits};
 pub use instructions::Instructions;
+pub use memory::Memory;
 pub use rounds::{Rules, converse};
 pub use steps::{Steps, cut};
 pub use toolbox::Toolbox;

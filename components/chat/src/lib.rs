@@ -1,7 +1,7 @@
 //! The default orchestrator: the tenant's system prompt, one model call, and a loop over the tenant's tools.
 
 use agent::instructions::Prompt;
-use agent::{Instructions, Limits, Rules};
+use agent::{Instructions, Limits, Memory, Rules, memory};
 use stockade_guest::prelude::*;
 
 #[derive(Deserialize)]
@@ -18,14 +18,16 @@ struct Assistant {
     tools: Option<Vec<String>>,
     #[serde(default)]
     limits: Limits,
+    /// What is recalled before the reply and kept after it.
+    #[serde(default)]
+    memory: Option<Memory>,
 }
 
 impl Orchestrator for Assistant {
-    fn run(&self, mut turn: Turn) -> Result<Outcome> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
         let rules = Rules { tools: self.tools.as_deref(), limits: self.limits, ..Rules::default() };
-        let messages = instructions.prepend(std::mem::take(&mut turn.messages), None);
-        agent::finish(messages.and_then(|messages| agent::converse(turn, messages, &rules)))
+        agent::finish(memory::converse(turn, &instructions, self.memory.as_ref(), &rules))
     }
 }
 

@@ -119,19 +119,23 @@ impl Banks {
         }
     }
 
-    pub fn bank(&self, name: &str) -> Result<Bank> {
+    /// `None`: nobody has made it or written to it, so there is nothing in it.
+    pub fn find(&self, name: &str) -> Result<Option<Bank>> {
         check_name(name)?;
         let bucket = state::open(&self.bucket)?;
-        match bucket.get_json(&bank_key(name))? {
-            Some((settings, _)) => self.open(name, settings),
-            None => Err(Error::NotFound(format!("bank `{name}`"))),
-        }
+        let found = bucket.get_json(&bank_key(name))?;
+        found.map(|(settings, _)| self.open(name, settings)).transpose()
+    }
+
+    /// One that has to be there.
+    pub fn bank(&self, name: &str) -> Result<Bank> {
+        self.find(name)?.ok_or_else(|| Error::NotFound(format!("bank `{name}`")))
     }
 
     pub fn bank_or_new(&self, name: &str) -> Result<Bank> {
-        match self.bank(name) {
-            Err(Error::NotFound(_)) => self.make(name, BankKind::Hybrid, "{}"),
-            found => found,
+        match self.find(name)? {
+            Some(bank) => Ok(bank),
+            None => self.make(name, BankKind::Hybrid, "{}"),
         }
     }
 

@@ -71,7 +71,7 @@ impl Memory for Banks {
 
     fn get(&self, bank: String, ids: Vec<String>) -> Result<Vec<Item>> {
         at_most("ids", ids.len())?;
-        let bank = self.bank(&bank)?;
+        let Some(bank) = self.find(&bank)? else { return Ok(Vec::new()) };
         let mut live = records::Live::new(&bank);
         let found = ids.into_iter().map(|id| Ok(live.get(&id)?.map(|record| record.into_item(id))));
         found.filter_map(Result::transpose).collect()
@@ -79,21 +79,25 @@ impl Memory for Banks {
 
     fn list(&self, bank: String, document: Option<String>, after: Option<String>, limit: u32) -> Result<Vec<Item>> {
         within(limit)?;
-        records::list(&self.bank(&bank)?, document.as_deref(), after, limit as usize)
+        let Some(bank) = self.find(&bank)? else { return Ok(Vec::new()) };
+        records::list(&bank, document.as_deref(), after, limit as usize)
     }
 
     fn search(&self, bank: String, query: Query) -> Result<Vec<Hit>> {
         within(query.limit)?;
-        search::search(&self.bank(&bank)?, query)
+        let Some(bank) = self.find(&bank)? else { return Ok(Vec::new()) };
+        search::search(&bank, query)
     }
 
     fn delete(&self, bank: String, ids: Vec<String>) -> Result<u32> {
         at_most("ids", ids.len())?;
-        insert::delete(&self.bank(&bank)?, ids)
+        let Some(bank) = self.find(&bank)? else { return Ok(0) };
+        insert::delete(&bank, ids)
     }
 
     fn forget(&self, bank: String, document: String) -> Result<u32> {
-        ingest::forget(&self.bank(&bank)?, &document)
+        let Some(bank) = self.find(&bank)? else { return Ok(0) };
+        ingest::forget(&bank, &document)
     }
 }
 

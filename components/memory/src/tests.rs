@@ -62,8 +62,21 @@ fn items_are_kept_listed_replaced_and_deleted() {
     assert_eq!(memory.banks(None, 10).unwrap()[0].items, 3);
     assert_eq!(ids(&memory.search(bank(), query("bl")).unwrap()), ["black"]);
     Memory::drop(&*memory, bank()).unwrap();
-    assert!(matches!(memory.get(bank(), vec![]), Err(Error::NotFound(_))));
+    assert!(matches!(Memory::drop(&*memory, bank()), Err(Error::NotFound(_))));
     assert_eq!(stockade_guest::state::open("memory").unwrap().scan_all("").unwrap(), []);
+}
+
+#[test]
+fn a_bank_that_nobody_has_written_to_is_empty_and_stays_unmade() {
+    let memory = memory();
+    let bank = || "nobodys".to_string();
+    assert_eq!(memory.search(bank(), query("tea")).unwrap(), []);
+    assert_eq!(memory.list(bank(), None, None, 10).unwrap(), []);
+    assert_eq!(memory.get(bank(), vec!["a".into()]).unwrap(), []);
+    assert_eq!(memory.delete(bank(), vec!["a".into()]).unwrap(), 0);
+    assert_eq!(memory.forget(bank(), "a".into()).unwrap(), 0);
+    assert_eq!(memory.banks(None, 10).unwrap(), []);
+    assert!(matches!(memory.search("No Name".into(), query("tea")), Err(Error::Invalid(_))));
 }
 
 #[test]

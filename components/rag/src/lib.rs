@@ -8,11 +8,11 @@ mod sources;
 
 use agent::instructions::Prompt;
 use agent::rounds::converse_through;
+use agent::search::{Mode, Search};
 use agent::{Instructions, Limits, Rules, Steps, approval, history};
 use reply::Reply;
-use sources::{Search, Source};
+use sources::Source;
 use stockade_guest::inference::Generation;
-use stockade_guest::memories::SearchMode;
 use stockade_guest::prelude::*;
 
 /// Most tokens of a rewritten query.
@@ -67,26 +67,6 @@ struct Rag {
     /// What is said without a source.
     #[serde(default = "no_hit_text")]
     no_hit_text: String,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    Vector,
-    Keyword,
-    Hybrid,
-    Graph,
-}
-
-impl From<Mode> for SearchMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Vector => Self::Vector,
-            Mode::Keyword => Self::Keyword,
-            Mode::Hybrid => Self::Hybrid,
-            Mode::Graph => Self::Graph,
-        }
-    }
 }
 
 #[derive(Deserialize, Default, PartialEq)]
@@ -189,11 +169,11 @@ impl Rag {
             banks: &self.banks,
             limit: self.limit.clamp(1, 50),
             filter: self.filter.as_ref(),
-            mode: self.mode.map(SearchMode::from),
+            mode: self.mode,
             options: &self.options(),
             most_tokens: self.source_tokens,
         };
-        let found = Found { sources: search.run(&turn.model, &query)?, query };
+        let found = Found { sources: Source::all(search.run(&turn.model, &query)?), query };
         told.done(&self.told(&found))?;
         Ok(found)
     }

@@ -3,7 +3,7 @@
 //! The loop itself is [`agent::rounds`]; here is what a tenant can say about it.
 
 use agent::instructions::Prompt;
-use agent::{Instructions, Limits, Rules};
+use agent::{Instructions, Limits, Memory, Rules, memory};
 use stockade_guest::prelude::*;
 
 #[derive(Deserialize)]
@@ -26,10 +26,13 @@ struct ToolLoop {
     require_tool: bool,
     #[serde(default)]
     limits: Limits,
+    /// What is recalled before the reply and kept after it.
+    #[serde(default)]
+    memory: Option<Memory>,
 }
 
 impl Orchestrator for ToolLoop {
-    fn run(&self, mut turn: Turn) -> Result<Outcome> {
+    fn run(&self, turn: Turn) -> Result<Outcome> {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
         let rules = Rules {
             tools: self.tools.as_deref(),
@@ -38,8 +41,7 @@ impl Orchestrator for ToolLoop {
             require_tool: self.require_tool,
             ..Rules::default()
         };
-        let messages = instructions.prepend(std::mem::take(&mut turn.messages), None);
-        agent::finish(messages.and_then(|messages| agent::converse(turn, messages, &rules)))
+        agent::finish(memory::converse(turn, &instructions, self.memory.as_ref(), &rules))
     }
 }
 

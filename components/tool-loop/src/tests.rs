@@ -154,6 +154,20 @@ fn tokens_of_all_calls_together_are_bounded() {
     assert_eq!(requests[1].tool_choice, ToolChoice::Forbidden);
 }
 
+#[test]
+fn a_turn_that_waited_for_approval_is_kept_once_it_has_ended() {
+    let config = json!({"approve": ["add"], "memory": {"banks": ["about"], "keep": "turns"}});
+    let host = adder(Host::new()).reply_tool_call("add", json!({"x": 1})).reply("It is 2.");
+    let asked = turn("Add");
+    let waiting = interruption(run::<ToolLoop>(config.clone(), asked.clone()));
+    let kept = || stockade_guest::memories::list("about", None, None, 9).unwrap();
+    assert!(kept().is_empty());
+    let ended = run::<ToolLoop>(config, resumed(&asked, &waiting.state, &json!({"approve": true})));
+    assert_eq!(ended, Ok(FinishReason::Stop.into()));
+    assert_eq!(kept().into_iter().map(|item| item.text).collect::<Vec<_>>(), ["User: Add\nAssistant: It is 2."]);
+    assert_eq!(host.tool_calls().len(), 1);
+}
+
 /// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {

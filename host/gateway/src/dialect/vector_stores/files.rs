@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::layers::RequestInfo;
 use crate::memory;
-use crate::reply::{self, Listing};
+use crate::reply::{self, Asked, Listing};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,10 @@ use stockade_core::store::Expect;
 
 /// Most files of a store.
 pub const MAX_FILES: usize = 1_000;
-/// Most chunks that a file's content shows.
-const MAX_SHOWN: u32 = 1_000;
+/// Most chunks of a page of a file's content: more than a file of the shipped memory has.
+const MAX_SHOWN: usize = 32_000;
+/// Most chunks that the memory is asked for at once.
+const AT_ONCE: usize = 1_000;
 /// Most attributes of a file, as OpenAI has it.
 const MAX_ATTRIBUTES: usize = 16;
 
@@ -171,27 +173,49 @@ pub async fn delete(
     }
 }
 
-/// The texts of its chunks, in order.
+/// What of a file's content is wanted: chunks after the one that `page` names. Clients of OpenAI's ask for all at once.
+#[derive(Deserialize)]
+pub struct Content {
+    limit: Option<usize>,
+    page: Option<String>,
+}
+
+/// The texts of its chunks, in order. A full page may have more after its last chunk.
 pub async fn content(
     State(app): State<App>,
     caller: Caller,
     info: RequestInfo,
     Path((store, id)): Path<(String, String)>,
+    Asked(asked): Asked<Content>,
 ) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
+    let limit = asked.limit.unwrap_or(MAX_SHOWN);
+    if !(1..=MAX_SHOWN).contains(&limit) {
+        return Err(ApiError::invalid("limit", format!("must be from 1 to {MAX_SHOWN}")));
+    }
     let found = file(&app, &caller.tenant, &store, &id)?;
-    let args = vec![json!(store), json!(id), Value::Null, json!(MAX_SHOWN)];
-    let items = memory::call(&app, &caller.tenant, info.id, "list", args).await?;
-    let texts = items.as_array().into_iter().flatten().map(|i| json!({"type": "text", "text": i["text"]}));
+    let (mut texts, mut after) = (Vec::new(), asked.page.filter(|page| !page.is_empty()));
+    while texts.len() < limit {
+        let some = AT_ONCE.min(limit - texts.len());
+        let args = vec![json!(store), json!(id), json!(after), json!(some)];
+        let items = memory::call(&app, &caller.tenant, info.id.clone(), "list", args).await?;
+        let items = items.as_array().map_or(&[][..], Vec::as_slice);
+        texts.extend(items.iter().map(|item| json!({"type": "text", "text": item["text"]})));
+        after = items.last().and_then(|item| item["id"].as_str()).map(String::from);
+        if items.len() < some {
+            break;
+        }
+    }
+    let next = after.filter(|_| texts.len() >= limit);
     let filename = app.registry.file(&caller.tenant, &id)?.map(|f| f.filename).unwrap_or_default();
     Ok(reply::json(&json!({
         "object": "vector_store.file_content.page",
         "file_id": id,
         "filename": filename,
         "attributes": found.attributes,
-        "data": texts.collect::<Vec<_>>(),
-        "has_more": false,
-        "next_page": null,
+        "data": texts,
+        "has_more": next.is_some(),
+        "next_page": next,
     })))
 }
 
