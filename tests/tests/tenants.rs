@@ -70,7 +70,8 @@ fn upload(client: &Client, name: &str, text: &str) -> Result<String> {
     let part = |head: &str, body: &str| format!("--b0\r\ncontent-disposition: form-data; {head}\r\n\r\n{body}\r\n");
     let form = part("name=\"purpose\"", "assistants") + &part(&format!("name=\"file\"; filename=\"{name}\""), text);
     let form = form + "--b0--\r\n";
-    let made = client.send("POST", "/v1/files", "multipart/form-data; boundary=b0", &[], form.as_bytes())?.expect(200)?;
+    let made =
+        client.send("POST", "/v1/files", "multipart/form-data; boundary=b0", &[], form.as_bytes())?.expect(200)?;
     Ok(made["id"].as_str().context("a file has an id")?.into())
 }
 
@@ -95,7 +96,8 @@ fn files_vector_stores_and_memory_are_a_tenants_own() -> Result<()> {
         ensure!(asked.elapsed() < Duration::from_secs(60), "{}", alice.get(&attached)?.body);
         std::thread::sleep(Duration::from_millis(100));
     }
-    let chunk = json!({"vector_store_id": store, "chunks": [{"content": "Heliotrope is purple.", "chunk_id": "purple"}]});
+    let chunk =
+        json!({"vector_store_id": store, "chunks": [{"content": "Heliotrope is purple.", "chunk_id": "purple"}]});
     alice.post("/v1/vector-io/insert", &chunk)?.expect(200)?;
     let query = json!({"vector_store_id": store, "query": "heliotrope"});
     ensure!(found(&alice, "/v1/vector-io/query", &query)?.contains("purple"));
@@ -130,7 +132,8 @@ fn files_vector_stores_and_memory_are_a_tenants_own() -> Result<()> {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let other = bob.send(method, &path, "application/json", &[], &bytes)?;
         let none = |text: &str| text.replace(&store, "vs_none").replace(&file, "file-none");
-        let missing = bob.send(method, &none(&path), "application/json", &[], none(&String::from_utf8(bytes)?).as_bytes())?;
+        let missing =
+            bob.send(method, &none(&path), "application/json", &[], none(&String::from_utf8(bytes)?).as_bytes())?;
         ensure!(other.status == 404 && missing.status == 404, "{method} {path}: {} {}", other.body, missing.body);
         ensure!(other.body["code"] == missing.body["code"], "{method} {path}: {} {}", other.body, missing.body);
     }

@@ -1,5 +1,6 @@
 //! A search over several memory banks.
 
+use crate::steps::cut;
 use std::collections::HashSet;
 use stockade_guest::memories::{self, Hit, Query, SearchMode};
 use stockade_guest::prelude::*;
@@ -46,7 +47,8 @@ pub struct Search<'a> {
 
 impl Search<'_> {
     /// The best of all banks, each with its bank. Scores of different banks cannot be compared, so the banks take turns by
-    /// rank; a text that was found twice counts once. Hits beyond the tokens are left out, the first one is cut to them.
+    /// rank; a text that was found twice counts once. A text is searched by its first 8000 bytes, which is more than is
+    /// embedded. Hits beyond the tokens are left out, the first one is cut to them.
     pub fn run(&self, model: &str, text: &str) -> Result<Vec<(String, Hit)>> {
         self.run_without(model, text, 0, &|_| false)
     }
@@ -62,7 +64,7 @@ impl Search<'_> {
         let options = (!self.options.is_empty()).then(|| serde_json::to_string(self.options)).transpose()?;
         let filter = self.filter.map(serde_json::to_string).transpose()?;
         let limit = self.limit.saturating_add(u32::try_from(spare).unwrap_or(MAX_HITS)).min(MAX_HITS);
-        let query = Query { filter, mode: self.mode.map(SearchMode::from), options, ..Query::new(text, limit) };
+        let query = Query { filter, mode: self.mode.map(SearchMode::from), options, ..Query::new(cut(text), limit) };
         let mut found: Vec<(&String, std::vec::IntoIter<Hit>)> = Vec::new();
         for bank in self.banks {
             found.push((bank, memories::search(bank, &query)?.into_iter()));

@@ -186,6 +186,14 @@ fn a_reply_is_kept_as_the_output_shields_leave_it_and_a_blocked_turn_is_not() {
 }
 
 #[test]
+fn a_long_question_is_searched_by_its_beginning() {
+    let host = Host::new().reply("ok");
+    stockade_guest::memories::insert("about", &[stockade_guest::memories::Item::new("x".repeat(8000))]).unwrap();
+    run::<Assistant>(remembering("nothing"), turn(&"x".repeat(40_000))).unwrap();
+    assert_eq!(host.requests()[0].messages.len(), 2, "found, as by the whole of it nothing is");
+}
+
+#[test]
 fn a_call_for_the_application_to_run_is_no_end_and_its_answer_is() {
     let host = Host::new().reply_tool_call("theirs", json!({})).reply("It rains.");
     let mut asked = turn("weather");
