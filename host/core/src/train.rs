@@ -264,7 +264,10 @@ pub enum TrainError {
     /// A device that is not there, has no memory left, or fails.
     #[error("device {name}: {reason}")]
     Device { name: String, reason: String },
-    #[error("the run needs {needed} bytes of memory, {limit} are allowed")]
+    #[error(
+        "the run needs {needed} bytes of memory, {limit} are left; less of `optim.batch` or `data.max_tokens`, or \
+         `optim.checkpointing`, needs less"
+    )]
     Memory { needed: u64, limit: u64 },
     /// The loss or its gradient was not finite for too many steps in a row.
     #[error("the run diverged at step {step}: {reason}")]

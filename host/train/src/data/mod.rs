@@ -279,9 +279,12 @@ fn each_row(
     Ok(true)
 }
 
-/// Hands over the texts of the training data, until `take` has enough.
+/// Hands over the texts of the training data, held-out rows left aside, until `take` has enough.
 pub fn each_text(job: &Job, resolver: &dyn Resolver, take: &mut dyn FnMut(String) -> bool) -> Result<(), TrainError> {
-    each_row(job, &job.data.train, resolver, |row, _| {
+    each_row(job, &job.data.train, resolver, |row, value| {
+        if split::held_out(value, &job.data, job.seed) {
+            return Ok(());
+        }
         let enough = row.texts().into_iter().any(|text| !take(text));
         if enough { Err(Refusal::Enough) } else { Ok(()) }
     })?;

@@ -8,14 +8,15 @@ use super::sampler::EngineSampler;
 use super::settings;
 use super::start::Start;
 use crate::checkpoint::{Identity, failed, write_atomically};
-use crate::data::{self, ModelText, Source};
-use crate::job::Job;
-use crate::methods::Objective;
-use crate::network::Network;
+use crate::data::{self, ModelText, Prepared, Source};
+use crate::job::{Job, Method};
+use crate::methods::{Objective, pass_tokens};
+use crate::network::{Device, Network};
 use crate::optimizer::Optimizer;
 use serde_json::Value;
 use std::path::Path;
 use stockade_core::train::{Command, Ending, Outline, Task, TrainError, Trainer};
+use stockade_infer::left_now;
 
 /// Below this a person may have meant more: packing makes a few long rows of many short examples.
 const FEW_STEPS: u64 = 10;
@@ -25,6 +26,20 @@ fn runnable(spec: &Value) -> Result<Job, TrainError> {
     let job = Job::from_json(spec)?;
     settings::device(&job).check()?;
     Ok(job)
+}
+
+/// Refuses what this machine has no memory for now. On another device the host holds gradients and moments alone.
+fn check_memory(network: &Network, job: &Job, data: &Prepared) -> Result<(), TrainError> {
+    let tokens = match (job.method, settings::device(job)) {
+        (_, Device::Cuda(_)) => 0,
+        // Each answer beside a prompt: as many at once as a pass of the method takes.
+        (Method::Grpo, _) => pass_tokens(job.data.max_tokens + job.grpo.as_ref().map_or(0, |g| g.max_tokens)),
+        // Every answer once more, beside the next one's prompt.
+        (Method::Kto, _) => 2 * data.train.most_tokens(),
+        _ => data.train.most_tokens(),
+    };
+    let (needed, limit) = (network.training_bytes(tokens), left_now());
+    if needed > limit { Err(TrainError::Memory { needed, limit }) } else { Ok(()) }
 }
 
 /// Trains on this machine.
@@ -60,6 +75,7 @@ impl Trainer for HostTrainer {
         let objective = Objective::of(&job, data.labels.len());
         let options = settings::network(&job, objective.output(), threads);
         let network = start.network(&options)?;
+        check_memory(&network, &job, &data)?;
         let results = Results::new(&job, &start, objective.output(), &data.labels);
         let export = |network: &Network, folder: &Path| results.write(network, folder);
         let policy = |network: &Network, folder: &Path| results.write_policy(network, folder);
