@@ -80,9 +80,9 @@ impl Progress {
     pub fn next(&self, has_to_act: bool) -> Next {
         let is_failure = |made: &&Made| matches!(made.observation, Some(Observation::Failure(_)));
         let failures = self.made.iter().filter(is_failure).count();
-        let has_failed = self.made.last().is_some_and(|last| is_failure(&last));
+        let has_to_retry = failures == 1 && self.made.last().is_some_and(|last| is_failure(&last));
         Next {
-            may_end: !has_to_act && !(has_failed && failures == 1),
+            may_end: !has_to_act && !has_to_retry,
             informed: self.made.iter().any(|made| matches!(made.observation, Some(Observation::Result(_)))),
         }
     }
