@@ -5,10 +5,10 @@ use crate::expression::Compiled;
 use crate::facts::Facts;
 use crate::language::Language::{self, *};
 use crate::matching::Budget;
-use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::{About, Body, Formula, REGEX, SYNTAX, Severity, SyntaxRule, UseCase};
 use crate::search::{Subject, possible};
+use crate::syntax::parse;
 use crate::taint::flows;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -135,7 +135,7 @@ impl Scanner {
         present: &Present,
         rules: &[&'static SyntaxRule],
     ) -> Result<Vec<Issue>> {
-        let tree = parse(code, language, false);
+        let tree = parse(code, language)?;
         let facts = Facts::of(&tree, language);
         let budget = Budget::new(STEPS);
         let subject =

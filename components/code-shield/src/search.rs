@@ -8,7 +8,7 @@ use crate::expression::Compiled;
 use crate::facts::Facts;
 use crate::language::Language;
 use crate::matching::{Budget, Matcher};
-use crate::parse::parse;
+use crate::syntax::parse_pattern;
 use crate::prefilter::Present;
 use crate::rules::Formula;
 use crate::tree::Tree;
@@ -199,7 +199,7 @@ impl<'s> Subject<'_, 's> {
     }
 
     fn with_pattern<T>(&self, source: &'static str, use_it: impl FnOnce(Matcher<'_, 's>) -> T) -> T {
-        let pattern = parse(source, self.language, true);
+        let pattern = parse_pattern(source, self.language).expect("a pattern is a few words");
         use_it(Matcher { pattern: &pattern, code: self.tree, facts: self.facts, budget: self.budget })
     }
 }

@@ -5,10 +5,10 @@ use crate::expression::{Compiled, Expression};
 use crate::facts::Facts;
 use crate::language::Language;
 use crate::matching::Budget;
-use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::{Body, Formula, REGEX, SYNTAX};
 use crate::search::{Subject, possible};
+use crate::syntax::parse;
 
 fn expressions(formula: &'static Formula, out: &mut Vec<&'static Expression>) {
     match formula {
@@ -71,7 +71,7 @@ fn a_rule_that_matches_was_possible() {
                 found += 1;
             }
         }
-        let tree = parse(code, language, false);
+        let tree = parse(code, language).unwrap();
         let facts = Facts::of(&tree, language);
         let budget = Budget::new(u32::MAX);
         let subject =

@@ -241,7 +241,7 @@ const JAVA_ROWS: &[Row] = &[
     (
         "random_number_generator_methods",
         "import java.util.Random;\nclass A { int f() { Random r = new Random(); return r.nextInt(); } }",
-        1,
+        2,
     ),
     ("random_number_generator_methods", "int x = new java.util.Random().nextInt();", 1),
     ("random_number_generator_methods", "int f() { SecureRandom r = new SecureRandom(); return r.nextInt(); }", 0),
@@ -461,4 +461,21 @@ fn latency() {
             Ok(stockade_guest::types::Verdict::Pass)
         );
     });
+}
+
+#[test]
+fn patterns_dump() {
+    fn show(tree: &crate::tree::Tree<'_>, id: crate::tree::Id) -> String {
+        let n = tree.node(id);
+        format!("{:?}{}{}", n.kind, if n.atom.is_empty() { String::new() } else { format!("<{}>", n.atom) }, if n.kids.is_empty() { String::new() } else { format!("({})", n.kids.iter().map(|&k| show(tree, k)).collect::<Vec<_>>().join(" ")) })
+    }
+    let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string("/tmp/shield-x/patterns.json").unwrap()).unwrap();
+    for (l, ps) in all.as_object().unwrap() {
+        let language = match l.as_str() { "c" => C, "csharp" => CSharp, "java" => Java, "js" => JavaScript, "php" => Php, _ => Python };
+        for p in ps.as_array().unwrap() {
+            let p: &'static str = Box::leak(p.as_str().unwrap().to_string().into_boxed_str());
+            let tree = crate::syntax::parse_pattern(p, language).unwrap();
+            println!("@{l}@ {}\n      => {}", p.replace('\n', "\\n"), show(&tree, tree.root));
+        }
+    }
 }

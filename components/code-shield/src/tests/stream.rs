@@ -298,7 +298,8 @@ proptest! {
     /// Any text is read to its end, in every language, as code and as a pattern.
     #[test]
     fn the_parser_takes_any_text(text in text(), language in prop::sample::select(crate::language::Language::DEFAULT.to_vec()), pattern in any::<bool>()) {
-        let tree = crate::parse::parse(&text, language, pattern);
+        let read = if pattern { crate::syntax::parse_pattern } else { crate::syntax::parse };
+        let tree = read(&text, language).unwrap();
         for id in tree.ids() {
             let node = tree.node(id);
             prop_assert!(node.start <= node.end && node.end <= text.len());
