@@ -32,6 +32,13 @@ impl<'s> Lowering<'s> {
             | "cast_type"
             | "type"
             | "catch_type" => self.leaf(Kind::Type, text, at, parts),
+            "type_annotation" => {
+                let kind = text.trim_start_matches([':', ' ']);
+                self.leaf(Kind::Type, kind, &(at.end - kind.len()..at.end), parts)
+            }
+            "type_arguments" | "type_parameters" | "type_alias_declaration" | "type_parameter_list" => {
+                self.leaf(Kind::Other, "", at, parts)
+            }
             "implicit_type" => self.leaf(Kind::Missing, "", at, parts),
             "struct_specifier" | "class_specifier" | "union_specifier" | "enum_specifier"
                 if parts.field(&["body"]).is_none() =>
@@ -51,12 +58,18 @@ impl<'s> Lowering<'s> {
             {
                 return Some(self.variables(at, parts));
             }
-            "variable_declarator" | "init_declarator" | "property_element" | "const_element" | "resource"
-            | "static_variable_declaration" => {
-                let value = parts.last().filter(|_| parts.list.len() > 1);
-                let value = parts.field(&["value", "default_value"]).or(value);
+            "variable_declarator"
+            | "init_declarator"
+            | "property_element"
+            | "const_element"
+            | "resource"
+            | "static_variable_declaration"
+            | "field_definition"
+            | "public_field_definition" => {
+                let target = parts.field(&["name", "declarator", "property"]).or(parts.first())?;
+                let last = parts.list.last().filter(|part| part.field.is_empty() && part.id != target);
+                let value = parts.field(&["value", "default_value"]).or(last.map(|part| part.id));
                 let kind = parts.field(&["type"]).and_then(|id| self.kind_of_value(id));
-                let target = parts.field(&["name", "declarator"]).or(parts.first())?;
                 let kids = vec![self.or_missing(kind, at), target, self.or_missing(value, at)];
                 self.add(Kind::Let, "", at.clone(), kids)
             }
@@ -89,6 +102,9 @@ impl<'s> Lowering<'s> {
             | "accessor_declaration"
             | "compact_constructor_declaration"
             | "property_hook"
+            | "function_signature"
+            | "method_signature"
+            | "abstract_method_signature"
             | "annotation_type_element_declaration" => {
                 let declared = parts.field(&["declarator"]).filter(|&id| self.is(id, Kind::Function));
                 let name = match declared.or_else(|| parts.field(&["name"])) {
@@ -106,6 +122,8 @@ impl<'s> Lowering<'s> {
             | "inferred_parameters"
             | "bracketed_parameter_list" => self.parameters(at, parts.ids()),
             "formal_parameter"
+            | "required_parameter"
+            | "optional_parameter"
             | "parameter"
             | "parameter_declaration"
             | "optional_parameter_declaration"
@@ -134,6 +152,7 @@ impl<'s> Lowering<'s> {
             }
 
             "class_declaration"
+            | "abstract_class_declaration"
             | "class"
             | "class_specifier"
             | "struct_specifier"
@@ -264,7 +283,7 @@ impl<'s> Lowering<'s> {
         let kind = parts.field(&["type"]).or_else(|| parts.kind(&["catch_type", "type_identifier"]));
         let default = parts.field(&["value", "default_value", "right"]);
         let rest = parts.list.iter().rfind(|part| part.field.is_empty() && Some(part.id) != kind).map(|part| part.id);
-        let name = parts.field(&["name", "declarator", "left"]).or(rest);
+        let name = parts.field(&["name", "declarator", "left", "pattern"]).or(rest);
         let mut word = "";
         let mut open = name;
         while let Some(id) = open {

@@ -192,6 +192,8 @@ impl<'s> Lowering<'s> {
                 "!" => parts.first()?,
                 sign => self.add(Kind::Unary, sign, at.clone(), parts.ids()),
             },
+            "as_expression" if self.language == Language::JavaScript => parts.first()?,
+            "satisfies_expression" | "non_null_expression" | "instantiation_expression" => parts.first()?,
             "binary_expression"
             | "binary_operator"
             | "boolean_operator"
@@ -220,7 +222,6 @@ impl<'s> Lowering<'s> {
             | "named_expression"
             | "element_value_pair"
             | "lambda_capture_initializer"
-            | "field_definition"
                 if parts.list.len() > 1 =>
             {
                 let (target, value) = (parts.first()?, parts.last()?);
@@ -258,7 +259,7 @@ impl<'s> Lowering<'s> {
                 self.add(Kind::Binary, "=>", at.clone(), parts.ids())
             }
             "array_element_initializer" => parts.first()?,
-            "array" | "list" | "array_pattern" | "list_pattern" | "list_literal" => {
+            "array" | "list" | "collection_expression" | "array_pattern" | "list_pattern" | "list_literal" => {
                 self.add(Kind::List, "", at.clone(), parts.ids())
             }
             "tuple" | "tuple_expression" | "tuple_pattern" | "expression_list" | "pattern_list"

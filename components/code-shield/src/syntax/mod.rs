@@ -41,7 +41,7 @@ fn grammar(language: Language) -> tree_sitter::Language {
     match language {
         Language::CSharp => tree_sitter_c_sharp::LANGUAGE,
         Language::Java => tree_sitter_java::LANGUAGE,
-        Language::JavaScript => tree_sitter_javascript::LANGUAGE,
+        Language::JavaScript => tree_sitter_typescript::LANGUAGE_TSX,
         Language::Php => tree_sitter_php::LANGUAGE_PHP,
         Language::Python => tree_sitter_python::LANGUAGE,
         // C's rules, the only others with patterns, also hold for C++ and Objective-C.

@@ -42,8 +42,14 @@ impl<'s> Lowering<'s> {
             | "finally_clause"
             | "with_clause"
             | "resource_specification"
-            | "namespace_import" => self.spliced(parts),
-            "namespace_definition" | "namespace_declaration" | "file_scoped_namespace_declaration" => {
+            | "namespace_import"
+            | "collection_element"
+            | "expression_element"
+            | "extends_clause"
+            | "implements_clause"
+            | "ambient_declaration" => self.spliced(parts),
+            "namespace_definition" | "namespace_declaration" | "file_scoped_namespace_declaration" | "internal_module"
+            | "module" => {
                 match parts.field(&["body"]) {
                     Some(body) => self.contents(body),
                     None => Vec::new(),

@@ -19,7 +19,7 @@ fn expressions(formula: &'static Formula, out: &mut Vec<&'static Expression>) {
     }
 }
 
-fn formulas(body: &'static Body) -> Vec<&'static Formula> {
+pub(super) fn formulas(body: &'static Body) -> Vec<&'static Formula> {
     match body {
         Body::Search(formula) => vec![formula],
         Body::Taint { sources, sinks, sanitizers } => vec![sources, sinks, sanitizers],

@@ -462,20 +462,3 @@ fn latency() {
         );
     });
 }
-
-#[test]
-fn patterns_dump() {
-    fn show(tree: &crate::tree::Tree<'_>, id: crate::tree::Id) -> String {
-        let n = tree.node(id);
-        format!("{:?}{}{}", n.kind, if n.atom.is_empty() { String::new() } else { format!("<{}>", n.atom) }, if n.kids.is_empty() { String::new() } else { format!("({})", n.kids.iter().map(|&k| show(tree, k)).collect::<Vec<_>>().join(" ")) })
-    }
-    let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string("/tmp/shield-x/patterns.json").unwrap()).unwrap();
-    for (l, ps) in all.as_object().unwrap() {
-        let language = match l.as_str() { "c" => C, "csharp" => CSharp, "java" => Java, "js" => JavaScript, "php" => Php, _ => Python };
-        for p in ps.as_array().unwrap() {
-            let p: &'static str = Box::leak(p.as_str().unwrap().to_string().into_boxed_str());
-            let tree = crate::syntax::parse_pattern(p, language).unwrap();
-            println!("@{l}@ {}\n      => {}", p.replace('\n', "\\n"), show(&tree, tree.root));
-        }
-    }
-}
