@@ -106,7 +106,8 @@ impl<'s> Matcher<'_, 's> {
             match node.kind {
                 Kind::Block => open.extend(node.kids.iter().rev().map(|&kid| (kid, true))),
                 Kind::If | Kind::Loop | Kind::Function | Kind::Class | Kind::Other => {
-                    let inner = node.kids.iter().rev().filter(|&&kid| matches!(self.code.kind(kid), Kind::Block | Kind::If));
+                    let inner =
+                        node.kids.iter().rev().filter(|&&kid| matches!(self.code.kind(kid), Kind::Block | Kind::If));
                     open.extend(inner.map(|&kid| (kid, false)));
                 }
                 _ => {}

@@ -1,9 +1,9 @@
 //! A C compiler that can build for WebAssembly, for the guests with C in their dependencies: the Clang in use, else one that
 //! comes with Zig, from PyPI into `target/tools`.
 
+use crate::cargo;
 use crate::shell::{output, root, run, say};
 use crate::wasm_target::TARGET;
-use crate::cargo;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::fs;
@@ -19,15 +19,17 @@ pub fn prepare(cargo: &mut Command) -> Result<()> {
     flags.push(&headers);
     // What the grammars' code takes to come with the headers.
     flags.push(" -include stddef.h -Dstatic_assert=_Static_assert");
-    let compiler = match std::env::var_os("CC_wasm32_unknown_unknown") {
-        Some(compiler) => compiler,
-        None if clang_knows_target() => "clang".into(),
+    match std::env::var_os("CC_wasm32_unknown_unknown") {
+        Some(compiler) => cargo.env("CC_wasm32_unknown_unknown", compiler),
+        None if clang_knows_target() => cargo.env("CC_wasm32_unknown_unknown", "clang"),
         None => {
             flags.push(" -target wasm32-freestanding");
-            zig()?.into()
+            let zig = zig()?;
+            cargo.env("CC_wasm32_unknown_unknown", zig.join("zig-cc"));
+            cargo.env("AR_wasm32_unknown_unknown", zig.join("zig-ar"))
         }
     };
-    cargo.env("CC_wasm32_unknown_unknown", compiler).env("CFLAGS_wasm32_unknown_unknown", flags);
+    cargo.env("CFLAGS_wasm32_unknown_unknown", flags);
     // Some grammars bring a C library that tree-sitter has had none of since 0.27: they get an empty one.
     let library = root().join("target/tools/no-c-library");
     fs::create_dir_all(&library).with_context(|| format!("cannot make {}", library.display()))?;
@@ -57,22 +59,23 @@ fn clang_knows_target() -> bool {
     output(Command::new("clang").arg("--print-targets")).is_some_and(|targets| targets.contains("wasm32"))
 }
 
-/// A program that calls Zig as a C compiler.
+/// A folder with `zig-cc` and `zig-ar`.
 fn zig() -> Result<PathBuf> {
     let tools = root().join("target/tools").join(ZIG);
-    let program = tools.join("zig-cc");
-    if program.is_file() {
-        return Ok(program);
+    if tools.join("zig-ar").is_file() {
+        return Ok(tools);
     }
-    say("clang cannot build for WebAssembly: fetching a C compiler that can, once");
+    say(format!("no clang here builds for WebAssembly: fetching {ZIG}, once"));
     run(Command::new("python3").args(["-m", "venv"]).arg(&tools))
         .and_then(|()| run(Command::new(tools.join("bin/pip")).args(["install", "-q", &ZIG.replacen('-', "==", 1)])))
-        .context("no C compiler for WebAssembly. Ways out: install clang, or Python 3 with venv and a network")?;
-    let script = format!("#!/bin/sh\nexec '{}' -m ziglang cc \"$@\"\n", tools.join("bin/python").display());
-    let beside = program.with_extension("new");
-    fs::write(&beside, script)?;
-    #[cfg(unix)]
-    fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    fs::rename(&beside, &program).with_context(|| format!("cannot write {}", program.display()))?;
-    Ok(program)
+        .context("no C compiler for WebAssembly. Ways out: install clang; or Python 3 with venv, and a network")?;
+    let python = tools.join("bin/python");
+    for tool in ["cc", "ar"] {
+        let program = tools.join(format!("zig-{tool}"));
+        fs::write(&program, format!("#!/bin/sh\nexec '{}' -m ziglang {tool} \"$@\"\n", python.display()))
+            .with_context(|| format!("cannot write {}", program.display()))?;
+        #[cfg(unix)]
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    Ok(tools)
 }

@@ -74,8 +74,12 @@ impl<'s> Lowering<'s> {
                 self.add(Kind::Let, "", at.clone(), kids)
             }
             "array_declarator" => self.add(Kind::Index, "", at.clone(), parts.ids()),
-            "pointer_declarator" | "reference_declarator" | "parenthesized_declarator" | "attributed_declarator"
-            | "pointer_type_declarator" | "variadic_declarator" => return Some(parts.last().into_iter().collect()),
+            "pointer_declarator"
+            | "reference_declarator"
+            | "parenthesized_declarator"
+            | "attributed_declarator"
+            | "pointer_type_declarator"
+            | "variadic_declarator" => return Some(parts.last().into_iter().collect()),
             // A function's name and parameters; its type and body stand around them.
             "function_declarator" => {
                 let name = self.word(parts.field(&["declarator"])?);
@@ -193,7 +197,10 @@ impl<'s> Lowering<'s> {
         let value = parts.field(&["default_value", "value"]);
         let declared = |part: &&Part<'_>| {
             !matches!(part.field, "type" | "kind" | "default_value" | "value" | "accessors")
-                && !matches!(part.kind, "modifier" | "storage_class_specifier" | "type_qualifier" | "visibility_modifier")
+                && !matches!(
+                    part.kind,
+                    "modifier" | "storage_class_specifier" | "type_qualifier" | "visibility_modifier"
+                )
         };
         for part in parts.list.iter().filter(declared) {
             match self.node(part.id).kind {

@@ -252,7 +252,12 @@ impl<'s> Lowering<'s> {
             "cast_expression" => parts.field(&["value"])?,
             "declaration_expression" => parts.field(&["name"])?,
 
-            "object" | "dictionary" | "initializer_expression" | "initializer_list" | "array_initializer" | "set"
+            "object"
+            | "dictionary"
+            | "initializer_expression"
+            | "initializer_list"
+            | "array_initializer"
+            | "set"
             | "element_value_array_initializer" => self.object(at, parts),
             "pair" | "initializer_pair" | "pair_pattern" => self.pair(at, parts)?,
             "array_element_initializer" if parts.list.len() == 2 => {
@@ -262,8 +267,14 @@ impl<'s> Lowering<'s> {
             "array" | "list" | "collection_expression" | "array_pattern" | "list_pattern" | "list_literal" => {
                 self.add(Kind::List, "", at.clone(), parts.ids())
             }
-            "tuple" | "tuple_expression" | "tuple_pattern" | "expression_list" | "pattern_list"
-            | "sequence_expression" | "comma_expression" | "parenthesized_expression" => {
+            "tuple"
+            | "tuple_expression"
+            | "tuple_pattern"
+            | "expression_list"
+            | "pattern_list"
+            | "sequence_expression"
+            | "comma_expression"
+            | "parenthesized_expression" => {
                 let mut kids = Vec::new();
                 for id in parts.ids() {
                     match kind == "comma_expression" && self.is(id, Kind::Tuple) {

@@ -6,7 +6,7 @@
 //! A rule's pattern goes the same way, so that what a grammar reads in an odd way is read alike on both sides. Any text has
 //! a tree: of a part that the grammar cannot read, what it can read of it counts.
 //!
-//! Invariant: nothing here recurses, so that nesting costs memory of the heap alone; and the parser's steps are bounded.
+//! Invariant: nothing here recurses, so that nesting costs memory of the heap alone; the parser's steps and memory are bounded.
 
 mod declaration;
 mod expression;
@@ -17,24 +17,88 @@ use crate::bindings::is_metavariable;
 use crate::language::Language;
 use crate::tree::{Id, Kind, Node, Tree};
 use pattern::Disguise;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
+use std::rc::Rc;
 use stockade_guest::{Error, Result};
 use tree_sitter::{ParseOptions, Parser};
 
-/// Most times that the parser asks whether to go on, once in some hundred steps. Ordinary code takes one for 50 bytes.
-const MAX_ASKED: usize = 40_000;
+/// Bytes for which the parser may ask once whether to go on, every hundred steps. Code and prose take 50 to 100; what is
+/// made to be hard takes 8.
+const BYTES_PER_QUESTION: usize = 4;
+/// Questions that any text may take besides.
+const MORE_QUESTIONS: usize = 1_000;
+/// Most memory that one text may take. Some texts (`a<a<a<..` in C#) are read in so many ways at once that it grows with the
+/// square of their length.
+const MAX_MEMORY_BYTES: usize = 32 << 20;
 
-/// # Errors
-/// [`Error::TooLarge`] when the parser needs more steps than code of this size should take.
-pub fn parse(source: &str, language: Language) -> Result<Tree<'_>> {
-    let open = if language == Language::Php && !source.contains("<?") { "<?php " } else { "" };
-    read(source, [open, source, ""], language, false)
+/// The parser of one language.
+pub struct Reader {
+    language: Language,
+    parser: RefCell<Parser>,
+    patterns: RefCell<HashMap<&'static str, Rc<Tree<'static>>>>,
 }
 
-/// The tree of a rule's pattern; its metavariables are names, its ellipses nodes of their own.
-pub fn parse_pattern(source: &str, language: Language) -> Result<Tree<'_>> {
-    let Disguise { before, text, after } = pattern::disguise(source, language);
-    read(source, [before, &text, after], language, true)
+impl Reader {
+    pub fn new(language: Language) -> Self {
+        let mut parser = Parser::new();
+        parser.set_language(&grammar(language)).expect("the grammars are of versions that the parser knows");
+        Self { language, parser: RefCell::new(parser), patterns: RefCell::default() }
+    }
+
+    /// # Errors
+    /// [`Error::TooLarge`] when the parser needs more steps or memory than code of this size should take.
+    pub fn code<'s>(&self, source: &'s str) -> Result<Tree<'s>> {
+        let open = if self.language == Language::Php && !source.contains("<?") { "<?php " } else { "" };
+        self.read(source, [open, source, ""], false)
+    }
+
+    /// The tree of a rule's pattern; its metavariables are names, its ellipses nodes of their own.
+    pub fn pattern(&self, source: &'static str) -> Rc<Tree<'static>> {
+        if let Some(known) = self.patterns.borrow().get(source) {
+            return known.clone();
+        }
+        let Disguise { before, text, after } = pattern::disguise(source, self.language);
+        let tree = self.read(source, [before, &text, after], true).expect("a pattern is a few words");
+        let tree = Rc::new(tree);
+        self.patterns.borrow_mut().insert(source, tree.clone());
+        tree
+    }
+
+    /// Reads the three pieces as one text. The middle one stands for `source` and is as long.
+    fn read<'s>(&self, source: &'s str, pieces: [&str; 3], pattern: bool) -> Result<Tree<'s>> {
+        let mut questions = MORE_QUESTIONS + source.len() / BYTES_PER_QUESTION;
+        let before = memory_bytes();
+        let mut go_on = |_: &tree_sitter::ParseState| {
+            questions -= 1;
+            match questions > 0 && memory_bytes() - before < MAX_MEMORY_BYTES {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        let mut piece = |at: usize, _| -> &[u8] {
+            let mut at = at;
+            for piece in pieces {
+                match piece.as_bytes().get(at..) {
+                    Some(rest) if !rest.is_empty() => return rest,
+                    _ => at -= piece.len().min(at),
+                }
+            }
+            &[]
+        };
+        let options = ParseOptions::new().progress_callback(&mut go_on);
+        let read = self.parser.borrow_mut().parse_with_options(&mut piece, None, Some(options));
+        let Some(read) = read else {
+            self.parser.borrow_mut().reset();
+            return Err(Error::TooLarge("the code is too entangled to be read".into()));
+        };
+        let shift = pieces[0].len();
+        let mut lowering = Lowering { source, shift, pattern, language: self.language, nodes: Vec::new() };
+        let statements = lowering.walk(&read);
+        let root = lowering.add(Kind::Block, "", 0..source.len(), statements);
+        Ok(Tree { source, nodes: lowering.nodes, root })
+    }
 }
 
 fn grammar(language: Language) -> tree_sitter::Language {
@@ -50,33 +114,12 @@ fn grammar(language: Language) -> tree_sitter::Language {
     .into()
 }
 
-/// Reads the three pieces as one text. The middle one stands for `source` and is as long.
-fn read<'s>(source: &'s str, pieces: [&str; 3], language: Language, pattern: bool) -> Result<Tree<'s>> {
-    let mut parser = Parser::new();
-    let known = parser.set_language(&grammar(language));
-    known.map_err(|e| Error::Other(format!("the grammar does not fit: {e}")))?;
-    let mut asked = 0;
-    let mut go_on = |_: &tree_sitter::ParseState| {
-        asked += 1;
-        if asked > MAX_ASKED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let mut piece = |at: usize, _| -> &[u8] {
-        let mut at = at;
-        for piece in pieces {
-            match piece.as_bytes().get(at..) {
-                Some(rest) if !rest.is_empty() => return rest,
-                _ => at -= piece.len().min(at),
-            }
-        }
-        &[]
-    };
-    let options = ParseOptions::new().progress_callback(&mut go_on);
-    let too_large = || Error::TooLarge("the code is too entangled to be read".into());
-    let read = parser.parse_with_options(&mut piece, None, Some(options)).ok_or_else(too_large)?;
-    let mut lowering = Lowering { source, shift: pieces[0].len(), pattern, language, nodes: Vec::new() };
-    let statements = lowering.walk(&read);
-    let root = lowering.add(Kind::Block, "", 0..source.len(), statements);
-    Ok(Tree { source, nodes: lowering.nodes, root })
+/// The instance's memory, which never shrinks; natively unknown.
+fn memory_bytes() -> usize {
+    #[cfg(target_arch = "wasm32")]
+    return core::arch::wasm32::memory_size::<0>() << 16;
+    #[cfg(not(target_arch = "wasm32"))]
+    0
 }
 
 /// What a node of the grammar's tree has become.

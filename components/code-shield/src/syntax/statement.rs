@@ -48,24 +48,46 @@ impl<'s> Lowering<'s> {
             | "extends_clause"
             | "implements_clause"
             | "ambient_declaration" => self.spliced(parts),
-            "namespace_definition" | "namespace_declaration" | "file_scoped_namespace_declaration" | "internal_module"
-            | "module" => {
-                match parts.field(&["body"]) {
-                    Some(body) => self.contents(body),
-                    None => Vec::new(),
-                }
-            }
+            "namespace_definition"
+            | "namespace_declaration"
+            | "file_scoped_namespace_declaration"
+            | "internal_module"
+            | "module" => match parts.field(&["body"]) {
+                Some(body) => self.contents(body),
+                None => Vec::new(),
+            },
             "empty_statement" => Vec::new(),
-            "break_statement" | "continue_statement" | "goto_statement" | "pass_statement"
-            | "class_literal" | "typeof_expression" | "preproc_include" | "preproc_def" | "preproc_call"
-            | "preproc_function_def" | "method_reference" => {
+            "break_statement"
+            | "continue_statement"
+            | "goto_statement"
+            | "pass_statement"
+            | "class_literal"
+            | "typeof_expression"
+            | "preproc_include"
+            | "preproc_def"
+            | "preproc_call"
+            | "preproc_function_def"
+            | "method_reference" => {
                 vec![self.leaf(Kind::Other, "", at, parts)]
             }
 
-            "block" | "statement_block" | "compound_statement" | "colon_block" | "class_body" | "interface_body"
-            | "enum_body" | "enum_body_declarations" | "declaration_list" | "field_declaration_list"
-            | "constructor_body" | "switch_body" | "switch_block" | "accessor_list" | "enum_declaration_list"
-            | "property_hook_list" | "match_block" => {
+            "block"
+            | "statement_block"
+            | "compound_statement"
+            | "colon_block"
+            | "class_body"
+            | "interface_body"
+            | "enum_body"
+            | "enum_body_declarations"
+            | "declaration_list"
+            | "field_declaration_list"
+            | "constructor_body"
+            | "switch_body"
+            | "switch_block"
+            | "accessor_list"
+            | "enum_declaration_list"
+            | "property_hook_list"
+            | "match_block" => {
                 let statements = parts.ids().into_iter().filter(|&id| !self.is(id, Kind::Missing)).collect();
                 vec![self.add(Kind::Block, "", at.clone(), statements)]
             }
@@ -76,10 +98,23 @@ impl<'s> Lowering<'s> {
             }
             "if_statement" => vec![self.conditional(at, parts)?],
 
-            "for_statement" | "while_statement" | "do_statement" | "for_in_statement" | "enhanced_for_statement"
-            | "foreach_statement" | "for_range_loop" | "switch_statement" | "switch_expression" | "using_statement"
-            | "lock_statement" | "fixed_statement" | "with_statement" | "synchronized_statement"
-            | "match_statement" | "match_expression" | "except_clause" => vec![self.around(at, parts)],
+            "for_statement"
+            | "while_statement"
+            | "do_statement"
+            | "for_in_statement"
+            | "enhanced_for_statement"
+            | "foreach_statement"
+            | "for_range_loop"
+            | "switch_statement"
+            | "switch_expression"
+            | "using_statement"
+            | "lock_statement"
+            | "fixed_statement"
+            | "with_statement"
+            | "synchronized_statement"
+            | "match_statement"
+            | "match_expression"
+            | "except_clause" => vec![self.around(at, parts)],
             "try_statement" | "try_with_resources_statement" | "seh_try_statement" => {
                 vec![self.add(Kind::Other, "try", at.clone(), parts.ids())]
             }
@@ -177,7 +212,8 @@ impl<'s> Lowering<'s> {
         let names = names.strip_suffix("from").unwrap_or(names).trim();
         let clause = parts.kind(&["import_clause"]);
         // The name of the whole module.
-        let name = clause.map(|id| self.node(id).kids.first().copied().unwrap_or(id)).filter(|&id| self.is(id, Kind::Name));
+        let name =
+            clause.map(|id| self.node(id).kids.first().copied().unwrap_or(id)).filter(|&id| self.is(id, Kind::Name));
         let kids = vec![self.or_missing(name, at), source];
         self.add(Kind::Import, names, at.clone(), kids)
     }

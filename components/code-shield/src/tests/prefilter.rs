@@ -8,7 +8,7 @@ use crate::matching::Budget;
 use crate::prefilter::Present;
 use crate::rules::{Body, Formula, REGEX, SYNTAX};
 use crate::search::{Subject, possible};
-use crate::syntax::parse;
+use crate::syntax::Reader;
 
 fn expressions(formula: &'static Formula, out: &mut Vec<&'static Expression>) {
     match formula {
@@ -71,11 +71,18 @@ fn a_rule_that_matches_was_possible() {
                 found += 1;
             }
         }
-        let tree = parse(code, language).unwrap();
+        let reader = Reader::new(language);
+        let tree = reader.code(code).unwrap();
         let facts = Facts::of(&tree, language);
         let budget = Budget::new(u32::MAX);
-        let subject =
-            Subject { tree: &tree, facts: &facts, present: &present, language, compiled: &compiled, budget: &budget };
+        let subject = Subject {
+            tree: &tree,
+            facts: &facts,
+            present: &present,
+            reader: &reader,
+            compiled: &compiled,
+            budget: &budget,
+        };
         for rule in SYNTAX.iter().filter(|rule| rule.about.language == Some(language)) {
             for formula in formulas(&rule.body) {
                 if !subject.search(formula).is_empty() {

@@ -5,7 +5,7 @@ use super::scanner;
 use crate::bindings::is_metavariable;
 use crate::language::Language::{self, *};
 use crate::rules::{Formula, SYNTAX, UseCase};
-use crate::syntax::{parse, parse_pattern};
+use crate::syntax::Reader;
 use crate::tree::{Id, Kind, Tree};
 
 fn patterns(formula: &'static Formula, out: &mut Vec<&'static str>) {
@@ -25,7 +25,7 @@ fn every_part_of_a_pattern_is_understood() {
         let mut all = Vec::new();
         formulas(&rule.body).into_iter().for_each(|formula| patterns(formula, &mut all));
         for source in all {
-            let tree = parse_pattern(source, language).unwrap();
+            let tree = Reader::new(language).pattern(source);
             let reached = tree.below(tree.root);
             assert!(!tree.node(tree.root).kids.is_empty(), "{source}");
             assert!(reached.iter().all(|&id| tree.kind(id) != Kind::Other), "{source}: {tree:?}");
@@ -59,7 +59,11 @@ const BROKEN: &[(Language, &str, &str)] = &[
     (C, "vulnerable-strcpy", "#ifdef A\nint f(void) {\n#else\nint f(int x) {\n#endif\n strcpy(b, s);\n}\n"),
     (Cpp, "vulnerable-strcpy", "template <typename T> struct A : B<T> { void f() const { strcpy(b, s); } };"),
     (ObjectiveC, "vulnerable-strcpy", "- (void)copy:(NSString *)s {\n    strcpy(b, t);\n    [self done];\n}\n"),
-    (ObjectiveC, "vulnerable-strcpy", "@implementation A\n- (int)f {\n    strcpy(b, s.text);\n    return 1;\n}\n@end\n"),
+    (
+        ObjectiveC,
+        "vulnerable-strcpy",
+        "@implementation A\n- (int)f {\n    strcpy(b, s.text);\n    return 1;\n}\n@end\n",
+    ),
     (Java, "random_number_generator_methods", "public int f() {\n return new java.util.Random().nextInt();\n"),
     (Java, "deserialization_insecure_untrusted_data", "try { Object o = new ObjectInputStream(in); } catch ("),
     (CSharp, "crypto-weak-hashing-function", "public void F() {\n var h = new MD5CryptoServiceProvider();\n"),
@@ -113,7 +117,7 @@ fn nesting_has_no_limit_and_takes_no_stack() {
         let depth = 2_000;
         let code = format!("x = {}1{};", open.repeat(depth), close.repeat(depth));
         let on_little_stack = std::thread::Builder::new().stack_size(128 << 10);
-        let reads = move || calls(&parse(&code, language).unwrap());
+        let reads = move || calls(&Reader::new(language).code(&code).unwrap());
         assert_eq!(on_little_stack.spawn(reads).unwrap().join().unwrap(), depth, "{language:?}");
     }
 }
