@@ -71,7 +71,7 @@ impl Reader {
         let mut questions = MORE_QUESTIONS + source.len() / BYTES_PER_QUESTION;
         let before = memory_bytes();
         let mut go_on = |_: &tree_sitter::ParseState| {
-            questions -= 1;
+            questions = questions.saturating_sub(1);
             match questions > 0 && memory_bytes() - before < MAX_MEMORY_BYTES {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
