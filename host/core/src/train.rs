@@ -261,6 +261,9 @@ pub enum TrainError {
     /// A checkpoint belongs to another run: data, base or specification have changed.
     #[error("cannot resume: {what} was {was} and is {is}")]
     Changed { what: &'static str, was: String, is: String },
+    /// A device that is not there, has no memory left, or fails.
+    #[error("device {name}: {reason}")]
+    Device { name: String, reason: String },
     #[error("the run needs {needed} bytes of memory, {limit} are allowed")]
     Memory { needed: u64, limit: u64 },
     /// The loss or its gradient was not finite for too many steps in a row.
@@ -281,7 +284,7 @@ pub enum TrainError {
 impl TrainError {
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Io { .. } => Fault::Host,
+            Self::Io { .. } | Self::Device { .. } => Fault::Host,
             _ => Fault::Caller,
         }
     }

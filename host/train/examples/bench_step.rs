@@ -1,7 +1,7 @@
 //! Tokens per second of whole training steps: forward, backward, clipping, AdamW.
 //!
 //! `cargo run --release -p stockade-train --example bench_step -- [--models 1.0M,5.5M,14.6M] [--lora PATH]
-//! [--threads 1,2] [--precision f32,bf16] [--steps 12] [--checkpointing]`
+//! [--threads 1,2] [--precision f32,bf16] [--device cpu,tensors,cuda] [--steps 12] [--checkpointing]`
 //!
 //! A step is 8 rows of 256 random tokens. `--lora` names a checkpoint (smollm2) and times LoRA steps of rank 8 on all
 //! its matrices. Printed are the step's wall time, the best and the median, and the processor time of one thread,
@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use stockade_model::config::{Architecture, Head, Rope, RopeScaling};
 use stockade_model::{Checkpoint, ModelConfig};
-use stockade_train::network::{Adapter, AdapterKind, Kind, Mode, Network, NetworkOptions, Packed, Precision, Trained};
+use stockade_train::network::{
+    Adapter, AdapterKind, Device, Kind, Mode, Network, NetworkOptions, Packed, Precision, Trained,
+};
 use stockade_train::optimizer::{Optimizer, OptimizerSettings, clip_scale};
 
 const ROWS: usize = 8;
@@ -24,15 +26,18 @@ struct Arguments {
     lora: Option<PathBuf>,
     threads: Vec<usize>,
     precisions: Vec<Precision>,
+    devices: Vec<Device>,
     steps: usize,
     checkpointing: bool,
 }
 
 fn main() {
     let arguments = arguments();
-    for &precision in &arguments.precisions {
+    let devices = arguments.devices.iter().flat_map(|device| arguments.precisions.iter().map(move |p| (*device, *p)));
+    for (device, precision) in devices {
         for &threads in &arguments.threads {
             let options = NetworkOptions {
+                device,
                 precision,
                 threads,
                 checkpointing: arguments.checkpointing,
@@ -61,20 +66,20 @@ fn run(name: &str, mut network: Network, options: &NetworkOptions, steps: usize)
         let packed = batch(step as u64, vocab);
         let start = (Instant::now(), processor_time());
         gradients.zero();
-        let mut pass = network.forward(&packed, Mode::Train { seed: 1, step: step as u64, row: 0 }, true);
+        let mut pass = network.forward(&packed, Mode::Train { seed: 1, step: step as u64, row: 0 }, true).unwrap();
         let forward = start.0.elapsed();
-        let log_probs = network.log_probs(&mut pass).log_probs;
+        let log_probs = network.log_probs(&mut pass).unwrap().log_probs;
         let n = log_probs.len() as f32;
         loss = -log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / f64::from(n);
         let head = start.0.elapsed();
-        network.backward(pass, &vec![-1.0 / n; log_probs.len()], None, &mut gradients);
+        network.backward(pass, &vec![-1.0 / n; log_probs.len()], None, &mut gradients).unwrap();
         let backward = start.0.elapsed();
         let (scale, pool) = (clip_scale(gradients.norm(), 1.0), Arc::clone(network.pool()));
         optimizer.begin(1.0);
         for i in 0..network.parameters().len() {
             optimizer.update(i, network.values_mut(i), gradients.get(i), scale, &pool);
         }
-        network.updated();
+        network.updated().unwrap();
         times.push([start.0.elapsed(), processor_time() - start.1, forward, head - forward, backward - head]);
     }
     // The first two meet cold memory.
@@ -205,6 +210,7 @@ fn arguments() -> Arguments {
         lora: None,
         threads: vec![1, 2],
         precisions: vec![Precision::F32],
+        devices: vec![Device::Cpu],
         steps: 12,
         checkpointing: false,
     };
@@ -221,6 +227,15 @@ fn arguments() -> Arguments {
             "--lora" => arguments.lora = Some(value.into()),
             "--threads" => arguments.threads = list().iter().map(|n| n.parse().expect("a number")).collect(),
             "--steps" => arguments.steps = value.parse().expect("a number"),
+            "--device" => {
+                let named = |name: &String| match name.as_str() {
+                    "cpu" => Device::Cpu,
+                    "tensors" => Device::Tensors,
+                    "cuda" => Device::Cuda(0),
+                    _ => panic!("device {name}"),
+                };
+                arguments.devices = list().iter().map(named).collect();
+            }
             "--precision" => {
                 let named = |name: &String| match name.as_str() {
                     "f32" => Precision::F32,

@@ -33,7 +33,7 @@ fn main() -> Result<(), BoxError> {
                 *value += 0.02 * normal(1, Purpose::Initialisation, i as u64, j as u64) as f32;
             }
         }
-        network.updated();
+        network.updated().unwrap();
         let folder = out.join(name);
         write_adapter(&folder, &model.display().to_string(), &spec, &AdapterTensors(&network))?;
         merge(&model, &folder, &out.join(format!("{name}-merged")), Some(stockade_train::job::Dtype::F32))?;

@@ -16,7 +16,8 @@ use std::process::Command;
 
 const USAGE: &str = "cargo xtask COMMAND
   components         build the shipped plugins and the test guests into target/components
-  build              components, then target/release/stockade: one file that needs nothing else
+  build [ARGS..]     components, then target/release/stockade: one file that needs nothing else; ARGS go to cargo, for
+                     example `--features cuda`
   serve [ARGS..]     build, fetch the models that are missing, run `stockade serve ARGS`
   test  [ARGS..]     build, fetch the models, then the tests of the host and of the plugins; ARGS go to the host's run
   bench [NAME..]     the benchmarks whose name contains NAME, or all
@@ -28,12 +29,12 @@ fn main() -> Result<()> {
     let rest: Vec<String> = args.collect();
     match command.as_str() {
         "components" => components::build(),
-        "build" => build(),
+        "build" => build(&rest),
         "serve" => serve(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
         "recipe" => {
-            build()?;
+            build(&[])?;
             pull_models(&root().join("target/release/stockade"))?;
             run(cargo().args(["run", "--release", "-p", "stockade-tests", "--example", "recipe", "--"]).args(&rest))
         }
@@ -41,28 +42,20 @@ fn main() -> Result<()> {
     }
 }
 
-fn build() -> Result<()> {
+fn build(args: &[String]) -> Result<()> {
     components::build()?;
     // With the product beside it, so that what both are made of is built once.
-    run(cargo().args([
-        "build",
-        "--release",
-        "-p",
-        "stockade-app",
-        "-p",
-        "stockade-runtime",
-        "--bin",
-        "stockade-compile",
-    ]))?;
+    let both = ["-p", "stockade-app", "-p", "stockade-runtime", "--bin", "stockade-compile"];
+    run(cargo().args(["build", "--release"]).args(both).args(args))?;
     artifacts::compile(&root().join("target/release/stockade-compile"))?;
-    run(cargo().args(["build", "--release", "-p", "stockade-app"]))
+    run(cargo().args(["build", "--release", "-p", "stockade-app"]).args(args))
 }
 
 /// The catalogue's defaults: a chat model and an embedder.
 const MODELS: [&str; 2] = ["smollm2", "minilm"];
 
 fn serve(args: &[String]) -> Result<()> {
-    build()?;
+    build(&[])?;
     let stockade = root().join("target/release/stockade");
     let own_models = args.iter().any(|a| a == "--offline" || a == "--model" || a.starts_with("--model="));
     if !own_models {
@@ -82,7 +75,7 @@ fn pull_models(stockade: &Path) -> Result<()> {
 
 /// The whole-host tests start the release binary, and parity is tested on the real models.
 fn test(args: &[String]) -> Result<()> {
-    build()?;
+    build(&[])?;
     pull_models(&root().join("target/release/stockade"))?;
     let mut host = tests_command();
     run(host.args(["--release", "--workspace"]).args(args))?;

@@ -24,6 +24,7 @@ use stockade_core::plugin::Plugins;
 use stockade_core::registry::{Claimed, Job, JobEnd, JobError, Registry, RegistryError, Report, Wish, Worker};
 use stockade_core::train::{Command, Ending, Observer, Publication, Publisher, StepMetrics, Task, TrainError, Trainer};
 use stockade_infer::Engine;
+use stockade_train::checkpoint::Checkpoints;
 use tokio::runtime::Handle;
 
 /// How long a worker that says nothing keeps its job.
@@ -207,7 +208,7 @@ impl Bench {
             tracing::error!(job = job.id, error = %e, folder = %folder.display(), "a job's folder cannot be made");
             return failed("internal", "the job's folder cannot be made");
         }
-        retell(&folder, job.progress.step, watcher);
+        retell(&folder, job, watcher);
         let resolver = JobResolver { parts: &self.parts, tenant, folder: &folder };
         let components = BoundComponents { parts: &self.parts, tenant };
         let task = Task {
@@ -253,13 +254,19 @@ impl Bench {
     }
 }
 
-/// Tells what a run before this one has logged and its host did not live to tell: the run goes on behind the newest
-/// checkpoint and makes those steps no more. What it does make again the registry knows already.
-fn retell(folder: &Path, told: u64, watcher: &Watcher) {
-    let Ok(log) = File::open(folder.join("metrics.jsonl")) else { return };
-    let lines = BufReader::new(log).lines().map_while(Result::ok);
-    let steps = lines.filter_map(|line| serde_json::from_str::<StepMetrics>(&line).ok());
-    steps.filter(|metrics| metrics.step > told).for_each(|metrics| watcher.step(&metrics));
+/// Tells what a run before this one has logged and saved and its host did not live to tell: the run goes on behind the
+/// newest checkpoint and makes those steps no more. What it does make again the registry knows already.
+fn retell(folder: &Path, job: &Job, watcher: &Watcher) {
+    if let Ok(log) = File::open(folder.join("metrics.jsonl")) {
+        let lines = BufReader::new(log).lines().map_while(Result::ok);
+        let steps = lines.filter_map(|line| serde_json::from_str::<StepMetrics>(&line).ok());
+        steps.filter(|metrics| metrics.step > job.progress.step).for_each(|metrics| watcher.step(&metrics));
+    }
+    let told = job.checkpoints.last().map_or(0, |newest| newest.saved.step);
+    let saved = Checkpoints::open(&folder.join("checkpoints")).and_then(|checkpoints| checkpoints.saved());
+    // What cannot be read here is the run's to report.
+    let saved = saved.unwrap_or_default();
+    saved.iter().filter(|saved| saved.step > told).for_each(|saved| watcher.checkpoint(saved));
 }
 
 fn failed(code: &str, message: &str) -> JobEnd {

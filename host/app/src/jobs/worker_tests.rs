@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use stockade_core::registry::{JobKind, JobStatus, MemoryStore, NewJob, Quotas};
 use stockade_core::train::{Outline, Saved, StepMetrics};
 use stockade_core::{BoxFuture, ModelId, TenantId};
+use stockade_train::checkpoint::{Evaluated, Identity, State};
 
 /// Steps as its specification says: `steps`, `fails_at`, `panics_at`; a checkpoint every `every` steps.
 struct Script {
@@ -182,6 +183,22 @@ fn a_job_runs_to_its_end_and_its_result_is_published() {
     assert_eq!((published.len(), published[0].base.as_deref()), (1, Some("m")));
     assert!(published[0].path.ends_with(Path::new("default").join(&job.id)));
     assert!(host.parts.registry.job_usage(&tenant(), now_ms() / 1000).unwrap().tokens == 3000);
+    workers.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn a_checkpoint_that_a_killed_host_did_not_live_to_tell_is_told_by_the_next() {
+    let host = Host::new();
+    let job = host.queue(json!({"steps": 9}));
+    let checkpoints = host.parts.folder.join("default").join(&job.id).join("checkpoints");
+    let identity = Identity { job: "j".into(), base: "b".into(), data: "d".into(), evaluation: None };
+    let evaluation = Some(Evaluated { step: 7, loss: 0.25, judged: 0.25 });
+    let state = State { step: 7, evaluation, ..State::start(identity) };
+    let path = Checkpoints::open(&checkpoints).unwrap().save(&state, &|_| Ok(())).unwrap();
+    let workers = Workers::start(&host.parts, 1).unwrap();
+    let done = host.wait(&job.id, |j| j.status.is_terminal());
+    let told: Vec<_> = done.checkpoints.iter().map(|c| c.saved.clone()).collect();
+    assert_eq!(told, [Saved { step: 7, path: path.join("model"), eval_loss: Some(0.25) }]);
     workers.stop(Duration::from_secs(5));
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use stockade_core::train::TrainError;
+use stockade_core::train::{Saved, TrainError};
 
 pub use tensors::{read_tensors, write_tensors};
 
@@ -49,6 +49,29 @@ pub struct State {
     pub best: Option<Evaluated>,
     /// Evaluations since the best one.
     pub without_better: u64,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn start(identity: Identity) -> Self {
+        Self {
+            identity,
+            step: 0,
+            applied: 0,
+            skipped_in_row: 0,
+            tokens: 0,
+            loss: 0.0,
+            evaluation: None,
+            best: None,
+            without_better: 0,
+        }
+    }
+
+    /// What an observer hears of the checkpoint in `path`.
+    pub fn saved(&self, path: &Path) -> Saved {
+        let evaluated = self.evaluation.filter(|evaluation| evaluation.step == self.step);
+        Saved { step: self.step, path: path.join("model"), eval_loss: evaluated.map(|evaluated| evaluated.loss) }
+    }
 }
 
 /// The loss on the evaluation data after so many steps.
@@ -157,6 +180,18 @@ impl Checkpoints {
             return Err(io::Error::other(format!("it is of step {}", state.step)));
         }
         Ok(Found { path, state })
+    }
+
+    /// What a job's observer has been told of each checkpoint that is still there, by step. Digests are not looked at.
+    pub fn saved(&self) -> Result<Vec<Saved>, TrainError> {
+        let mut steps = self.steps()?;
+        steps.sort_unstable();
+        let all = steps.into_iter().filter_map(|step| {
+            let path = self.path(step);
+            let state: State = serde_json::from_slice(&fs::read(path.join("state.json")).ok()?).ok()?;
+            Some(state.saved(&path))
+        });
+        Ok(all.collect())
     }
 
     /// Saves a step: `write` puts the files of tensors and what can be served into the folder that it is given.

@@ -32,10 +32,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
-use stockade_core::train::{Resolver, TrainError};
+use std::time::{Duration, Instant};
+use stockade_core::train::{Command, Observer, Resolver, TrainError};
 
 /// Changes when examples of the same rows become others.
 const VERSION: u32 = 1;
+/// Rows between two questions whether to go on.
+const WATCHED: u64 = 256;
+/// Time between two notes of how far the reading is.
+const TELLING: Duration = Duration::from_secs(10);
 /// Most labels of a classifier.
 const MAX_LABELS: usize = 4096;
 
@@ -51,17 +56,26 @@ pub struct Prepared {
     pub notes: Vec<String>,
 }
 
-/// Tokenizes the job's data into `folder`, or finds it there.
+/// Tokenizes the job's data into `folder`, or finds it there. `None` if the observer has the run end before that is done.
 ///
 /// # Errors
 /// [`TrainError::Row`] with file and row for a row that does not fit its schema, [`TrainError::Data`] for a file that
 /// cannot be read or leaves nothing to train on.
-pub fn prepare(job: &Job, resolver: &dyn Resolver, text: &ModelText, folder: &Path) -> Result<Prepared, TrainError> {
+pub fn prepare(
+    job: &Job,
+    resolver: &dyn Resolver,
+    text: &ModelText,
+    folder: &Path,
+    observer: &dyn Observer,
+) -> Result<Option<Prepared>, TrainError> {
     let key = key(job, resolver, text)?;
     let home = folder.join("data");
     let manifest = match Manifest::read(&home).filter(|manifest| manifest.key == key) {
         Some(manifest) => manifest,
-        None => write(job, resolver, text, folder, &home, key)?,
+        None => match write(job, resolver, text, folder, &home, key, observer)? {
+            Some(manifest) => manifest,
+            None => return Ok(None),
+        },
     };
     let max_tokens = job.data.max_tokens;
     let packing = job.data.packing.then_some(max_tokens);
@@ -77,7 +91,7 @@ pub fn prepare(job: &Job, resolver: &dyn Resolver, text: &ModelText, folder: &Pa
         }
     };
     let questions = if job.eval.samples > 0 { questions::read(&home)? } else { Vec::new() };
-    Ok(Prepared { train, eval, questions, labels: manifest.labels, notes })
+    Ok(Some(Prepared { train, eval, questions, labels: manifest.labels, notes }))
 }
 
 /// What lies in the folder, written last.
@@ -126,7 +140,8 @@ fn write(
     folder: &Path,
     home: &Path,
     key: String,
-) -> Result<Manifest, TrainError> {
+    observer: &dyn Observer,
+) -> Result<Option<Manifest>, TrainError> {
     let partial = folder.join("data.partial");
     for old in [&partial, home] {
         match std::fs::remove_dir_all(old) {
@@ -147,8 +162,10 @@ fn write(
         false => None,
     };
     let mut questions = Vec::new();
+    let mut watch = Watch { observer, rows: 0, told: Instant::now() };
     for (i, name) in std::iter::once(&job.data.train).chain(&job.data.eval).enumerate() {
-        each_row(job, name, resolver, |row, value| {
+        let all = each_row(job, name, resolver, |row, value| {
+            watch.row(name)?;
             let held_out = i == 1 || split::held_out(value, &job.data, job.seed);
             let side = eval.as_mut().filter(|_| held_out).unwrap_or(&mut train);
             if held_out && job.eval.rows > 0 && side.counts.rows >= job.eval.rows as u64 {
@@ -162,6 +179,9 @@ fn write(
             }
             Ok(())
         })?;
+        if !all {
+            return Ok(None);
+        }
     }
     let train = train.finish(job.data.train.name(), "to train on")?;
     let eval_name = job.data.eval.as_ref().unwrap_or(&job.data.train).name();
@@ -176,7 +196,30 @@ fn write(
     let json = serde_json::to_vec(&manifest).map_err(|e| failed(e.into()))?;
     std::fs::write(partial.join("manifest.json"), json).map_err(failed)?;
     std::fs::rename(&partial, home).map_err(failed)?;
-    Ok(manifest)
+    Ok(Some(manifest))
+}
+
+/// Tells how far the reading is, and asks whether to go on.
+struct Watch<'a> {
+    observer: &'a dyn Observer,
+    rows: u64,
+    told: Instant,
+}
+
+impl Watch<'_> {
+    fn row(&mut self, name: &DataName) -> Result<(), Refusal> {
+        if self.rows.is_multiple_of(WATCHED) {
+            if self.observer.command() != Command::Continue {
+                return Err(Refusal::Enough);
+            }
+            if self.told.elapsed() >= TELLING {
+                self.told = Instant::now();
+                self.observer.note(&format!("{}: {} rows read", name.name(), self.rows));
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
 }
 
 struct SideWriter {
@@ -202,15 +245,18 @@ impl SideWriter {
 enum Refusal {
     Row(String),
     Other(TrainError),
+    /// Nothing is wrong.
+    Enough,
 }
 
-/// Reads the typed rows of a file; the first one decides its format where the job names none.
+/// Reads the typed rows of a file; the first one decides its format where the job names none. False if `take` had enough
+/// before the end.
 fn each_row(
     job: &Job,
     name: &DataName,
     resolver: &dyn Resolver,
     mut take: impl FnMut(schema::Row, &serde_json::Value) -> Result<(), Refusal>,
-) -> Result<(), TrainError> {
+) -> Result<bool, TrainError> {
     let mut format: Option<Format> = job.data.format;
     for row in rows::open(name, &job.data, resolver)? {
         let row = row?;
@@ -223,22 +269,23 @@ fn each_row(
             }
         };
         let typed = schema::read(&row.value, &job.data, format).map_err(refuse)?;
-        take(typed, &row.value).map_err(|refusal| match refusal {
-            Refusal::Row(reason) => refuse(reason),
-            Refusal::Other(error) => error,
-        })?;
+        match take(typed, &row.value) {
+            Ok(()) => {}
+            Err(Refusal::Row(reason)) => return Err(refuse(reason)),
+            Err(Refusal::Other(error)) => return Err(error),
+            Err(Refusal::Enough) => return Ok(false),
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Hands over the texts of the training data, until `take` has enough.
 pub fn each_text(job: &Job, resolver: &dyn Resolver, take: &mut dyn FnMut(String) -> bool) -> Result<(), TrainError> {
-    let mut enough = false;
-    let read = each_row(job, &job.data.train, resolver, |row, _| {
-        enough = row.texts().into_iter().any(|text| !take(text));
-        if enough { Err(Refusal::Row(String::new())) } else { Ok(()) }
-    });
-    if enough { Ok(()) } else { read }
+    each_row(job, &job.data.train, resolver, |row, _| {
+        let enough = row.texts().into_iter().any(|text| !take(text));
+        if enough { Err(Refusal::Enough) } else { Ok(()) }
+    })?;
+    Ok(())
 }
 
 /// The labels that occur, sorted.

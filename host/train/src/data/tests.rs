@@ -1,5 +1,6 @@
 use super::*;
 use crate::job::{Job, Named};
+use crate::trainer::tests::Listener;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -41,12 +42,16 @@ fn job(method: &str, data: Value) -> Job {
     Job::from_json(&spec).unwrap()
 }
 
+fn prepared(job: &Job, text: &ModelText, folder: &Path) -> Result<Prepared, TrainError> {
+    Ok(prepare(job, &Paths, text, folder, &Listener::default())?.expect("nobody stops it"))
+}
+
 /// All examples of a job over `rows`, in file order.
 fn examples(text: &ModelText, method: &str, mut data: Value) -> Result<Vec<Example>, TrainError> {
     data["shuffle"] = json!(false);
     data["packing"] = json!(false);
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(&job(method, data), &Paths, text, folder.path())?;
+    let prepared = prepared(&job(method, data), text, folder.path())?;
     let steps = (0..prepared.train.steps()).map(|step| prepared.train.step(step).unwrap());
     Ok(steps.flat_map(|step| step.micro_batches).flatten().flatten().collect())
 }
@@ -244,7 +249,7 @@ fn long_rows_are_split_cut_dropped_or_refused_and_counted() {
     let prepared = |on_long: &str| {
         let data = json!({"rows": rows, "on_long": on_long, "max_tokens": 10, "packing": false});
         let folder = tempfile::tempdir().unwrap();
-        prepare(&job("sft", data.clone()), &Paths, &text, folder.path()).map(|p| (p.notes, p.train.examples()))
+        prepared(&job("sft", data.clone()), &text, folder.path()).map(|p| (p.notes, p.train.examples()))
     };
     for (on_long, count, note) in [
         ("split", 4, "1 rows split into pieces of 10 tokens"),
@@ -273,7 +278,7 @@ fn held_out_rows_share_no_prompt_with_the_others() {
     let rows: Vec<Value> = (0..300).map(row).collect();
     let data = json!({"rows": rows, "eval_split": 0.2, "shuffle": true});
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(&job("sft", data), &Paths, &text, folder.path()).unwrap();
+    let prepared = prepared(&job("sft", data), &text, folder.path()).unwrap();
     let prompts = |source: &Batches| -> HashSet<String> {
         let steps = (0..source.steps()).flat_map(|step| source.step(step).unwrap().micro_batches);
         let text_of = |example: Example| match example {
@@ -300,12 +305,25 @@ fn a_run_that_goes_on_finds_its_tokens_and_changed_data_is_read_again() {
     let job = job("pretrain", json!({"train": file}));
     let home = folder.path().join("job");
     let written = || std::fs::metadata(home.join("data/train.examples")).unwrap().modified().unwrap();
-    let first = prepare(&job, &Paths, &text, &home).unwrap().train;
+    let first = prepared(&job, &text, &home).unwrap().train;
     let at = written();
-    let again = prepare(&job, &Paths, &text, &home).unwrap().train;
+    let again = prepared(&job, &text, &home).unwrap().train;
     assert_eq!((again.digest(), written()), (first.digest(), at));
     std::fs::write(&file, "{\"text\": \"one\"}\n{\"text\": \"three\"}\n").unwrap();
-    assert_ne!(prepare(&job, &Paths, &text, &home).unwrap().train.digest(), first.digest());
+    assert_ne!(prepared(&job, &text, &home).unwrap().train.digest(), first.digest());
+}
+
+#[test]
+fn reading_ends_when_the_run_is_to_end_and_begins_anew() {
+    let Some(text) = model("llama32-tiny") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let job = job("pretrain", json!({"rows": [{"text": "one"}, {"text": "two"}]}));
+    for command in [Command::Pause, Command::Cancel] {
+        let listener = Listener { interrupt: Some((0, command)), ..Listener::default() };
+        assert!(prepare(&job, &Paths, &text, folder.path(), &listener).unwrap().is_none());
+        assert!(!folder.path().join("data").exists());
+    }
+    assert_eq!(prepared(&job, &text, folder.path()).unwrap().train.examples(), 2);
 }
 
 #[test]
@@ -402,7 +420,7 @@ fn many_rows_pass_through() {
     let rows = 200_000;
     std::fs::write(&file, "{\"tokens\": [5, 6, 7]}\n".repeat(rows)).unwrap();
     let job = job("pretrain", json!({"train": file, "max_tokens": 512}));
-    let prepared = prepare(&job, &Paths, &text, folder.path()).unwrap();
+    let prepared = prepared(&job, &text, folder.path()).unwrap();
     assert_eq!(prepared.train.examples(), rows);
     // 170 documents of 3 tokens a row.
     assert_eq!(prepared.train.steps(), rows.div_ceil(170) as u64);

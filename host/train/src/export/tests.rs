@@ -20,7 +20,7 @@ fn open(path: &Path) -> Network {
 /// Logits of the last eight positions of the ids that the fixtures record.
 fn logits(network: &Network, tokens: &[u32]) -> Vec<f32> {
     let packed = Packed { tokens: tokens.to_vec(), ends: vec![tokens.len()], targets: vec![] };
-    network.logits(&packed, &(tokens.len() - 8..tokens.len()).collect::<Vec<_>>())
+    network.logits(&packed, &(tokens.len() - 8..tokens.len()).collect::<Vec<_>>()).unwrap()
 }
 
 fn some_tokens(network: &Network) -> Vec<u32> {
@@ -127,7 +127,7 @@ fn what_an_adapter_of_ours_computes_its_folder_merged_computes() {
                 *value += 0.01 * ((i * 31 + j * 7) % 13) as f32 - 0.06;
             }
         }
-        network.updated();
+        network.updated().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let written = write_adapter(folder.path(), "base", &spec, &AdapterTensors(&network)).unwrap();
         let out = tempfile::tempdir().unwrap();

@@ -22,8 +22,8 @@ pub use methods::{
 };
 pub use model::{AdapterKind, AdapterSpec, ModelSpec, NewTokenizer, TARGETS};
 pub use optim::{
-    CheckpointSpec, Dtype, MAX_STEPS, MuonIteration, MuonScale, MuonSpec, OptimSpec, OptimizerKind, OutputFormat,
-    OutputSpec, Precision, Schedule,
+    CheckpointSpec, Device, Dtype, MAX_STEPS, MuonIteration, MuonScale, MuonSpec, OptimSpec, OptimizerKind,
+    OutputFormat, OutputSpec, Precision, Schedule,
 };
 pub use read::Named;
 pub(crate) use read::named;

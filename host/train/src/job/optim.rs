@@ -39,6 +39,7 @@ pub struct OptimSpec {
     pub weight_decay: f64,
     /// Largest gradient norm; 0: off.
     pub clip_norm: f64,
+    pub device: Device,
     pub precision: Precision,
     /// Layers keep their inputs only and are computed again in backward.
     pub checkpointing: bool,
@@ -99,6 +100,36 @@ named! {
         F32 = "f32",
         /// Of products; sums, norms, optimizer and masters stay f32.
         Bf16 = "bf16",
+    }
+}
+
+/// Where passes are computed: `cpu`, `cuda` (the first device) or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    Cuda(usize),
+}
+
+impl Device {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => {
+                let digits = text.strip_prefix("cuda:").filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+                digits.parse().ok().filter(|index| *index < 64).map(Self::Cuda)
+            }
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Cpu => serializer.serialize_str("cpu"),
+            Self::Cuda(0) => serializer.serialize_str("cuda"),
+            Self::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
+        }
     }
 }
 
@@ -178,6 +209,7 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
         betas: betas(&mut optim)?,
         eps: optim.number("eps", 1e-30..=1.0)?.unwrap_or(1e-8),
         clip_norm: optim.number("clip_norm", 0.0..=1e9)?.unwrap_or(1.0),
+        device: device(&mut optim)?,
         precision: optim.choice("precision")?.unwrap_or(Precision::F32),
         checkpointing: optim.flag("checkpointing", false)?,
         max_skipped: optim.integer("max_skipped", 0..=1_000_000)?.unwrap_or(10),
@@ -200,6 +232,14 @@ fn muon(mut muon: Section<'_>, weight_decay: f64) -> Result<MuonSpec, TrainError
     };
     muon.finish()?;
     Ok(spec)
+}
+
+fn device(optim: &mut Section<'_>) -> Result<Device, TrainError> {
+    let Some(text) = optim.text("device")? else { return Ok(Device::Cpu) };
+    Device::parse(&text).ok_or_else(|| {
+        let shown: String = text.chars().take(64).collect();
+        optim.refuse("device", format!("`{shown}` is none of cpu, cuda, cuda:N"))
+    })
 }
 
 fn betas(optim: &mut Section<'_>) -> Result<[f64; 2], TrainError> {

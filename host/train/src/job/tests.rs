@@ -72,6 +72,22 @@ fn every_method_has_defaults_that_read_back() {
 }
 
 #[test]
+fn devices_are_named_as_pytorch_names_them() {
+    let of = |device: &str| json!({"method": "sft", "model": {"base": "m"}, "data": {"train": "t"}, "optim": {"device": device}});
+    for (text, device) in [("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3))] {
+        let job = Job::from_json(&of(text)).unwrap();
+        assert_eq!(job.optim.device, device);
+        assert_eq!(job.to_json()["optim"]["device"], text);
+        assert_eq!(Job::from_toml(&job.to_toml()).unwrap(), job);
+    }
+    for text in ["gpu", "cuda:", "cuda:+1", "cuda:64", "cuda:99999999999999999999", "CUDA"] {
+        let (field, reason) = refused(&of(text));
+        assert_eq!(field, "optim.device");
+        assert!(reason.ends_with("is none of cpu, cuda, cuda:N"), "{reason}");
+    }
+}
+
+#[test]
 fn a_model_from_scratch_keeps_its_configuration_but_for_nulls() {
     let value = json!({"method": "pretrain", "data": {"rows": [{"text": "a", "extra": null}]},
         "model": {"tokenizer": "t", "config": {"model_type": "llama", "hidden_size": 64, "rope_scaling": null}}});

@@ -27,8 +27,8 @@ pub(super) fn run(turn: &mut Turn<'_>, labels: usize, data: &StepData) -> Result
             continue;
         }
         let positions = batch.lasts();
-        let mut pass = turn.forward(&batch.packed, row)?;
-        let scores = turn.network.scores(&mut pass, &positions);
+        let pass = turn.forward(&batch.packed, row)?;
+        let scores = turn.network.scores(&pass, &positions)?;
         let mut derivative = Vec::with_capacity(scores.len());
         for (&label, scores) in wanted.iter().zip(scores.chunks_exact(labels)) {
             let loss = cross_entropy_of_classes(scores, label);
@@ -38,7 +38,7 @@ pub(super) fn run(turn: &mut Turn<'_>, labels: usize, data: &StepData) -> Result
         }
         tally.tokens += batch.packed.tokens.len() as u64;
         if let Some(gradients) = &mut turn.gradients {
-            turn.network.backward_scores(pass, &positions, &derivative, gradients);
+            turn.network.backward_scores(pass, &positions, &derivative, gradients)?;
         }
     }
     Ok(tally)

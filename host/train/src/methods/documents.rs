@@ -19,12 +19,12 @@ pub(super) fn run(turn: &mut Turn<'_>, z_loss: f64, data: &StepData) -> Result<T
             continue;
         }
         let mut pass = turn.forward(&batch.packed, row)?;
-        let seen = turn.network.log_probs(&mut pass);
+        let seen = turn.network.log_probs(&mut pass)?;
         let loss = cross_entropy(&seen.log_probs, &seen.log_sum_exp, z_loss, label_tokens as u64);
         tally.loss += loss.loss;
         tally.tokens += batch.packed.tokens.len() as u64;
         if let Some(gradients) = &mut turn.gradients {
-            turn.network.backward(pass, &loss.d_log_probs, loss.d_log_sum_exp.as_deref(), gradients);
+            turn.network.backward(pass, &loss.d_log_probs, loss.d_log_sum_exp.as_deref(), gradients)?;
         }
     }
     Ok(tally)

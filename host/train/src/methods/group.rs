@@ -65,7 +65,7 @@ impl Objective {
                 }
                 let batch = side_by_side(answered)?;
                 let mut pass = turn.forward(&batch.packed, row)?.at_temperature(*temperature);
-                let seen = turn.network.log_probs(&mut pass);
+                let seen = turn.network.log_probs(&mut pass)?;
                 let loss = policy.evaluate(&views(answered, &batch, &seen.log_probs)?, totals);
                 tally.loss += loss.loss;
                 tally.tokens += batch.packed.tokens.len() as u64;
@@ -76,7 +76,7 @@ impl Objective {
                 let entropy = seen.entropy.iter().map(|&x| f64::from(x)).sum::<f64>();
                 tally.observe_all("entropy", entropy, seen.entropy.len() as f64);
                 if let Some(gradients) = &mut turn.gradients {
-                    turn.network.backward(pass, &loss.d_new.concat(), None, gradients);
+                    turn.network.backward(pass, &loss.d_new.concat(), None, gradients)?;
                 }
             }
         }
@@ -109,8 +109,8 @@ pub(crate) fn log_probs_of(
     for answered in passes(answered) {
         let batch = side_by_side(answered)?;
         batch.packed.check(network.config())?;
-        let mut pass = network.forward(&batch.packed, Mode::Eval, adapter).at_temperature(temperature);
-        let log_probs = network.log_probs(&mut pass).log_probs;
+        let mut pass = network.forward(&batch.packed, Mode::Eval, adapter)?.at_temperature(temperature);
+        let log_probs = network.log_probs(&mut pass)?.log_probs;
         all.extend(batch.spans.iter().map(|span| log_probs[span.clone()].to_vec()));
     }
     Ok(all)

@@ -230,7 +230,7 @@ impl Turn<'_> {
             Some(_) => Mode::Train { seed: self.seed, step: self.step, row: row as u64 },
             None => Mode::Eval,
         };
-        Ok(self.network.forward(packed, mode, true))
+        self.network.forward(packed, mode, true)
     }
 }
 

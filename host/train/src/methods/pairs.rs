@@ -21,7 +21,7 @@ pub(super) fn run(turn: &mut Turn<'_>, loss: Preference, data: &StepData) -> Res
             batch.push(rejected)?;
         }
         let mut pass = turn.forward(&batch.packed, row)?;
-        let log_probs = turn.network.log_probs(&mut pass).log_probs;
+        let log_probs = turn.network.log_probs(&mut pass)?.log_probs;
         let mut derivative = vec![0.0; log_probs.len()];
         for ((chosen, rejected, _), spans) in of_row.iter().zip(batch.spans.chunks_exact(2)) {
             let mut pair = Pair {
@@ -49,7 +49,7 @@ pub(super) fn run(turn: &mut Turn<'_>, loss: Preference, data: &StepData) -> Res
         }
         tally.tokens += batch.packed.tokens.len() as u64;
         if let Some(gradients) = &mut turn.gradients {
-            turn.network.backward(pass, &derivative, None, gradients);
+            turn.network.backward(pass, &derivative, None, gradients)?;
         }
     }
     Ok(tally)

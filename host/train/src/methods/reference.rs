@@ -79,8 +79,8 @@ impl References {
             batch.push(sequence)?;
         }
         batch.packed.check(network.config())?;
-        let mut pass = network.forward(&batch.packed, Mode::Eval, false);
-        let log_probs = network.log_probs(&mut pass).log_probs;
+        let mut pass = network.forward(&batch.packed, Mode::Eval, false)?;
+        let log_probs = network.log_probs(&mut pass)?.log_probs;
         for (sequence, span) in sequences.iter().zip(&batch.spans) {
             self.sums.entry(key(sequence)).or_insert_with(|| sum(&log_probs[span.clone()]));
         }

@@ -22,8 +22,8 @@ pub(super) fn run(turn: &mut Turn<'_>, center: f64, data: &StepData) -> Result<T
             batch.push_tokens(&rejected.tokens)?;
         }
         let positions = batch.lasts();
-        let mut pass = turn.forward(&batch.packed, row)?;
-        let scores = turn.network.scores(&mut pass, &positions);
+        let pass = turn.forward(&batch.packed, row)?;
+        let scores = turn.network.scores(&pass, &positions)?;
         let mut derivative = Vec::with_capacity(scores.len());
         for ((_, _, margin), scores) in of_row.iter().zip(scores.chunks_exact(2)) {
             let (chosen, rejected) = (f64::from(scores[0]), f64::from(scores[1]));
@@ -37,7 +37,7 @@ pub(super) fn run(turn: &mut Turn<'_>, center: f64, data: &StepData) -> Result<T
         }
         tally.tokens += batch.packed.tokens.len() as u64;
         if let Some(gradients) = &mut turn.gradients {
-            turn.network.backward_scores(pass, &positions, &derivative, gradients);
+            turn.network.backward_scores(pass, &positions, &derivative, gradients)?;
         }
     }
     Ok(tally)

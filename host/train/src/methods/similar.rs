@@ -32,9 +32,9 @@ pub(super) fn run(
         if n == 0 {
             continue;
         }
-        let mut pass = turn.forward(&batch.packed, row)?;
-        let states = turn.network.states(&mut pass);
-        let pooled: Vec<f32> = pooled(&batch, pooling).flat_map(|tokens| mean(states, tokens, width)).collect();
+        let pass = turn.forward(&batch.packed, row)?;
+        let states = turn.network.states(&pass)?;
+        let pooled: Vec<f32> = pooled(&batch, pooling).flat_map(|tokens| mean(&states, tokens, width)).collect();
         let (first, candidates) = pooled.split_at(n * width);
         let loss = info_nce(first, candidates, width, temperature);
         tally.loss += share * loss.loss;
@@ -49,7 +49,7 @@ pub(super) fn run(
                     state.iter_mut().zip(d_row).for_each(|(state, d)| *state = (scale * d) as f32);
                 }
             }
-            turn.network.backward_states(pass, &derivative, gradients);
+            turn.network.backward_states(pass, &derivative, gradients)?;
         }
     }
     Ok(tally)

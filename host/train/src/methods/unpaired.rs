@@ -25,7 +25,7 @@ pub(super) fn run(turn: &mut Turn<'_>, loss: &Unpaired, data: &StepData) -> Resu
             batch.push(sequence)?;
         }
         let mut pass = turn.forward(&batch.packed, row)?;
-        let log_probs = turn.network.log_probs(&mut pass).log_probs;
+        let log_probs = turn.network.log_probs(&mut pass)?.log_probs;
         let mut derivative = vec![0.0; log_probs.len()];
         for ((sequence, desirable), span) in of_row.iter().zip(&batch.spans) {
             let policy = sum(&log_probs[span.clone()]);
@@ -36,7 +36,7 @@ pub(super) fn run(turn: &mut Turn<'_>, loss: &Unpaired, data: &StepData) -> Resu
         }
         tally.tokens += batch.packed.tokens.len() as u64;
         if let Some(gradients) = &mut turn.gradients {
-            turn.network.backward(pass, &derivative, None, gradients);
+            turn.network.backward(pass, &derivative, None, gradients)?;
         }
     }
     tally.observe("kl", divergence);
@@ -55,8 +55,8 @@ fn divergence(turn: &Turn<'_>, micro_batches: &[Vec<(&Sequence, bool)>]) -> Resu
             batch.push(sequence)?;
         }
         batch.packed.check(turn.network.config())?;
-        let mut pass = turn.network.forward(&batch.packed, Mode::Eval, true);
-        let log_probs = turn.network.log_probs(&mut pass).log_probs;
+        let mut pass = turn.network.forward(&batch.packed, Mode::Eval, true)?;
+        let log_probs = turn.network.log_probs(&mut pass)?.log_probs;
         for (sequence, span) in crossed.iter().zip(&batch.spans) {
             ratios.push(sum(&log_probs[span.clone()]) - turn.references.of(sequence)?);
         }

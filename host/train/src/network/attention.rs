@@ -41,7 +41,7 @@ impl Heads {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
@@ -53,7 +53,7 @@ impl Heads {
     }
 
     /// First key that row `i` of a document sees.
-    fn first_key(&self, i: usize) -> usize {
+    pub(super) fn first_key(&self, i: usize) -> usize {
         self.window.map_or(0, |window| (i + 1).saturating_sub(window as usize))
     }
 }

@@ -8,10 +8,11 @@ use std::ops::Range;
 use stockade_kernels::exp;
 
 use super::buffer::Buffer;
+use super::host::HostPass;
 use super::parallel::{ROWS, each};
 use super::product::{Into, Target, View};
 use super::simd::simd;
-use super::{Gradients, Network, Pass};
+use super::{Gradients, Network};
 
 /// Logits that exist at once: whole rows if they fit, else pieces of the vocabulary of a quarter of this.
 const LOGITS: usize = 1 << 24;
@@ -47,11 +48,7 @@ struct Running {
 }
 
 impl Network {
-    /// Log-probability, log-sum-exp and entropy at each target.
-    ///
-    /// # Panics
-    /// If the network has no language head.
-    pub fn log_probs(&self, pass: &mut Pass) -> LogProbs {
+    pub(super) fn host_log_probs(&self, pass: &mut HostPass) -> LogProbs {
         let (vocab, width) = (self.config.vocab_size, self.config.hidden_size);
         let head = self.language_head();
         let states = self.label_states(pass);
@@ -83,14 +80,9 @@ impl Network {
         LogProbs { log_probs, log_sum_exp, entropy }
     }
 
-    /// Adds the gradients of a loss of which `d_log_probs` (and `d_log_sum_exp`) are the derivatives, one for each target.
-    ///
-    /// # Panics
-    /// If the pass was for evaluation, if its log-probabilities were never asked for, or if there are not as many
-    /// derivatives as targets.
-    pub fn backward(
+    pub(super) fn host_backward(
         &self,
-        mut pass: Pass,
+        mut pass: HostPass,
         d_log_probs: &[f32],
         d_log_sum_exp: Option<&[f32]>,
         gradients: &mut Gradients,
@@ -145,14 +137,9 @@ impl Network {
         self.backward_all(pass, all, gradients);
     }
 
-    /// Logits at these positions, `[positions, V]`; nothing is dropped, adapters are on. For checks.
-    pub fn logits(&self, packed: &super::Packed, positions: &[usize]) -> Vec<f32> {
+    pub(super) fn host_logits(&self, pass: &HostPass, positions: &[usize]) -> Vec<f32> {
         let (vocab, width) = (self.config.vocab_size, self.config.hidden_size);
-        let pass = self.forward(packed, super::Mode::Eval, true);
-        let mut states = self.buffers.take(positions.len() * width);
-        for (&position, row) in positions.iter().zip(states.chunks_exact_mut(width)) {
-            row.copy_from_slice(&pass.states[position * width..][..width]);
-        }
+        let states = self.states_at(pass, positions);
         let mut logits = vec![0.0; positions.len() * vocab];
         self.logits_of(&states, self.language_head(), width, 0..vocab, &mut logits);
         logits
@@ -177,7 +164,7 @@ impl Network {
     }
 
     /// The states that predict labels over the temperature, `[M, C]`: dividing these divides the logits.
-    fn label_states(&self, pass: &Pass) -> Buffer {
+    fn label_states(&self, pass: &HostPass) -> Buffer {
         let width = self.config.hidden_size;
         let mut states = self.buffers.take(pass.packed.targets.len() * width);
         for (&target, row) in pass.packed.targets.iter().zip(states.chunks_exact_mut(width)) {
@@ -188,7 +175,7 @@ impl Network {
     }
 }
 
-fn labels(pass: &Pass) -> Vec<usize> {
+fn labels(pass: &HostPass) -> Vec<usize> {
     pass.packed.targets.iter().map(|&target| pass.packed.tokens[target] as usize).collect()
 }
 

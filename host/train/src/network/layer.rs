@@ -37,8 +37,8 @@ pub(super) struct Inner {
 }
 
 /// Inputs that dropout draws for.
-#[derive(Clone, Copy)]
-enum Input {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Input {
     Attention = 0,
     Attended = 1,
     Mlp = 2,
@@ -143,13 +143,17 @@ impl Network {
     }
 
     fn path(&self, course: &Course<'_>, layer: usize, input: Input) -> Path {
-        let dropout = match course.mode {
-            Mode::Train { seed, step, row } if course.adapter => {
+        Path { adapter: course.adapter, dropout: self.draw(course.mode, course.adapter, layer, input) }
+    }
+
+    /// What dropout draws for an input of a layer.
+    pub(super) fn draw(&self, mode: Mode, adapter: bool, layer: usize, input: Input) -> Option<Draw> {
+        match mode {
+            Mode::Train { seed, step, row } if adapter => {
                 Draw::new(self.dropout, (seed, step, row), layer, input as u64)
             }
             _ => None,
-        };
-        Path { adapter: course.adapter, dropout }
+        }
     }
 
     pub(super) fn heads(&self, layer: usize) -> Heads {

@@ -10,6 +10,7 @@ use stockade_model::config::ModelConfig;
 use stockade_model::{Checkpoint, ModelError};
 
 use super::buffer::Buffers;
+use super::device::DeviceNetwork;
 use super::layout::{Layout, Tensor};
 use super::linear::AdapterOf;
 use super::nf4::Nf4;
@@ -116,9 +117,11 @@ impl Network {
             products: Products::new(Arc::clone(&pool), buffers.clone(), options.precision),
             pool,
             buffers,
+            device: None,
         };
-        network.updated();
+        network.updated()?;
         network.start_magnitudes();
+        network.device = DeviceNetwork::open(&network, options.device, options.precision)?;
         Ok(network)
     }
 

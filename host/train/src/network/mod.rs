@@ -1,17 +1,22 @@
-//! The Llama family forwards and backwards, on slices.
+//! The Llama family forwards and backwards.
 //!
 //! A network owns its parameters; a pass runs packed documents through it and keeps what backward needs. Losses see
 //! log-probabilities of labels, or scores, or states, and give back their derivatives, which backward turns into
 //! gradients that it adds to. Nothing here knows of losses, optimizers or files of its own.
+//!
+//! [`pass`] is the seam to what computes: this crate's own kernels on slices (`host`, and all that it uses), or candle's
+//! tensors on a device (`device`).
 //!
 //! Invariant: results do not depend on the number of threads. Work is cut by shapes alone, and sums over tokens have
 //! a fixed order.
 
 mod attention;
 mod buffer;
+mod device;
 mod dropout;
 mod gradients;
 mod head;
+mod host;
 mod layer;
 mod layout;
 mod linear;
@@ -19,6 +24,7 @@ mod load;
 mod nf4;
 mod norm;
 mod options;
+mod packed;
 mod parallel;
 mod pass;
 mod product;
@@ -34,6 +40,7 @@ use stockade_kernels::Pool;
 use stockade_model::ModelConfig;
 
 use buffer::Buffers;
+use device::DeviceNetwork;
 use layout::Layout;
 use linear::AdapterOf;
 use nf4::Nf4;
@@ -42,20 +49,9 @@ use rope::Rope;
 
 pub use gradients::Gradients;
 pub use head::LogProbs;
-pub use options::{Adapter, AdapterKind, Mode, NetworkOptions, Output, Precision, Trained};
+pub use options::{Adapter, AdapterKind, Device, Mode, NetworkOptions, Output, Precision, Trained};
+pub use packed::Packed;
 pub use pass::Pass;
-
-/// Documents packed into rows. Attention is causal inside each document; positions start at 0 in each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Packed {
-    /// `[N]` tokens of all documents, one after the other; nothing is padded.
-    pub tokens: Vec<u32>,
-    /// Ends of the documents in `tokens`, strictly growing, the last is N.
-    pub ends: Vec<usize>,
-    /// Positions whose log-probability is asked for: `tokens[t]` given what precedes it in its document, so never a
-    /// document's first token. Strictly growing.
-    pub targets: Vec<usize>,
-}
 
 /// What a parameter is, which decides decay, optimizer and export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +105,8 @@ pub struct Network {
     products: Products,
     pool: Arc<Pool>,
     buffers: Buffers,
+    /// The same network on a device, which computes then.
+    device: Option<DeviceNetwork>,
 }
 
 /// Where a tensor of the base is.
@@ -142,8 +140,18 @@ impl Network {
     }
 
     /// Makes what is derived from parameters anew, after they have changed.
-    pub fn updated(&mut self) {
-        self.update_norms();
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn updated(&mut self) -> Result<(), TrainError> {
+        match self.device.take() {
+            Some(mut device) => {
+                device.update(self)?;
+                self.device = Some(device);
+            }
+            None => self.update_norms(),
+        }
+        Ok(())
     }
 
     /// Gradients of 0.
@@ -182,9 +190,9 @@ impl Network {
         &self.pool
     }
 
-    /// Name of the kernel that multiplies, for logs and benchmarks.
-    pub fn kernel(&self) -> &'static str {
-        self.products.kernel_name()
+    /// Name of what multiplies, for logs and benchmarks.
+    pub fn kernel(&self) -> &str {
+        self.device.as_ref().map_or(self.products.kernel_name(), DeviceNetwork::name)
     }
 
     /// Parameter that holds a tensor of the base.
@@ -206,4 +214,4 @@ impl Network {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

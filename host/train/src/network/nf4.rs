@@ -9,7 +9,7 @@ use stockade_kernels::Pool;
 use super::parallel::each;
 
 /// Weights of a block.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 /// Blocks whose scales share a scale.
 const RUN: usize = 256;
 
@@ -86,6 +86,16 @@ impl Nf4 {
                 }
             }
         });
+    }
+
+    /// The codes, two a byte, and the scale of each block.
+    pub(super) fn parts(&self) -> (&[u8], Vec<f32>) {
+        (&self.codes, (0..self.scale_codes.len()).map(|block| self.scale(block)).collect())
+    }
+
+    /// Values of all bytes' codes before their scale, `[256]`.
+    pub(super) fn halves(code: impl Fn(u8) -> u8) -> Vec<f32> {
+        (0..=255).map(|byte| TABLE[code(byte) as usize]).collect()
     }
 
     fn scale(&self, block: usize) -> f32 {

@@ -5,6 +5,7 @@
 pub struct NetworkOptions {
     pub train: Trained,
     pub output: Output,
+    pub device: Device,
     pub precision: Precision,
     /// Keep each layer's input only and compute the rest again in backward: the same bits, less memory, a third more
     /// work.
@@ -74,6 +75,18 @@ pub enum Precision {
     F32,
     /// Operands rounded to bf16, sums in f32; parameters stay f32.
     Bf16,
+}
+
+/// Where passes are computed. Parameters, gradients and the optimizer are on the host in all cases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor, by this crate's own kernels.
+    #[default]
+    Cpu,
+    /// candle's tensors on the CUDA device of this number; needs the feature `cuda`.
+    Cuda(usize),
+    /// candle's tensors on the processor: what [`Self::Cuda`] computes, where there is none. For tests and comparisons.
+    Tensors,
 }
 
 /// What a pass is for.

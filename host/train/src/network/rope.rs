@@ -24,6 +24,12 @@ pub(super) struct Angles {
     values: Vec<f32>,
 }
 
+impl Angles {
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
 /// Which way to turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {

@@ -15,10 +15,17 @@ use crate::network::Network;
 use crate::optimizer::Optimizer;
 use serde_json::Value;
 use std::path::Path;
-use stockade_core::train::{Ending, Outline, Task, TrainError, Trainer};
+use stockade_core::train::{Command, Ending, Outline, Task, TrainError, Trainer};
 
 /// Below this a person may have meant more: packing makes a few long rows of many short examples.
 const FEW_STEPS: u64 = 10;
+
+/// A job that this program can run.
+fn runnable(spec: &Value) -> Result<Job, TrainError> {
+    let job = Job::from_json(spec)?;
+    settings::device(&job).check()?;
+    Ok(job)
+}
 
 /// Trains on this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,16 +33,21 @@ pub struct HostTrainer {}
 
 impl Trainer for HostTrainer {
     fn check(&self, spec: &Value) -> Result<Outline, TrainError> {
-        Ok(Job::from_json(spec)?.outline())
+        Ok(runnable(spec)?.outline())
     }
 
     fn run(&self, task: Task<'_>) -> Result<Ending, TrainError> {
         let Task { spec, folder, resolver, observer, rewards, evaluators, threads } = task;
-        let job = Job::from_json(spec)?;
+        let job = runnable(spec)?;
         std::fs::create_dir_all(folder).map_err(|e| failed("the job's folder", e))?;
         let start = Start::find(&job, resolver, folder)?;
         let text = ModelText::open(&start.tokenizer, &start.config)?;
-        let data = data::prepare(&job, resolver, &text, folder)?;
+        let Some(data) = data::prepare(&job, resolver, &text, folder, observer)? else {
+            return Ok(match observer.command() {
+                Command::Cancel => Ending::Cancelled { step: 0 },
+                Command::Pause | Command::Continue => Ending::Paused { step: 0 },
+            });
+        };
         data.notes.iter().for_each(|note| observer.note(note));
         let identity = Identity {
             job: settings::digest(&job),

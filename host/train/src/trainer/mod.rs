@@ -21,4 +21,4 @@ pub use run::{Export, Run};
 pub use sampler::{Completion, EngineSampler, Sampler};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

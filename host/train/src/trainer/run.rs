@@ -12,7 +12,7 @@ use crate::optimizer::{Optimizer, Schedule, clip_scale};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use stockade_core::train::{Command, Ending, Observer, Saved, ShownSample, StepMetrics, TrainError};
+use stockade_core::train::{Command, Ending, Observer, ShownSample, StepMetrics, TrainError};
 
 /// Writes what can be served into a folder: a model, or an adapter.
 pub type Export<'a> = dyn Fn(&Network, &Path) -> Result<(), TrainError> + 'a;
@@ -91,7 +91,7 @@ impl Run<'_> {
             let grad_norm = gradients.norm();
             let skipped = self.judge(&tally, grad_norm, &mut state)?;
             if skipped.is_none() {
-                self.update(share, clip_scale(grad_norm, self.job.optim.clip_norm), &gradients);
+                self.update(share, clip_scale(grad_norm, self.job.optim.clip_norm), &gradients)?;
                 state.loss = tally.loss;
             }
             state.applied = self.optimizer.applied();
@@ -143,17 +143,7 @@ impl Run<'_> {
     /// The state to go on from, with weights and moments in place.
     fn restore(&mut self, found: Option<Found>) -> Result<State, TrainError> {
         let Some(Found { path, state }) = found else {
-            return Ok(State {
-                identity: self.identity.clone(),
-                step: 0,
-                applied: 0,
-                skipped_in_row: 0,
-                tokens: 0,
-                loss: 0.0,
-                evaluation: None,
-                best: None,
-                without_better: 0,
-            });
+            return Ok(State::start(self.identity.clone()));
         };
         self.read_weights(&path)?;
         let moments = self.optimizer.restore(state.applied);
@@ -204,13 +194,13 @@ impl Run<'_> {
         Ok(Some(reason))
     }
 
-    fn update(&mut self, share: f64, scale: f32, gradients: &Gradients) {
+    fn update(&mut self, share: f64, scale: f32, gradients: &Gradients) -> Result<(), TrainError> {
         let pool = Arc::clone(self.network.pool());
         self.optimizer.begin(share);
         for i in 0..self.network.parameters().len() {
             self.optimizer.update(i, self.network.values_mut(i), gradients.get(i), scale, &pool);
         }
-        self.network.updated();
+        self.network.updated()
     }
 
     /// What the weights that the run starts from answer, for comparison.
@@ -319,8 +309,7 @@ impl Run<'_> {
             (self.export)(network, &folder.join("model"))
         })?;
         checkpoints.prune(self.job.checkpoint.keep, state.best.map(|best| best.step))?;
-        let eval_loss = state.evaluation.filter(|evaluated| evaluated.step == state.step).map(|e| e.loss);
-        self.observer.checkpoint(&Saved { step: state.step, path: path.join("model"), eval_loss });
+        self.observer.checkpoint(&state.saved(&path));
         Ok(())
     }
 
@@ -333,7 +322,7 @@ impl Run<'_> {
         for (i, values) in weights.iter().enumerate() {
             self.network.values_mut(i).copy_from_slice(values);
         }
-        self.network.updated();
+        self.network.updated()?;
         Ok(())
     }
 

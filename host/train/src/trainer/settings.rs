@@ -1,7 +1,7 @@
 //! What a job says, in the terms of the parts.
 
 use crate::job::{self, Job, MuonIteration};
-use crate::network::{Adapter, AdapterKind, NetworkOptions, Output, Precision, Trained};
+use crate::network::{Adapter, AdapterKind, Device, NetworkOptions, Output, Precision, Trained};
 use crate::optimizer::{Muon, MuonScale, OptimizerSettings, Orthogonalisation, Schedule, Shape};
 use sha2::{Digest, Sha256};
 
@@ -63,7 +63,15 @@ pub fn network(job: &Job, output: Output, threads: usize) -> NetworkOptions {
         job::Precision::F32 => Precision::F32,
         job::Precision::Bf16 => Precision::Bf16,
     };
-    NetworkOptions { train, output, precision, checkpointing: job.optim.checkpointing, threads, seed: job.seed }
+    let checkpointing = job.optim.checkpointing;
+    NetworkOptions { train, output, device: device(job), precision, checkpointing, threads, seed: job.seed }
+}
+
+pub fn device(job: &Job) -> Device {
+    match job.optim.device {
+        job::Device::Cpu => Device::Cpu,
+        job::Device::Cuda(index) => Device::Cuda(index),
+    }
 }
 
 /// Sha256 in hex of what a job says about the numbers of its run: without names, whose contents have digests of their

@@ -44,6 +44,11 @@ pub fn recorded(path: &Path) -> BTreeMap<String, Vec<f32>> {
         .collect()
 }
 
+/// The device that is held against the host's kernels: a GPU in a program that was built for one.
+pub fn device() -> Device {
+    if candle_core::utils::cuda_is_available() { Device::Cuda(0) } else { Device::Tensors }
+}
+
 pub fn options() -> NetworkOptions {
     NetworkOptions { threads: 2, seed: 7, ..NetworkOptions::default() }
 }
@@ -107,11 +112,11 @@ pub fn labelled(data: &Value) -> Packed {
 pub fn step(network: &Network, packed: &Packed, mode: Mode) -> (f64, Gradients) {
     packed.check(network.config()).unwrap();
     let mut gradients = network.gradients();
-    let mut pass = network.forward(packed, mode, true);
-    let log_probs = network.log_probs(&mut pass).log_probs;
+    let mut pass = network.forward(packed, mode, true).unwrap();
+    let log_probs = network.log_probs(&mut pass).unwrap().log_probs;
     let n = log_probs.len() as f64;
     let loss = -log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    network.backward(pass, &vec![-1.0 / n as f32; log_probs.len()], None, &mut gradients);
+    network.backward(pass, &vec![-1.0 / n as f32; log_probs.len()], None, &mut gradients).unwrap();
     (loss, gradients)
 }
 

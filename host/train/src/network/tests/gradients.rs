@@ -9,7 +9,7 @@ use super::reference::Reference;
 use crate::random::{Purpose, normal};
 
 /// Grouped heads, an odd feed-forward width, documents of one token and off every block size.
-fn config(architecture: Architecture) -> ModelConfig {
+pub fn config(architecture: Architecture) -> ModelConfig {
     ModelConfig {
         architecture,
         head: Head::CausalLm,
@@ -37,7 +37,7 @@ fn config(architecture: Architecture) -> ModelConfig {
     }
 }
 
-fn documents() -> Packed {
+pub fn documents() -> Packed {
     let lengths = [1usize, 3, 131];
     let rows = lengths.map(|n| (0..n).map(|t| ((t * 29 + n * 7 + t * t) % 51) as u32).collect());
     let mut packed = packed(&rows);
@@ -47,18 +47,18 @@ fn documents() -> Packed {
 }
 
 /// Moves every value away from what it starts as: gains off 1, B and biases off 0.
-fn shake(network: &mut Network) {
+pub fn shake(network: &mut Network) {
     for i in 0..network.parameters().len() {
         let by = if network.parameters()[i].kind == Kind::Matrix { 0.2 } else { 0.1 };
         for (j, x) in network.values_mut(i).iter_mut().enumerate() {
             *x += by * normal(5, Purpose::Split, i as u64, j as u64) as f32;
         }
     }
-    network.updated();
+    network.updated().unwrap();
 }
 
 /// A derivative's weights, as a loss would give them.
-fn weights(n: usize, salt: u64) -> Vec<f32> {
+pub fn weights(n: usize, salt: u64) -> Vec<f32> {
     (0..n as u64).map(|i| normal(9, Purpose::Split, salt, i) as f32).collect()
 }
 
@@ -93,14 +93,14 @@ fn check_language(what: &str, network: &Network, mode: Mode, temperature: f32) {
     packed.check(network.config()).unwrap();
     let (d_log_probs, d_sums) = (weights(packed.targets.len(), 1), weights(packed.targets.len(), 2));
     let mut gradients = network.gradients();
-    let mut pass = network.forward(&packed, mode, true).at_temperature(temperature);
-    let got = network.log_probs(&mut pass);
+    let mut pass = network.forward(&packed, mode, true).unwrap().at_temperature(temperature);
+    let got = network.log_probs(&mut pass).unwrap();
     let want = Reference::new(network, mode).log_probs(&packed, temperature.into());
     for (i, (log_prob, sum)) in want.iter().enumerate() {
         assert!((f64::from(got.log_probs[i]) - log_prob).abs() < 2e-5, "{what}: target {i}");
         assert!((f64::from(got.log_sum_exp[i]) - sum).abs() < 2e-5, "{what}: target {i}");
     }
-    network.backward(pass, &d_log_probs, Some(&d_sums), &mut gradients);
+    network.backward(pass, &d_log_probs, Some(&d_sums), &mut gradients).unwrap();
     compare(what, network, mode, &gradients, &|reference| {
         let rows = reference.log_probs(&packed, temperature.into()).into_iter().zip(d_log_probs.iter().zip(&d_sums));
         rows.map(|((log_prob, sum), (d, d_sum))| log_prob * f64::from(*d) + sum * f64::from(*d_sum)).sum()
@@ -140,9 +140,9 @@ fn every_adapter_has_the_gradients_of_finite_differences() {
         let packed = short();
         let weights = weights(packed.targets.len(), 3);
         let mut gradients = network.gradients();
-        let mut pass = network.forward(&packed, TRAIN, true);
-        network.log_probs(&mut pass);
-        network.backward(pass, &weights, None, &mut gradients);
+        let mut pass = network.forward(&packed, TRAIN, true).unwrap();
+        network.log_probs(&mut pass).unwrap();
+        network.backward(pass, &weights, None, &mut gradients).unwrap();
         compare(&format!("{kind:?} {dropout}"), &network, TRAIN, &gradients, &|reference| {
             let rows = reference.log_probs(&packed, 1.0).into_iter().zip(&weights);
             rows.map(|((log_prob, _), weight)| log_prob * f64::from(*weight)).sum()
@@ -170,12 +170,12 @@ fn heads_have_the_gradients_of_finite_differences() {
         };
         let weights = weights(positions.len() * 3, 4);
         let mut gradients = network.gradients();
-        let mut pass = network.forward(&packed, TRAIN, true);
-        let scores = network.scores(&mut pass, &positions);
+        let pass = network.forward(&packed, TRAIN, true).unwrap();
+        let scores = network.scores(&pass, &positions).unwrap();
         let head = network.parameters().last().unwrap().name.clone();
         let want = Reference::new(&network, TRAIN).scores(&packed, &positions, &head);
         assert!(scores.iter().zip(want.iter().flatten()).all(|(a, b)| (f64::from(*a) - b).abs() < 2e-5), "{what}");
-        network.backward_scores(pass, &positions, &weights, &mut gradients);
+        network.backward_scores(pass, &positions, &weights, &mut gradients).unwrap();
         compare(&what, &network, TRAIN, &gradients, &|reference| {
             let scores = reference.scores(&packed, &positions, &head).into_iter().flatten();
             scores.zip(&weights).map(|(score, weight)| score * f64::from(*weight)).sum()
@@ -191,9 +191,9 @@ fn states_have_the_gradients_of_finite_differences() {
     let packed = documents();
     let weights = weights(packed.tokens.len() * 24, 5);
     let mut gradients = network.gradients();
-    let mut pass = network.forward(&packed, TRAIN, true);
-    assert_eq!(network.states(&mut pass).len(), weights.len());
-    network.backward_states(pass, &weights, &mut gradients);
+    let pass = network.forward(&packed, TRAIN, true).unwrap();
+    assert_eq!(network.states(&pass).unwrap().len(), weights.len());
+    network.backward_states(pass, &weights, &mut gradients).unwrap();
     compare("states", &network, TRAIN, &gradients, &|reference| {
         let states = reference.states(&packed).into_iter().flatten();
         states.zip(&weights).map(|(x, weight)| x * f64::from(*weight)).sum()
@@ -210,14 +210,14 @@ fn large_vocabularies_are_taken_in_pieces() {
     let packed = packed(&rows);
     let weights = weights(packed.targets.len(), 6);
     let mut gradients = network.gradients();
-    let mut pass = network.forward(&packed, TRAIN, true);
-    let got = network.log_probs(&mut pass);
+    let mut pass = network.forward(&packed, TRAIN, true).unwrap();
+    let got = network.log_probs(&mut pass).unwrap();
     let reference = Reference::new(&network, TRAIN);
     for ((got, entropy), (want, sum)) in got.log_probs.iter().zip(&got.entropy).zip(reference.log_probs(&packed, 1.0)) {
         assert!((f64::from(*got) - want).abs() < 2e-5);
         assert!(*entropy > 0.0 && f64::from(*entropy) <= (f64::from(1 << 15)).ln() + 1e-4 && sum.is_finite());
     }
-    network.backward(pass, &weights, None, &mut gradients);
+    network.backward(pass, &weights, None, &mut gradients).unwrap();
     // Only the tensor that the pieces are cut from is compared: each difference is two passes of the slow reference.
     let (embedding, d) = (network.values(0), gradients.get(0));
     let length = d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -236,9 +236,9 @@ fn no_labels_give_no_gradient() {
     let network = Network::fresh(&config(Architecture::Llama), &options()).unwrap();
     let packed = Packed { targets: Vec::new(), ..documents() };
     let mut gradients = network.gradients();
-    let mut pass = network.forward(&packed, TRAIN, true);
-    assert_eq!(network.log_probs(&mut pass), LogProbs::default());
-    network.backward(pass, &[], None, &mut gradients);
+    let mut pass = network.forward(&packed, TRAIN, true).unwrap();
+    assert_eq!(network.log_probs(&mut pass).unwrap(), LogProbs::default());
+    network.backward(pass, &[], None, &mut gradients).unwrap();
     assert_eq!(gradients.norm(), 0.0);
 }
 

@@ -12,9 +12,9 @@ fn bits(options: &NetworkOptions) -> Vec<u32> {
     let rows: Vec<Vec<u32>> = [130, 1, 65].map(|n| (0..n).map(|t| (t * 31 + n) % 1000).collect()).into();
     let packed = packed(&rows);
     let (loss, mut gradients) = step(&network, &packed, Mode::Train { seed: 3, step: 4, row: 5 });
-    let mut pass = network.forward(&packed, Mode::Train { seed: 3, step: 4, row: 6 }, true);
-    let n = network.log_probs(&mut pass).log_probs.len();
-    network.backward(pass, &vec![0.01; n], Some(&vec![0.002; n]), &mut gradients);
+    let mut pass = network.forward(&packed, Mode::Train { seed: 3, step: 4, row: 6 }, true).unwrap();
+    let n = network.log_probs(&mut pass).unwrap().log_probs.len();
+    network.backward(pass, &vec![0.01; n], Some(&vec![0.002; n]), &mut gradients).unwrap();
     let all = (0..network.parameters().len()).flat_map(|i| gradients.get(i).iter().map(|x| x.to_bits()));
     all.chain([(loss as f32).to_bits(), (gradients.norm() as f32).to_bits()]).collect()
 }
@@ -52,7 +52,7 @@ fn every_parameter_of_every_variant_has_a_gradient() {
                 network.values_mut(i).fill(0.01);
             }
         }
-        network.updated();
+        network.updated().unwrap();
         let (_, gradients) = step(&network, &packed(&[(0..40).collect()]), TRAIN);
         for (i, parameter) in network.parameters().iter().enumerate() {
             let gradient = gradients.get(i);
@@ -67,18 +67,18 @@ fn adapters_start_as_their_base_and_can_be_switched_off() {
     let rows = [(0..40).collect::<Vec<u32>>()];
     let packed = packed(&rows);
     let plain = open("qwen2-tiny", &options());
-    let want = plain.log_probs(&mut plain.forward(&packed, Mode::Eval, true)).log_probs;
+    let want = plain.log_probs(&mut plain.forward(&packed, Mode::Eval, true).unwrap()).unwrap().log_probs;
     for kind in [AdapterKind::Lora, AdapterKind::Dora] {
         let train = Trained::Adapter(adapter(kind));
         let mut network = open("qwen2-tiny", &NetworkOptions { train, ..options() });
-        let start = network.log_probs(&mut network.forward(&packed, Mode::Eval, true)).log_probs;
+        let start = network.log_probs(&mut network.forward(&packed, Mode::Eval, true).unwrap()).unwrap().log_probs;
         assert_close("start", &start, &want, 1e-5);
         for i in 0..network.parameters().len() {
             network.values_mut(i).iter_mut().for_each(|x| *x += 0.02);
         }
-        network.updated();
-        let on = network.log_probs(&mut network.forward(&packed, Mode::Eval, true)).log_probs;
-        let off = network.log_probs(&mut network.forward(&packed, Mode::Eval, false)).log_probs;
+        network.updated().unwrap();
+        let on = network.log_probs(&mut network.forward(&packed, Mode::Eval, true).unwrap()).unwrap().log_probs;
+        let off = network.log_probs(&mut network.forward(&packed, Mode::Eval, false).unwrap()).unwrap().log_probs;
         assert_eq!(off, want, "{kind:?} off");
         assert!(on.iter().zip(&want).any(|(a, b)| (a - b).abs() > 1e-3), "{kind:?} on");
     }

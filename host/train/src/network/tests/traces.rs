@@ -55,6 +55,6 @@ fn lora_step_is_the_recorded_one() {
         }
     }
     assert_eq!(found, network.parameters().len() / 2, "{:?}", start.keys().collect::<Vec<_>>());
-    network.updated();
+    network.updated().unwrap();
     check("lora", &network, &packed(&rows(&trace("full")["data"]["input_ids"][0])));
 }

@@ -387,3 +387,14 @@ fn the_same_job_gives_the_same_bits() {
     let weights = |home: &Home| std::fs::read(home.out().join("model.safetensors")).unwrap();
     assert!(weights(&first) == weights(&second));
 }
+
+#[test]
+fn a_device_that_the_program_was_built_without_is_refused_with_the_job() {
+    let spec = json!({ "method": "sft", "model": { "base": "m" }, "data": { "train": "t" },
+        "optim": { "device": "cuda" } });
+    let answer = HostTrainer::default().check(&spec);
+    assert_eq!(answer.is_ok(), candle_core::utils::cuda_is_available());
+    if let Err(error) = answer {
+        assert!(matches!(&error, TrainError::Spec { field, .. } if field == "optim.device"), "{error}");
+    }
+}

@@ -111,7 +111,7 @@ fn every_parameter_of_every_method_gets_a_gradient() {
                     network.values_mut(i).iter_mut().enumerate().for_each(|(j, x)| *x = 0.01 * ((j % 7) as f32 - 3.0));
                 }
             }
-            network.updated();
+            network.updated().unwrap();
             let mut gradients = network.gradients();
             let mut turn =
                 Turn { network: &network, references: &references, gradients: Some(&mut gradients), seed: 1, step: 0 };
@@ -207,7 +207,7 @@ fn a_loss_that_is_not_finite_is_skipped_and_then_ends_the_run() {
     let objective = Objective::Documents { z_loss: 0.0 };
     let Some(mut network) = open("llama-micro", &job, &objective) else { return };
     network.values_mut(0)[7 * 64] = f32::NAN; // a part of the embedding of token 7
-    network.updated();
+    network.updated().unwrap();
     let step = step_of(vec![Example::Text(sequence(&[7, 9, 8], 1))], 1);
     let folder = tempfile::tempdir().unwrap();
     let source = Steps(vec![step; 10]);

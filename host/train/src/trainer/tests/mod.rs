@@ -13,7 +13,7 @@ use crate::checkpoint::Identity;
 use crate::data::{Example, IGNORE, Sequence, Source, StepData};
 use crate::job::Job;
 use crate::methods::Objective;
-use crate::network::Network;
+use crate::network::{Device, Network, NetworkOptions};
 use crate::optimizer::Optimizer;
 use crate::reference::reference_file;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ impl Source for Steps {
 
 /// Keeps what it hears, and commands `command` after step `at`.
 #[derive(Default)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     pub steps: Mutex<Vec<StepMetrics>>,
     pub saved: Mutex<Vec<Saved>>,
     pub notes: Mutex<Vec<String>>,
@@ -88,8 +88,12 @@ pub(super) fn job(method: &str, more: Value) -> Job {
 }
 
 pub(super) fn open(fixture: &str, job: &Job, objective: &Objective) -> Option<Network> {
+    open_on(Device::Cpu, fixture, job, objective)
+}
+
+pub(super) fn open_on(device: Device, fixture: &str, job: &Job, objective: &Objective) -> Option<Network> {
     let checkpoint = Checkpoint::open(&reference_file(&format!("fixtures/{fixture}"))?).unwrap();
-    let options = settings::network(job, objective.output(), 2);
+    let options = NetworkOptions { device, ..settings::network(job, objective.output(), 2) };
     Some(Network::open(&checkpoint, &checkpoint.config().unwrap(), &options).unwrap())
 }
 

@@ -187,7 +187,7 @@ fn the_engine_answers_as_the_network_would() {
         let mut tokens = prompt;
         for &token in &completion.tokens {
             let packed = crate::network::Packed { ends: vec![tokens.len()], tokens: tokens.clone(), targets: vec![] };
-            let logits = network.logits(&packed, &[tokens.len() - 1]);
+            let logits = network.logits(&packed, &[tokens.len() - 1]).unwrap();
             let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
             assert!(logits[best] - logits[token as usize] < 1e-3, "{token} is not the likeliest after {tokens:?}");
             tokens.push(token);

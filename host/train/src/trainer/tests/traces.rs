@@ -2,10 +2,33 @@
 
 use super::*;
 use crate::methods::{Answered, References, Turn};
-use crate::network::Packed;
+use crate::network::{Device, Packed};
 use crate::optimizer::clip_scale;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Every recorded run on the host's kernels and on a device.
+macro_rules! on_every_device {
+    ($($run:ident),* $(,)?) => {
+        mod host {
+            $(#[test] fn $run() { super::$run(super::Device::Cpu); })*
+        }
+        mod device {
+            $(#[test] fn $run() { super::$run(crate::network::tests::device()); })*
+        }
+    };
+}
+
+on_every_device!(
+    full_finetuning_is_the_recorded_run,
+    pretraining_is_the_recorded_run,
+    an_adapter_is_the_recorded_run,
+    accumulation_is_the_recorded_run,
+    chat_finetuning_and_packing_are_the_recorded_runs,
+    dpo_is_the_recorded_run,
+    the_reward_model_is_the_recorded_run,
+    grpo_is_the_recorded_run,
+);
 
 /// A recorded run; `data` of another one where the file says so.
 struct Trace {
@@ -103,14 +126,14 @@ impl Trace {
         if let Some(want) = self.tensors.get(&format!("{name}.probe_logits")) {
             let positions: Vec<usize> = (probe.len() - 6..probe.len()).collect();
             let packed = Packed { ends: vec![probe.len()], tokens: probe, targets: Vec::new() };
-            for (got, want) in network.logits(&packed, &positions).iter().zip(want) {
+            for (got, want) in network.logits(&packed, &positions).unwrap().iter().zip(want) {
                 near(&format!("{name} probe"), f64::from(*got), f64::from(*want), tolerance);
             }
         } else {
             let want = self.tensors[&format!("{name}.probe_score")][0];
             let packed = Packed { ends: vec![probe.len()], targets: Vec::new(), tokens: probe };
-            let mut pass = network.forward(&packed, crate::network::Mode::Eval, true);
-            let got = network.scores(&mut pass, &[packed.tokens.len() - 1])[0];
+            let pass = network.forward(&packed, crate::network::Mode::Eval, true).unwrap();
+            let got = network.scores(&pass, &[packed.tokens.len() - 1]).unwrap()[0];
             near(&format!("{name} probe"), f64::from(got), f64::from(want), tolerance);
         }
     }
@@ -170,46 +193,42 @@ fn full_rows(trace: &Value, step: usize) -> StepData {
 
 const DOCUMENTS: Objective = Objective::Documents { z_loss: 0.0 };
 
-#[test]
-fn full_finetuning_is_the_recorded_run() {
+fn full_finetuning_is_the_recorded_run(device: Device) {
     let Some(trace) = Trace::open("full") else { return };
     let job = trace.job("sft", json!({}));
-    let network = open("llama32-tiny", &job, &DOCUMENTS).unwrap();
+    let network = open_on(device, "llama32-tiny", &job, &DOCUMENTS).unwrap();
     let steps = steps("full", |step| full_rows(&trace.json, step), &trace);
     trace.check(&job, network, DOCUMENTS, steps);
 }
 
-#[test]
-fn pretraining_is_the_recorded_run() {
+fn pretraining_is_the_recorded_run(device: Device) {
     let Some(trace) = Trace::open("pretrain") else { return };
     let job = trace.job("pretrain", json!({}));
-    let network = open("llama-micro", &job, &DOCUMENTS).unwrap();
+    let network = open_on(device, "llama-micro", &job, &DOCUMENTS).unwrap();
     let steps = steps("pretrain", |step| full_rows(&trace.json, step), &trace);
     trace.check(&job, network, DOCUMENTS, steps);
 }
 
-#[test]
-fn an_adapter_is_the_recorded_run() {
+fn an_adapter_is_the_recorded_run(device: Device) {
     let (Some(trace), Some(full)) = (Trace::open("lora"), Trace::open("full")) else { return };
     let adapter = json!({ "base": "llama32-tiny", "adapter": { "kind": "lora", "rank": 8, "alpha": 16 } });
     let job = trace.job("sft", json!({ "model": adapter }));
-    let mut network = open("llama32-tiny", &job, &DOCUMENTS).unwrap();
+    let mut network = open_on(device, "llama32-tiny", &job, &DOCUMENTS).unwrap();
     for i in 0..network.parameters().len() {
         let name = network.parameters()[i].name.replace("base_model.model.", "lora.init.");
         if let Some(values) = trace.tensors.get(&name) {
             network.values_mut(i).copy_from_slice(values);
         }
     }
-    network.updated();
+    network.updated().unwrap();
     let steps = steps("lora", |step| full_rows(&full.json, step), &trace);
     trace.check(&job, network, DOCUMENTS, steps);
 }
 
-#[test]
-fn accumulation_is_the_recorded_run() {
+fn accumulation_is_the_recorded_run(device: Device) {
     let Some(trace) = Trace::open("accumulation") else { return };
     let job = trace.job("sft", json!({}));
-    let network = open("llama32-tiny", &job, &DOCUMENTS).unwrap();
+    let network = open_on(device, "llama32-tiny", &job, &DOCUMENTS).unwrap();
     let data = &trace.json["data"];
     let of = |step: usize| {
         let rows =
@@ -220,12 +239,11 @@ fn accumulation_is_the_recorded_run() {
     trace.check(&job, network, DOCUMENTS, steps);
 }
 
-#[test]
-fn chat_finetuning_and_packing_are_the_recorded_runs() {
+fn chat_finetuning_and_packing_are_the_recorded_runs(device: Device) {
     for name in ["sft", "packing"] {
         let Some(trace) = Trace::open(name) else { return };
         let job = trace.job("sft", json!({}));
-        let network = open("llama32-tiny", &job, &DOCUMENTS).unwrap();
+        let network = open_on(device, "llama32-tiny", &job, &DOCUMENTS).unwrap();
         let data = &trace.json["data"];
         let rows =
             documents(&data["input_ids"], data.get("labels"), data.get("attention_mask"), data.get("document_ids"));
@@ -244,38 +262,35 @@ fn pairs(trace: &Value) -> StepData {
     step_of(pairs.collect(), 64)
 }
 
-#[test]
-fn dpo_is_the_recorded_run() {
+fn dpo_is_the_recorded_run(device: Device) {
     let Some(trace) = Trace::open("dpo") else { return };
     let job = trace.job("dpo", json!({}));
     let objective = Objective::of(&job, 0);
-    let network = open("llama32-tiny", &job, &objective).unwrap();
+    let network = open_on(device, "llama32-tiny", &job, &objective).unwrap();
     let step = pairs(&trace.json);
     let steps = steps("dpo", |_| step.clone(), &trace);
     trace.check(&job, network, objective, steps);
 }
 
-#[test]
-fn the_reward_model_is_the_recorded_run() {
+fn the_reward_model_is_the_recorded_run(device: Device) {
     let (Some(trace), Some(dpo)) = (Trace::open("reward"), Trace::open("dpo")) else { return };
     let job = trace.job("reward", json!({}));
     let objective = Objective::of(&job, 0);
-    let mut network = open("llama32-tiny", &job, &objective).unwrap();
+    let mut network = open_on(device, "llama32-tiny", &job, &objective).unwrap();
     let head = (0..network.parameters().len()).find(|&i| network.parameters()[i].name == "score.weight").unwrap();
     network.values_mut(head).copy_from_slice(&trace.tensors["reward.score.weight"]);
-    network.updated();
+    network.updated().unwrap();
     let step = pairs(&dpo.json);
     let steps = steps("reward", |_| step.clone(), &trace);
     trace.check(&job, network, objective, steps);
 }
 
-#[test]
-fn grpo_is_the_recorded_run() {
+fn grpo_is_the_recorded_run(device: Device) {
     let Some(trace) = Trace::open("grpo") else { return };
     let grpo = json!({ "rewards": ["r"], "group": 4, "loss": "grpo", "beta": 0.04, "max_tokens": 64 });
     let job = trace.job("grpo", json!({ "grpo": grpo }));
     let objective = Objective::of(&job, 0);
-    let mut network = open("llama32-tiny", &job, &objective).unwrap();
+    let mut network = open_on(device, "llama32-tiny", &job, &objective).unwrap();
     let data = &trace.json["data"];
     let floats =
         |value: &Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect::<Vec<_>>();
@@ -320,7 +335,7 @@ fn grpo_is_the_recorded_run() {
         for i in 0..network.parameters().len() {
             optimizer.update(i, network.values_mut(i), gradients.get(i), clip_scale(norm, 1.0), &pool);
         }
-        network.updated();
+        network.updated().unwrap();
     }
     trace.check_end(&network);
 }
