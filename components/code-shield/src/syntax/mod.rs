@@ -6,7 +6,7 @@
 //! A rule's pattern goes the same way, so that what a grammar reads in an odd way is read alike on both sides. Any text has
 //! a tree: of a part that the grammar cannot read, what it can read of it counts.
 //!
-//! Invariant: nothing here recurses, so that nesting costs memory of the heap alone; the parser's steps and memory are bounded.
+//! Invariant: nothing here recurses, so that nesting costs memory of the heap alone; the parser's steps are bounded.
 
 mod declaration;
 mod expression;
@@ -25,13 +25,11 @@ use stockade_guest::{Error, Result};
 use tree_sitter::{ParseOptions, Parser};
 
 /// Bytes for which the parser may ask once whether to go on, every hundred steps. Code and prose take 50 to 100; what is
-/// made to be hard takes 8.
+/// made to be hard takes 8. Some texts (`a<a<a<..` in C#) are read in so many ways at once that their memory grows with the
+/// square of their length, between two questions: there the host's limit ends the call.
 const BYTES_PER_QUESTION: usize = 4;
 /// Questions that any text may take besides.
 const MORE_QUESTIONS: usize = 1_000;
-/// Most memory that one text may take. Some texts (`a<a<a<..` in C#) are read in so many ways at once that it grows with the
-/// square of their length.
-const MAX_MEMORY_BYTES: usize = 32 << 20;
 
 /// The parser of one language.
 pub struct Reader {
@@ -48,7 +46,7 @@ impl Reader {
     }
 
     /// # Errors
-    /// [`Error::TooLarge`] when the parser needs more steps or memory than code of this size should take.
+    /// [`Error::TooLarge`] when the parser needs more steps than code of this size should take.
     pub fn code<'s>(&self, source: &'s str) -> Result<Tree<'s>> {
         let open = if self.language == Language::Php && !source.contains("<?") { "<?php " } else { "" };
         self.read(source, [open, source, ""], false)
@@ -69,10 +67,9 @@ impl Reader {
     /// Reads the three pieces as one text. The middle one stands for `source` and is as long.
     fn read<'s>(&self, source: &'s str, pieces: [&str; 3], pattern: bool) -> Result<Tree<'s>> {
         let mut questions = MORE_QUESTIONS + source.len() / BYTES_PER_QUESTION;
-        let before = memory_bytes();
         let mut go_on = |_: &tree_sitter::ParseState| {
             questions = questions.saturating_sub(1);
-            match questions > 0 && memory_bytes() - before < MAX_MEMORY_BYTES {
+            match questions > 0 {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
@@ -112,14 +109,6 @@ fn grammar(language: Language) -> tree_sitter::Language {
         _ => tree_sitter_cpp::LANGUAGE,
     }
     .into()
-}
-
-/// The instance's memory, which never shrinks; natively unknown.
-fn memory_bytes() -> usize {
-    #[cfg(target_arch = "wasm32")]
-    return core::arch::wasm32::memory_size::<0>() << 16;
-    #[cfg(not(target_arch = "wasm32"))]
-    0
 }
 
 /// What a node of the grammar's tree has become.
