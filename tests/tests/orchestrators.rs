@@ -191,7 +191,8 @@ fn a_shield_that_blocks_ends_an_orchestrated_turn_as_filtered() -> Result<()> {
     let client = server.admin();
     client.push("blocks-word", "1.0.0", &component("blocks_word"), &json!({}))?;
     // The tool's name stands in the step that tells of the call, and output shields see steps; it stands in the call too.
-    client.bind("shield.output", json!([{"component": "blocks-word", "version": "1.0.0", "config": {"word": "echo"}}]))?;
+    client
+        .bind("shield.output", json!([{"component": "blocks-word", "version": "1.0.0", "config": {"word": "echo"}}]))?;
     let answer = client.post("/v1/chat/completions", &question("Use the echo tool to repeat the word hello."))?;
     let roles = roles(&client, &answer)?;
     ensure!(!roles.iter().any(|r| r == "tool/echo"), "{roles:?}");

@@ -9,6 +9,8 @@ fn calling(arguments: &str) -> Result<(tempfile::TempDir, Server)> {
     let data = scratch();
     let server = Server::start(data.path(), &Options::default())?;
     let client = server.admin();
+    // What a first start binds would mask as well.
+    client.delete("/stockade/v1/bindings/shield.input")?;
     bind(&client, "tool/set", "offers_tools", &json!({}), json!({"names": ["echo"]}))?;
     let grants = json!({"components": ["tool/*"]});
     bind(&client, "orchestrator", "calls_tools", &grants, json!({"arguments": arguments}))?;

@@ -229,7 +229,9 @@ async fn escapes_in_arguments_hide_nothing_however_they_are_cut() {
         assert_eq!(stream.finish.as_deref(), Some("content_filter"));
     }
     // What was judged is what arrives, and an escape that never becomes whole arrives too.
-    for (arguments, want) in [(r#"{"to": "b\u006fb\n"}"#, r#"{"to": "bob\n"}"#), (r#"{"to": "b\u00"#, r#"{"to": "b\u00"#)] {
+    for (arguments, want) in
+        [(r#"{"to": "b\u006fb\n"}"#, r#"{"to": "bob\n"}"#), (r#"{"to": "b\u00"#, r#"{"to": "b\u00"#)]
+    {
         let script = script(&[call(true, arguments), end(FinishReason::ToolCalls)]);
         assert_eq!(streamed(&host.chat(&script, json!({"stream": true})).await).arguments, want);
     }
