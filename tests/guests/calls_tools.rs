@@ -1,5 +1,5 @@
-//! An orchestrator that calls every tool it may, all at once and with its configured arguments, and says what each answered, a
-//! line a tool.
+//! An orchestrator that calls every tool it may, all at once and with its configured arguments, and says what each
+//! answered, a line a tool.
 
 use stockade_guest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! A shield that passes nothing before a second one judges as well: they meet in the bucket `meeting`. One that waits in vain for ten
-//! seconds fails.
+//! A shield that passes nothing before a second one judges as well: they meet in the bucket `meeting`. One that waits in
+//! vain for ten seconds fails.
 
 use stockade_guest::prelude::*;
 use stockade_guest::system;
