@@ -3,7 +3,7 @@
 //! Invariant: a served model is never shadowed by an assistant of its name.
 
 use crate::app::App;
-use crate::chain::Ask;
+use crate::chain::{self, Ask};
 use crate::dialect::responses::file_search::FileSearch;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
@@ -105,8 +105,9 @@ impl Target {
         }
     }
 
-    /// Pins what the assistant runs, and what the request itself says of its tools and prompt.
-    pub fn cast(&self, run: &Run, party: Party, overlay: Overlay) -> Result<(), ApiError> {
+    /// Pins what the assistant runs, and what the request itself says of its tools and prompt. Values of the prompt's
+    /// variables pass the input shields: the component that renders them does so behind the chain.
+    pub async fn cast(&self, run: &Arc<Run>, party: Party, mut overlay: Overlay) -> Result<(), ApiError> {
         let pins = match &self.assistant {
             Some(assistant) => run.app.registry.pins_of(&run.tenant, assistant, &party)?,
             None => run.pins().clone(),
@@ -114,6 +115,9 @@ impl Target {
         if self.assistant.is_some() && overlay.search.is_some() {
             let reason = "file_search stands beside a model; an assistant looks into its own memory";
             return Err(ApiError::invalid("tools", reason));
+        }
+        if let Some(prompt) = &mut overlay.prompt {
+            chain::check_variables(run, &pins, &mut prompt.variables).await?;
         }
         let pins = overlay.over(&run.app, &run.tenant, pins)?;
         run.cast(Cast { assistant: self.assistant.clone(), party, pins });

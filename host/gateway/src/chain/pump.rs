@@ -251,9 +251,15 @@ impl Pump {
             return Ok(None);
         }
         let text = self.calls.text(&delta);
-        let channel = Channel::ToolCall(delta.index);
-        let judged = self.shields.feed(channel, &text).await?;
-        self.send_tool_call(delta.index, judged).await
+        self.feed_tool_call(delta.index, &text).await
+    }
+
+    async fn feed_tool_call(&mut self, index: u32, text: &str) -> Result<Option<String>, Stop> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let judged = self.shields.feed(Channel::ToolCall(index), text).await?;
+        self.send_tool_call(index, judged).await
     }
 
     async fn send_tool_call(&mut self, index: u32, judged: Judged) -> Result<Option<String>, Stop> {
@@ -322,6 +328,10 @@ impl Pump {
             return Ok(Some(refusal));
         }
         for index in self.calls.indices() {
+            let rest = self.calls.rest(index);
+            if let Some(refusal) = self.feed_tool_call(index, &rest).await? {
+                return Ok(Some(refusal));
+            }
             let judged = self.shields.finish(Channel::ToolCall(index)).await?;
             if let Some(refusal) = self.send_tool_call(index, judged).await? {
                 return Ok(Some(refusal));

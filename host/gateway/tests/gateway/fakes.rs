@@ -220,7 +220,8 @@ impl Inference for FakeInference {
 }
 
 /// Components by name: `word` (a shield over `config.word`, `config.action` block or mask), `broken` (fails with
-/// `config.limit`), `liar` (clears what it was not fed), `says` (an orchestrator of `config.events`, or one that hands
+/// `config.limit`), `liar` (clears what it was not fed), `meets-a` and `meets-b` (each judges once the other is there to judge),
+/// `refused` (a tool that a shield stands against), `says` (an orchestrator of `config.events`, or one that hands
 /// the turn's last text to nobody and says it), `hangs`, `asks` (an orchestrator that asks for leave to pay, and says state and
 /// answer when it goes on).
 #[derive(Default)]
@@ -230,6 +231,16 @@ pub struct FakePlugins {
     pub turns: Mutex<Vec<(Call, Turn)>>,
     /// What streaming shields were told, a conversation a reply.
     pub conversations: Mutex<Vec<Vec<Message>>>,
+    meeting: Arc<Meeting>,
+}
+
+/// Where two shields wait for each other.
+struct Meeting(tokio::sync::Barrier);
+
+impl Default for Meeting {
+    fn default() -> Self {
+        Self(tokio::sync::Barrier::new(2))
+    }
 }
 
 fn record(call: &Call, function: &str, decision: &str) {
@@ -345,6 +356,10 @@ impl Plugins for FakePlugins {
             let shield: Box<dyn ShieldStream> = match name.as_str() {
                 "broken" => Box::new(Broken(call)),
                 "liar" => Box::new(Liar),
+                "meets-a" | "meets-b" => {
+                    self.meeting.0.wait().await;
+                    Box::new(Meets(self.meeting.clone(), 0))
+                }
                 _ => Box::new(Word {
                     word: setting(&call, "word"),
                     mask: setting(&call, "action") == "mask",
@@ -413,6 +428,10 @@ impl Plugins for FakePlugins {
             if call.target.component.name.as_str() == "broken" {
                 return Err(failed(&call, LimitKind::Deadline));
             }
+            if call.target.component.name.as_str() == "refused" {
+                let component = call.target.component.to_string();
+                return Err(CallError::Component { component, code: "blocked", message: "No.".into() });
+            }
             let is_error = arguments.get("fail").is_some();
             let said = json!({"role": call.target.role, "tool": tool, "arguments": arguments,
                 "headers": call.target.config["headers"]});
@@ -462,6 +481,24 @@ impl ShieldStream for Liar {
     }
     fn finish(&mut self, _: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
         Box::pin(async { Ok(Ruling::default()) })
+    }
+    fn hold_back(&self) -> u32 {
+        0
+    }
+}
+
+/// Passes all text, once a second one like it has come to the same piece. Counts bytes of the text channel.
+struct Meets(Arc<Meeting>, u64);
+impl ShieldStream for Meets {
+    fn feed<'a>(&'a mut self, _: Channel, text: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>> {
+        self.1 += text.len() as u64;
+        self.finish(Channel::Text)
+    }
+    fn finish(&mut self, _: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
+        Box::pin(async {
+            self.0.0.wait().await;
+            Ok(Ruling { cleared: self.1, ..Ruling::default() })
+        })
     }
     fn hold_back(&self) -> u32 {
         0

@@ -615,3 +615,22 @@ async fn truncation_drops_the_oldest_exchanges_until_the_rest_fits() {
     respond(&host, plain).await;
     assert_eq!(asked(&host, 1).0.messages.len(), 18);
 }
+
+#[tokio::test]
+async fn values_of_a_prompts_variables_pass_the_input_shields() {
+    let body = json!({"model": "m", "input": "hi", "prompt": {"id": "greet", "variables": {"who": "a bomb", "n": 1}}});
+    let shield = |action: &str| json!({"config": {"word": "bomb", "action": action}, "refusal": "No."});
+    let host = Host::new().await;
+    host.bind("orchestrator", "says", "orchestrator", json!({})).await;
+    host.bind("shield.input", "word", "shield", shield("block")).await;
+    let refused = host.post("/v1/responses", body.clone()).await.expect(403);
+    assert_eq!(refused["error"]["message"], "No.");
+    assert!(host.plugins.turns.lock().unwrap().is_empty());
+
+    let host = Host::new().await;
+    host.bind("orchestrator", "says", "orchestrator", json!({})).await;
+    host.bind("shield.input", "word", "shield", shield("mask")).await;
+    host.post("/v1/responses", body).await.expect(200);
+    let (call, _) = host.plugins.turns.lock().unwrap().pop().unwrap();
+    assert_eq!(call.target.config["prompt"]["variables"], json!({"who": "a #", "n": 1}));
+}

@@ -4,9 +4,9 @@ use super::{Answer, enter};
 use crate::bindings::shields::{Host, HostWithStore};
 use crate::bindings::types::{Direction, Error, Message, Verdict};
 use crate::guest::Guest;
-use crate::{convert, judge};
+use crate::{convert, judge, screen};
 use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Mode, OnFailure, Role};
+use stockade_core::plugin::Role;
 use wasmtime::component::{Accessor, HasSelf};
 
 impl Host for Guest {}
@@ -21,25 +21,8 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         if let Err(e) = me.may_call(name) {
             return Ok(Err(e));
         }
-        let direction = convert::direction_in(direction);
-        let mut messages = messages;
-        let mut edited = false;
-        for shield in me.context.call.pins.all(&role) {
-            let context = me.context.child(shield);
-            let verdict = judge::check(&me.host, context, direction, messages.clone()).await;
-            match verdict {
-                Ok(_) if shield.mode == Mode::Observe => {}
-                Ok(Verdict::Pass) => {}
-                Ok(Verdict::Edit(changed)) => {
-                    messages = changed;
-                    edited = true;
-                }
-                Ok(Verdict::Block(violation)) => return Ok(Ok(Verdict::Block(violation))),
-                Err(_) if shield.mode == Mode::Observe || shield.on_failure == OnFailure::Allow => {}
-                Err(stop) => return Ok(Err(stop.into_guest_error())),
-            }
-        }
-        Ok(Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass }))
+        let judged = screen::judge(&me.host, &me.context, &role, messages);
+        Ok(judged.await.map_err(|stop| stop.into_guest_error()))
     }
 
     async fn check_by(

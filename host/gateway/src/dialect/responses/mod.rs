@@ -88,7 +88,7 @@ pub async fn create(
             prompt: request.prompt.clone(),
             search: request.search.clone(),
         };
-        target.cast(&run, party, overlay)?;
+        target.cast(&run, party, overlay).await?;
         let mut ask = target.bounded(ask(&run, &target, &request, &earlier.items)?);
         if request.truncate {
             let found = request.search.as_ref().map_or(0, |_| file_search::SOURCE_TOKENS);
