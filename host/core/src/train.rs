@@ -258,6 +258,9 @@ pub enum TrainError {
     Data { name: String, reason: String },
     #[error("model {name}: {reason}")]
     Model { name: String, reason: String },
+    /// A path or a name that leads nowhere.
+    #[error("there is no {what} `{name}`")]
+    NotFound { what: &'static str, name: String },
     /// A checkpoint belongs to another run: data, base or specification have changed.
     #[error("cannot resume: {what} was {was} and is {is}")]
     Changed { what: &'static str, was: String, is: String },

@@ -70,7 +70,7 @@ impl Trainer for HostTrainer {
             data: data.train.digest().to_owned(),
             evaluation: data.eval.as_ref().map(|eval| eval.digest().to_owned()),
         };
-        write_job(&job, &identity, &folder.join("job.toml"))?;
+        write_job(&job, &identity, &data.sources, &folder.join("job.toml"))?;
 
         let objective = Objective::of(&job, data.labels.len());
         let options = settings::network(&job, objective.output(), threads);
@@ -141,11 +141,15 @@ impl Trainer for HostTrainer {
 }
 
 /// The job with every default filled in, and the digests of what it ran on, as comments: the file is a job again.
-fn write_job(job: &Job, identity: &Identity, path: &Path) -> Result<(), TrainError> {
+fn write_job(job: &Job, identity: &Identity, sources: &[(String, String)], path: &Path) -> Result<(), TrainError> {
     let Identity { base, data, evaluation, .. } = identity;
-    let evaluation = evaluation.as_ref().map(|digest| format!("# evaluation data: {digest}\n")).unwrap_or_default();
+    let evaluation = evaluation.as_ref().map(|digest| format!("# evaluation examples: {digest}\n")).unwrap_or_default();
+    // A name may hold a line's end, which a comment must not.
+    let sources: String =
+        sources.iter().map(|(name, digest)| format!("# {}: {digest}\n", name.escape_debug())).collect();
     let text = format!(
-        "# As it ran, sha256 of what it ran on:\n# base model: {base}\n# data: {data}\n{evaluation}\n{}",
+        "# As it ran, by Stockade {}. Sha256 of what it ran on:\n# base model: {base}\n{sources}# examples: {data}\n{evaluation}\n{}",
+        env!("CARGO_PKG_VERSION"),
         job.to_toml()
     );
     write_atomically(path, text.as_bytes()).map_err(|e| failed("job.toml", e))

@@ -142,9 +142,15 @@ impl Run<'_> {
 
     /// The state to go on from, with weights and moments in place.
     fn restore(&mut self, found: Option<Found>) -> Result<State, TrainError> {
-        let Some(Found { path, state }) = found else {
-            return Ok(State::start(self.identity.clone()));
+        let program = format!("Stockade {} ({})", env!("CARGO_PKG_VERSION"), self.network.kernel());
+        let Some(Found { path, mut state }) = found else {
+            return Ok(State::start(self.identity.clone(), program));
         };
+        if state.program != program {
+            let was = std::mem::replace(&mut state.program, program.clone());
+            self.observer
+                .note(&format!("the checkpoint was made by {was}, this is {program}: the last bits may differ"));
+        }
         self.read_weights(&path)?;
         let moments = self.optimizer.restore(state.applied);
         read_tensors(&path.join("moments.safetensors"), moments).map_err(|e| failed("checkpoint", e))?;

@@ -135,7 +135,7 @@ fn a_finetuned_model_loads_and_answers_as_the_run_said() {
         assert_eq!(network.tensor(&name).unwrap(), values, "{name}");
     }
     let job = std::fs::read_to_string(out.join("job.toml")).unwrap();
-    assert!(job.contains("# data: ") && job.contains("seed = 1"), "{job}");
+    assert!(job.contains("# examples: ") && job.contains("# train.jsonl: ") && job.contains("seed = 1"), "{job}");
     assert_eq!(Job::from_toml(&job).unwrap().optim.steps, Some(24), "job.toml is a job");
 }
 
