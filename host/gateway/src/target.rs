@@ -7,6 +7,7 @@ use crate::chain::{self, Ask};
 use crate::dialect::responses::file_search::FileSearch;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
+use crate::jobs;
 use crate::run::{Cast, Run};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -61,9 +62,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target that a request's body names.
-    pub fn named(app: &App, tenant: &TenantId, body: &Value) -> Result<Self, ApiError> {
-        Self::resolve(app, tenant, Fields::root(body)?.need_str("model")?)
+    /// The target that a request's body names; a checkpoint is served from its first use on.
+    pub async fn named(app: &App, tenant: &TenantId, body: &Value) -> Result<Self, ApiError> {
+        let name = Fields::root(body)?.need_str("model")?;
+        jobs::serve_named(app, tenant, name).await?;
+        Self::resolve(app, tenant, name)
     }
 
     /// A served model, or an assistant as `NAME` (its newest version) or `NAME@NUMBER`.

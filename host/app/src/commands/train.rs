@@ -1,7 +1,6 @@
 //! `stockade train`: a job file, data and a base become a model folder, in this process; with `--submit` a server's job.
 
 mod local;
-mod lock;
 mod screen;
 mod submit;
 
@@ -11,9 +10,9 @@ use crate::failure::{Exit, Failure};
 use crate::jobs::components::ComponentFiles;
 use crate::jobs::evaluators::ComponentEvaluators;
 use crate::jobs::rewards::ComponentRewards;
+use crate::lock::FolderLock;
 use crate::output::{Output, fields};
 use local::LocalResolver;
-use lock::FolderLock;
 pub use screen::Screen;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -19,7 +19,8 @@ pub fn held_out(row: &Value, spec: &DataSpec, seed: u64) -> bool {
     let own = |name: &str| column(spec.columns.get(name).map_or(name, String::as_str));
     let subject = match &spec.group {
         Some(group) => column(group),
-        None => SUBJECTS.iter().find_map(|name| own(name)),
+        // OpenAI's name of a pair's prompt.
+        None => SUBJECTS.iter().find_map(|name| own(name)).or_else(|| column("input")),
     };
     let asked = || CONVERSATIONS.iter().find_map(|name| asked(own(name)?));
     let about = subject.map(Value::to_string).or_else(asked).unwrap_or_else(|| row.to_string());

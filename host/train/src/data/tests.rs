@@ -172,6 +172,17 @@ fn raw_texts_get_a_start_an_end_and_labels_behind_the_prompt() {
     let [Example::Pair { chosen, rejected, margin: None }] = &found[..] else { panic!("{found:?}") };
     assert_eq!(chosen.tokens, [&[bos][..], &encode("p"), &encode(" yes")].concat());
     assert_eq!(labelled_texts(&text, rejected), [" no"]);
+
+    // OpenAI's rows are ours under other names.
+    let says = |role: &str, content: &str| json!([{"role": role, "content": content}]);
+    let theirs = json!({"input": {"messages": says("user", "q")}, "preferred_output": says("assistant", "a"),
+        "non_preferred_output": says("assistant", "b")});
+    let ours =
+        json!({"prompt": says("user", "q"), "chosen": says("assistant", "a"), "rejected": says("assistant", "b")});
+    let read = |row: &Value| examples(&text, "dpo", json!({"rows": [row]})).unwrap();
+    assert_eq!(read(&theirs), read(&ours));
+    let lacking = json!({"input": {}, "preferred_output": says("assistant", "a")});
+    assert!(refusal(&text, "dpo", json!({"rows": [lacking]})).contains("column `prompt` is missing"));
 }
 
 #[test]
@@ -185,6 +196,12 @@ fn every_method_reads_its_formats() {
         ("sft", json!({"tokens": [1, 2, 3], "labels": [-100, -100, 3]}), 1),
         ("continue", json!({"tokens": [1, 2, 3]}), 1),
         ("dpo", json!({"prompt": user, "chosen": says("a"), "rejected": says("b")}), 1),
+        (
+            "dpo",
+            json!({"input": {"messages": user, "tools": []}, "preferred_output": says("a"),
+                "non_preferred_output": says("b")}),
+            1,
+        ),
         ("ipo", json!({"prompt": "q", "chosen": says("a"), "rejected": says("b")}), 1),
         ("reward", json!({"chosen": [user[0], says("a")[0]], "rejected": [user[0], says("b")[0]], "margin": 1}), 1),
         ("kto", json!({"prompt": "q", "completion": "a", "label": true}), 1),

@@ -16,6 +16,9 @@ pub struct OptimSpec {
     /// Passes over the data, not always whole ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
+    /// Most optimizer steps, where the epochs would make more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
     /// Rows a micro-batch.
     pub batch: usize,
     /// Tokens a micro-batch instead of rows: rows are taken while they fit, at least one.
@@ -184,13 +187,17 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
     if steps.is_some() && epochs.is_some() {
         return Err(optim.refuse("epochs", "stands beside `steps`; one of the two"));
     }
+    let max_steps = optim.integer("max_steps", 1..=MAX_STEPS)?;
+    if steps.is_some() && max_steps.is_some() {
+        return Err(optim.refuse("max_steps", "bounds epochs; `steps` is a number already"));
+    }
     let batch = optim.size("batch", 1..=65_536)?;
     let batch_tokens = optim.size("batch_tokens", 1..=1 << 26)?;
     if batch.is_some() && batch_tokens.is_some() {
         return Err(optim.refuse("batch_tokens", "stands beside `batch`; one of the two"));
     }
     let warmup_steps = optim.integer("warmup_steps", 0..=MAX_STEPS)?;
-    if let (Some(warmup), Some(steps)) = (warmup_steps, steps)
+    if let (Some(warmup), Some(steps)) = (warmup_steps, steps.or(max_steps))
         && warmup > steps
     {
         return Err(optim.refuse("warmup_steps", format!("{warmup} exceeds the steps of the run")));
@@ -205,6 +212,7 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
     let spec = OptimSpec {
         steps,
         epochs: epochs.or(if steps.is_none() { Some(1.0) } else { None }),
+        max_steps,
         batch: batch.unwrap_or(8),
         batch_tokens,
         accumulate: optim.size("accumulate", 1..=65_536)?.unwrap_or(1),

@@ -101,7 +101,9 @@ impl Trainer for HostTrainer {
             }
             _ => None,
         };
-        if steps < FEW_STEPS && job.optim.steps.is_none() {
+        let bounded = job.optim.max_steps.filter(|most| *most < steps);
+        let steps = bounded.unwrap_or(steps);
+        if steps < FEW_STEPS && job.optim.steps.or(bounded).is_none() {
             observer.note(&format!(
                 "{steps} steps in all: more `optim.epochs`, a smaller `optim.batch` or `data.packing = false` make more"
             ));

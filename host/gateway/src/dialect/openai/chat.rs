@@ -27,7 +27,7 @@ pub async fn create(
     let route = "POST /v1/chat/completions";
     inference::run(&app, &caller, info, route, async |run| {
         let mut body = body.read(&app).await?;
-        let target = Target::named(&app, &caller.tenant, &body)?;
+        let target = Target::named(&app, &caller.tenant, &body).await?;
         target.fill_in(&mut body, "max_tokens");
         let request = chat_request::parse(&body)?;
         let model = &target.model;

@@ -44,7 +44,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     inference::run(&app, &caller, info, "POST /v1/responses", async |run| {
         let mut body = body.read(&app).await?;
-        let target = Target::named(&app, &caller.tenant, &body)?;
+        let target = Target::named(&app, &caller.tenant, &body).await?;
         target.fill_in(&mut body, "max_output_tokens");
         let mut request = request::parse(&body)?;
         let earlier = store::earlier(&app, &caller.tenant, &request)?;

@@ -357,6 +357,25 @@ fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
 }
 
 #[test]
+fn a_run_ends_with_its_epochs_or_its_most_steps_whichever_comes_first() {
+    let optim = json!({ "batch": 2, "epochs": 2.0, "schedule": "linear", "learning_rate": 1e-3 });
+    let mut spec = without(finetuning(json!({ "optim": optim })), "optim", "steps");
+    let mut steps = |most: Option<u64>| {
+        let home = Home::new()?;
+        home.write("train.jsonl", &questions());
+        spec["optim"]["max_steps"] = json!(most);
+        let Ending::Finished { steps, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        let told = home.listener.steps.lock().unwrap();
+        assert!(told.iter().all(|line| line.steps == steps) && told.len() as u64 == steps);
+        assert!(told.last().unwrap().lr < 1e-3, "the schedule goes down over these very steps");
+        Some(steps)
+    };
+    let Some(whole) = steps(None) else { return };
+    assert!(whole > 3);
+    assert_eq!((steps(Some(3)), steps(Some(whole + 50))), (Some(3), Some(whole)));
+}
+
+#[test]
 fn the_weights_answer_at_evaluations_and_their_answers_are_scored_and_shown() {
     for adapter in [Value::Null, json!({ "kind": "lora", "rank": 8 })] {
         let Some(home) = Home::new() else { return };
