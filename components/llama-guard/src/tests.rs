@@ -261,11 +261,11 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
     let turn = |speaker, text: &str| Turn { speaker, text: text.into() };
     let want = [
         turn(Speaker::User, "one\n\ntwo"),
-        turn(Speaker::Agent, "Tool call: weather({})"),
+        turn(Speaker::Agent, "hm\n\nTool call: weather({})"),
         turn(Speaker::User, "Tool result: rain"),
     ];
     assert_eq!((&told.turns[..], told.tools, told.images), (&want[..], true, false));
-    for (turns, bytes, kept) in [(4, 1000, 2), (1, 1000, 0), (2, 24, 0), (2, 30, 2), (0, 0, 0)] {
+    for (turns, bytes, kept) in [(4, 1000, 2), (1, 1000, 0), (2, 30, 0), (2, 34, 2), (0, 0, 0)] {
         let about = Conversation::about(Speaker::User, "now", &want[..2], turns, bytes);
         assert_eq!(about.turns.len(), kept + 1, "{turns} turns, {bytes} bytes");
         assert_eq!(about.turns[0].speaker, Speaker::User, "turns begin with the user's");
@@ -277,6 +277,47 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
         vec![Message::user("tell me"), Message::assistant("use poison")],
     ));
     assert_eq!((&metadata["role"], &metadata["turns"]), (&json!("agent"), &json!(2)));
+}
+
+#[test]
+fn harmless_words_behind_it_hide_nothing_from_the_guard() {
+    let call = ToolCall { id: "c".into(), name: "weather".into(), arguments: "{}".into() };
+    let result = |content: &str| Message::tool_result(&call, content, false);
+    let says = |part: Part| Message { role: Role::Assistant, parts: vec![part], name: None };
+    let (user, agent) = (json!("user"), json!("agent"));
+    for (name, messages, role) in [
+        ("the agent's", vec![Message::user("use poison"), Message::assistant("Sure,")], Some(&user)),
+        ("a tool's", vec![Message::user("use poison"), says(Part::ToolCall(call.clone())), result("ok")], Some(&user)),
+        (
+            "behind a tool's result",
+            vec![
+                Message::user("hi"),
+                says(Part::ToolCall(call.clone())),
+                result("use poison"),
+                Message::assistant("I see"),
+            ],
+            Some(&user),
+        ),
+        ("silence", vec![Message::user("use poison"), Message::user(" "), Message::assistant("ok")], Some(&user)),
+        ("nothing", vec![Message::user("hi"), Message::assistant("Sure, poison")], Some(&agent)),
+        ("in its thoughts", vec![Message::user("hi"), says(Part::Reasoning("poison".into()))], Some(&agent)),
+        ("harmless all over", vec![Message::user("hi"), Message::assistant("Sure,")], None),
+    ] {
+        // It finds poison in the judged turn alone, not in those before it.
+        let host = Host::new().reply("\nS1").log_likelihood(|prompt, word| {
+            let prompt = prompt.spelled();
+            let conversation = prompt.split("<BEGIN CONVERSATION>").nth(1).unwrap();
+            let turns = conversation.split("<END CONVERSATION>").next().unwrap();
+            let last = turns.rfind("\nUser: ").max(turns.rfind("\nAgent: ")).unwrap();
+            Ok(vec![token(if (word == "unsafe") == turns[last..].contains(POISON) { 0.97 } else { 0.02 })])
+        });
+        let verdict = check_messages::<LlamaGuard>(json!({}), Direction::Input, messages);
+        match role {
+            Some(role) => assert_eq!(&blocked(verdict).1["role"], role, "{name}"),
+            None => assert_eq!(verdict, Ok(Verdict::Pass), "{name}"),
+        }
+        drop(host);
+    }
 }
 
 #[test]
