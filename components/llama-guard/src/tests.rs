@@ -348,7 +348,7 @@ fn a_reply_comes_out_the_same_at_every_split_and_nothing_of_a_bad_window_leaves(
     guard(0, "");
     let fine = "all is well, ".repeat(30);
     assert_eq!(every_split::<LlamaGuard>(config.clone(), &fine).sent, fine);
-    guard(1000, "\nS2");
+    guard(4000, "\nS2");
     let text = format!("{}{POISON}{}", "é".repeat(150), "z".repeat(200));
     let reply = every_split::<LlamaGuard>(config, &text);
     assert!(reply.sent.len() <= text.find(POISON).unwrap() && text.starts_with(&reply.sent), "{}", reply.sent);

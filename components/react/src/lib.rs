@@ -71,12 +71,16 @@ impl React {
         let mut steps = Steps { told: at.told };
         if let (Some(answer), Some(call)) = (answer, at.waiting()) {
             match approval::read(&answer, &[&call]) {
-                Ok(refusals) => at.observe(&call, refusals.get(&call.id), &toolbox, &mut steps)?,
+                Ok(refusals) => {
+                    let refusal = refusals.get(&call.id);
+                    budget.charge_calls(usize::from(refusal.is_none()));
+                    at.observe(&call, refusal, &toolbox, &mut steps)?;
+                }
                 // The host has taken the question back with the answer: it is asked again.
                 Err(form) => return at.pause(&call, Some(form), &budget, &steps),
             }
         }
-        while !offered.is_empty() && !budget.is_last() {
+        while !offered.is_empty() && !budget.is_last() && budget.calls_left() > 0 {
             let has_to_act = at.made.is_empty() && requires(&turn.tool_choice);
             let grammar = format::grammar(&named(&offered, &turn.tool_choice, has_to_act), !has_to_act);
             let told = steps.start(StepKind::Inference, "thought", &json!({}))?;
@@ -104,6 +108,7 @@ impl React {
             if approval::is_needed(&self.approve, &call.name) {
                 return at.pause(&call, None, &budget, &steps);
             }
+            budget.charge_calls(1);
             at.observe(&call, None, &toolbox, &mut steps)?;
         }
         Ok(self.answer(turn, messages, &at.scratchpad, &budget)?.into())
