@@ -16,6 +16,9 @@ struct Assistant {
     /// The tenant's tools that the model may call; without it all that are granted.
     #[serde(default)]
     tools: Option<Vec<String>>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
     #[serde(default)]
     limits: Limits,
 }
@@ -23,7 +26,8 @@ struct Assistant {
 impl Orchestrator for Assistant {
     fn run(&self, mut turn: Turn) -> Result<Outcome> {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
-        let rules = Rules { tools: self.tools.as_deref(), limits: self.limits, ..Rules::default() };
+        let rules =
+            Rules { tools: self.tools.as_deref(), limits: self.limits, approve: &self.approve, ..Rules::default() };
         let messages = instructions.prepend(std::mem::take(&mut turn.messages), None);
         agent::finish(messages.and_then(|messages| agent::converse(turn, messages, &rules)))
     }

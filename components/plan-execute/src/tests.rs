@@ -177,3 +177,14 @@ fn what_a_turn_has_planned_and_spent_counts_after_an_interruption() {
         assert_eq!(resumed(&config), (1, "Sorry.".into()), "{config}");
     }
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let steps = plan(&[("Say hello", "none")]);
+    testing::latency("plan-execute", || {
+        let host = Host::new().reply(&steps).reply("Hello.").reply("Hello.");
+        let ended = run::<PlanExecute>(json!({}), turn("Hi"));
+        assert_eq!((ended, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "Hello."));
+    });
+}

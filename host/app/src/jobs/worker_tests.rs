@@ -193,7 +193,7 @@ fn a_checkpoint_that_a_killed_host_did_not_live_to_tell_is_told_by_the_next() {
     let checkpoints = host.parts.folder.join("default").join(&job.id).join("checkpoints");
     let identity = Identity { job: "j".into(), base: "b".into(), data: "d".into(), evaluation: None };
     let evaluation = Some(Evaluated { step: 7, loss: 0.25, judged: 0.25 });
-    let state = State { step: 7, evaluation, ..State::start(identity) };
+    let state = State { step: 7, evaluation, ..State::start(identity, "here".into()) };
     let path = Checkpoints::open(&checkpoints).unwrap().save(&state, &|_| Ok(())).unwrap();
     let workers = Workers::start(&host.parts, 1).unwrap();
     let done = host.wait(&job.id, |j| j.status.is_terminal());

@@ -26,7 +26,9 @@ pub struct OptimSpec {
     /// At the schedule's height.
     pub learning_rate: f64,
     pub schedule: Schedule,
-    pub warmup_steps: u64,
+    /// Absent: 0, but a twentieth of the run for `continue`, whose moments start at 0 under weights that are good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
     /// Share of `learning_rate` that the schedule ends at.
     pub floor: f64,
     /// Length of the decay of `wsd`; absent: a fifth of all steps.
@@ -153,7 +155,7 @@ pub struct OutputSpec {
     pub dtype: Option<Dtype>,
     /// Files beside the safetensors folder.
     pub formats: Vec<OutputFormat>,
-    /// An adapter is merged into its base.
+    /// An adapter is merged into its base; always where the method has a head of its own.
     pub merge: bool,
 }
 
@@ -187,9 +189,14 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
     if batch.is_some() && batch_tokens.is_some() {
         return Err(optim.refuse("batch_tokens", "stands beside `batch`; one of the two"));
     }
-    let warmup_steps = optim.integer("warmup_steps", 0..=MAX_STEPS)?.unwrap_or(0);
-    if steps.is_some_and(|steps| warmup_steps > steps) {
-        return Err(optim.refuse("warmup_steps", format!("{warmup_steps} exceeds the steps of the run")));
+    let warmup_steps = optim.integer("warmup_steps", 0..=MAX_STEPS)?;
+    if let (Some(warmup), Some(steps)) = (warmup_steps, steps)
+        && warmup > steps
+    {
+        return Err(optim.refuse("warmup_steps", format!("{warmup} exceeds the steps of the run")));
+    }
+    if let (Some(1), Some(why)) = (batch, method.needs_others()) {
+        return Err(optim.refuse("batch", why));
     }
     let learning_rate = optim.number("learning_rate", 0.0..=10.0)?.unwrap_or(method.learning_rate(adapter));
     let kind = optim.choice("kind")?.unwrap_or(OptimizerKind::AdamW);
@@ -262,7 +269,7 @@ pub(super) fn read_checkpoint(mut checkpoint: Section<'_>) -> Result<CheckpointS
     Ok(spec)
 }
 
-pub(super) fn read_output(mut output: Section<'_>, adapter: bool) -> Result<OutputSpec, TrainError> {
+pub(super) fn read_output(mut output: Section<'_>, method: Method, adapter: bool) -> Result<OutputSpec, TrainError> {
     use super::read::Named;
     let name = output.text("name")?;
     if let Some(name) = &name {
@@ -280,9 +287,15 @@ pub(super) fn read_output(mut output: Section<'_>, adapter: bool) -> Result<Outp
             }
         }
     }
-    let merge = output.flag("merge", false)?;
+    let headed = adapter && method.has_own_head();
+    let merge = output.flag("merge", headed)?;
     if merge && !adapter {
         return Err(output.refuse("merge", "there is no adapter to merge"));
+    }
+    if headed && !merge {
+        return Err(
+            output.refuse("merge", format!("what `{method}` gives is served whole; the PEFT folder stays inside it"))
+        );
     }
     if adapter && !merge && formats.iter().any(|format| *format != OutputFormat::Safetensors) {
         return Err(output.refuse("formats", "GGUF holds whole models; an adapter needs `merge = true`"));
