@@ -309,3 +309,27 @@ impl Sessions {
         self.live.end(given).map_err(|stop| stop.into_call_error(&name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_do_not_fit_their_text_are_none() {
+        let edit = |start: u64, end: u64| shield::Edit { start, end, replacement: "#".into() };
+        let text = "aé bc";
+        for (edits, want) in [
+            (vec![], Some("aé bc")),
+            (vec![edit(1, 3), edit(4, 4)], Some("a# #bc")),
+            (vec![edit(6, 6)], Some("aé bc#")),
+            (vec![edit(1, 2)], None),
+            (vec![edit(2, 3)], None),
+            (vec![edit(3, 1)], None),
+            (vec![edit(0, 3), edit(1, 4)], None),
+            (vec![edit(4, 7)], None),
+            (vec![edit(u64::MAX, u64::MAX)], None),
+        ] {
+            assert_eq!(edited(text, &edits).as_deref(), want, "{edits:?}");
+        }
+    }
+}
