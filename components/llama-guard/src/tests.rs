@@ -304,7 +304,7 @@ fn harmless_words_behind_it_hide_nothing_from_the_guard() {
         ("harmless all over", vec![Message::user("hi"), Message::assistant("Sure,")], None),
     ] {
         // It finds poison in the judged turn alone, not in those before it.
-        let host = Host::new().reply("\nS1").log_likelihood(|prompt, word| {
+        Host::new().reply("\nS1").log_likelihood(|prompt, word| {
             let prompt = prompt.spelled();
             let conversation = prompt.split("<BEGIN CONVERSATION>").nth(1).unwrap();
             let turns = conversation.split("<END CONVERSATION>").next().unwrap();
@@ -316,7 +316,6 @@ fn harmless_words_behind_it_hide_nothing_from_the_guard() {
             Some(role) => assert_eq!(&blocked(verdict).1["role"], role, "{name}"),
             None => assert_eq!(verdict, Ok(Verdict::Pass), "{name}"),
         }
-        drop(host);
     }
 }
 
