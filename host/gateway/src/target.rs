@@ -7,9 +7,10 @@ use crate::chain::{self, Ask};
 use crate::dialect::responses::file_search::FileSearch;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
+use crate::held;
 use crate::jobs;
 use crate::run::{Cast, Run};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::{AssistantName, ComponentName};
@@ -26,6 +27,47 @@ pub struct Overlay {
     pub prompt: Option<PromptRef>,
     /// A search in place of the orchestrator.
     pub search: Option<FileSearch>,
+    pub bounds: Vec<Bound>,
+}
+
+/// A bound of a request's on the tenant's tools, which the orchestrator keeps: one of its own `limits`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// As the request calls it.
+    field: &'static str,
+    limit: &'static str,
+    most: u32,
+}
+
+const CALLS_AT_ONCE: &str = "calls_at_once";
+
+impl Bound {
+    /// Most calls in a turn.
+    pub fn tool_calls(most: u32) -> Self {
+        Self { field: "max_tool_calls", limit: "tool_calls", most }
+    }
+
+    /// One call of a model's reply, unless the request takes several.
+    pub fn one_call(several: bool) -> Option<Self> {
+        (!several).then_some(Self { field: "parallel_tool_calls", limit: CALLS_AT_ONCE, most: 1 })
+    }
+
+    /// Most calls of a model's reply in an orchestrator's configuration.
+    pub fn of_calls_at_once(config: &Value) -> Option<u64> {
+        config["limits"][CALLS_AT_ONCE].as_u64()
+    }
+
+    /// Lowers the limit in a configuration; a lower one stays.
+    fn over(&self, config: &mut Map<String, Value>) {
+        let limits = config.entry("limits").or_insert_with(|| json!({}));
+        let bound = limits[self.limit].as_u64().map_or(u64::from(self.most), |n| n.min(self.most.into()));
+        match limits {
+            Value::Object(limits) => {
+                limits.insert(self.limit.into(), bound.into());
+            }
+            other => *other = json!({self.limit: bound}),
+        }
+    }
 }
 
 impl Overlay {
@@ -33,10 +75,10 @@ impl Overlay {
         if let Some(search) = &self.search {
             pins = Arc::new(search.over(app, tenant, Pins::clone(&*pins))?);
         }
-        if self.tools.is_none() && self.prompt.is_none() {
+        let bound = pins.one(&Role::Orchestrator);
+        if self.tools.is_none() && self.prompt.is_none() && (self.bounds.is_empty() || bound.is_none()) {
             return Ok(pins);
         }
-        let bound = pins.one(&Role::Orchestrator);
         let bound = bound.ok_or_else(|| ApiError::new(Code::Conflict, "the tenant has bound no orchestrator"))?;
         let mut orchestrator = Pinned::clone(bound);
         let mut pins = Pins::clone(&*pins);
@@ -48,6 +90,19 @@ impl Overlay {
         if let Some(prompt) = &self.prompt {
             config.shift_remove("system");
             config.insert("prompt".into(), json!(prompt));
+        }
+        // Without a tool of the tenant's there is nothing to bound.
+        if pins.tools().next().is_some() && !self.bounds.is_empty() {
+            let record = held::record(app, tenant, &orchestrator.component)?;
+            let manifest = record.map(|r| r.admitted.manifest).unwrap_or_default();
+            let limits = &manifest["config"]["properties"]["limits"]["properties"];
+            for bound in &self.bounds {
+                if limits.get(bound.limit).is_none() {
+                    let reason = format!("{} has no `limits.{}`", orchestrator.component, bound.limit);
+                    return Err(ApiError::invalid(bound.field, reason));
+                }
+                bound.over(&mut config);
+            }
         }
         orchestrator.config = config.into();
         pins.entries.insert(Role::Orchestrator, vec![Arc::new(orchestrator)]);

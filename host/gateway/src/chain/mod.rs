@@ -50,6 +50,8 @@ pub struct Ask {
     pub resume: Option<Resumption>,
     /// Who will answer an interruption of this turn.
     pub dialect: Dialect,
+    /// The client takes several calls of its tools at once; otherwise the reply has the first one alone.
+    pub parallel_calls: bool,
 }
 
 /// Runs the input shields, then starts `n` choices of `ask`. A blocked request has `n` choices that end at once.

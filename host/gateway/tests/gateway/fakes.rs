@@ -37,6 +37,8 @@ pub struct FakeInference {
     pub embeds: Mutex<Vec<EmbedRequest>>,
     /// Generations whose receiver was dropped before their end.
     pub cancelled: Arc<AtomicUsize>,
+    /// What every generation and every orchestrator says, whatever it is asked.
+    pub scripted: Arc<Mutex<Option<Vec<Event>>>>,
 }
 
 pub fn script(events: &[Event]) -> String {
@@ -124,8 +126,9 @@ impl Inference for FakeInference {
         }
         let (tx, rx) = mpsc::channel(8);
         let cancelled = self.cancelled.clone();
+        let scripted = self.scripted.lock().unwrap().clone();
         tokio::spawn(async move {
-            let events = match serde_json::from_str::<Vec<Event>>(&said) {
+            let events = match scripted.map_or_else(|| serde_json::from_str::<Vec<Event>>(&said), Ok) {
                 Ok(events) => events,
                 Err(_) => said.split_inclusive(' ').map(text).collect(),
             };
@@ -232,6 +235,8 @@ pub struct FakePlugins {
     /// What streaming shields were told, a conversation a reply.
     pub conversations: Mutex<Vec<Vec<Message>>>,
     meeting: Arc<Meeting>,
+    /// As the models'.
+    pub scripted: Arc<Mutex<Option<Vec<Event>>>>,
 }
 
 /// Where two shields wait for each other.
@@ -273,7 +278,7 @@ fn setting(call: &Call, name: &str) -> String {
 }
 
 impl Plugins for FakePlugins {
-    /// Accepts `ok KIND ...`.
+    /// Accepts `ok KIND ...`, with a manifest as JSON at the end.
     fn admit(&self, _: &TenantId, bytes: Bytes) -> BoxFuture<'_, Result<Admitted, AdmitError>> {
         self.admitted.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
@@ -298,7 +303,7 @@ impl Plugins for FakePlugins {
                 grants_wanted: Grants::default(),
                 compile_ms: 1,
                 warnings: vec![],
-                manifest: Value::Null,
+                manifest: text.find('{').and_then(|at| serde_json::from_str(&text[at..]).ok()).unwrap_or_default(),
             })
         })
     }
@@ -374,8 +379,9 @@ impl Plugins for FakePlugins {
         let (tx, rx) = mpsc::channel(8);
         record(&call, "run", "ok");
         self.turns.lock().unwrap().push((call.clone(), turn.clone()));
+        let scripted = self.scripted.lock().unwrap().as_ref().map(|events| json!(events));
         tokio::spawn(async move {
-            let mut events = call.target.config.get("events").cloned();
+            let mut events = scripted.or_else(|| call.target.config.get("events").cloned());
             if call.target.component.name.as_str() == "hangs" {
                 return tx.closed().await;
             }
@@ -629,7 +635,7 @@ pub async fn parts(settings: Settings) -> Parts {
 
 fn parts_over(settings: Settings, registry: Registry) -> Parts {
     let inference = Arc::new(FakeInference::default());
-    let plugins = Arc::new(FakePlugins::default());
+    let plugins = Arc::new(FakePlugins { scripted: inference.scripted.clone(), ..FakePlugins::default() });
     let publisher = Arc::new(FakePublisher { registry: registry.clone(), published: Mutex::default() });
     let readiness = Readiness::starting();
     readiness.set_ready();

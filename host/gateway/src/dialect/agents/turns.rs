@@ -215,6 +215,7 @@ async fn ask(
         metadata: BTreeMap::new(),
         resume: None,
         dialect: Place { agent: agent.id.clone(), session: turn.session.clone(), turn: turn.id.clone() }.dialect(),
+        parallel_calls: true,
     }))
 }
 
