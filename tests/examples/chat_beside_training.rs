@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p stockade-tests --example chat_beside_training [CHATS]`
 //!
-//! One client asks `smollm2` short questions one after the other, streamed: alone, and while a LoRA of `smollm2` trains on
+//! Two clients ask `smollm2` about texts of some 150 tokens that it has not seen before, streamed: alone, and while a LoRA of `smollm2` trains on
 //! the host's default share of cores. Told: time to the first token and from token to token, median, 95th and 99th
 //! percentile, and the tokens a second of the job, with chats beside it and without.
 
@@ -21,9 +21,16 @@ struct Times {
     next: Vec<Duration>,
 }
 
+/// A question that shares no prefix with another, so that all of it is computed.
+fn question(n: usize) -> String {
+    let facts: Vec<String> =
+        (0..16).map(|i| format!("Box {} holds {} coins", n * 31 + i, (n * 17 + i * 7) % 90)).collect();
+    format!("{n}: {}. {}", facts.join(", "), QUESTIONS[n % QUESTIONS.len()])
+}
+
 fn ask(client: &Client, n: usize, times: &mut Times) -> Result<()> {
     let body = json!({"model": "smollm2", "temperature": 0, "max_tokens": 24, "stream": true,
-        "messages": [{"role": "user", "content": QUESTIONS[n % QUESTIONS.len()]}]});
+        "messages": [{"role": "user", "content": question(n)}]});
     let (mut before, mut first) = (Instant::now(), true);
     client.stream("/v1/chat/completions", &body, |data| {
         let text = serde_json::from_str::<Value>(data).ok();
@@ -43,11 +50,21 @@ fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1000.0
 }
 
-fn measure(client: &Client, chats: usize, what: &str) -> Result<()> {
-    let mut times = Times::default();
-    for n in 0..chats {
-        ask(client, n, &mut times)?;
-    }
+/// Asks `chats` questions from number `from` on, half of them from either client.
+fn measure(client: &Client, from: usize, chats: usize, what: &str) -> Result<()> {
+    let one = |first: usize| -> Result<Times> {
+        let mut times = Times::default();
+        (first..from + chats).step_by(2).try_for_each(|n| ask(client, n, &mut times))?;
+        Ok(times)
+    };
+    let mut times = std::thread::scope(|scope| {
+        let other = scope.spawn(|| one(from + 1));
+        let mut times = one(from)?;
+        let theirs = other.join().expect("a client does not panic")?;
+        times.first.extend(theirs.first);
+        times.next.extend(theirs.next);
+        anyhow::Ok(times)
+    })?;
     for (name, list) in [("first token", &mut times.first), ("next token", &mut times.next)] {
         ensure!(!list.is_empty(), "no {name}");
         let [p50, p95, p99] = [50, 95, 99].map(|p| percentile(list, p));
@@ -64,12 +81,12 @@ fn progress(client: &Client, id: &str) -> Result<(f64, f64)> {
 }
 
 fn main() -> Result<()> {
-    let chats: usize = std::env::args().nth(1).map_or(Ok(40), |n| n.parse())?;
+    let chats: usize = std::env::args().nth(1).map_or(Ok(500), |n| n.parse())?;
     let data = scratch();
     let server = Server::start(data.path(), &Options::default().arg("--offline"))?;
     let client = server.admin();
-    measure(&client, 4, "warming up")?;
-    measure(&client, chats, "alone")?;
+    measure(&client, 0, 4, "warming up")?;
+    measure(&client, 100_000, chats, "alone")?;
 
     let rows: Vec<Value> = (0..64)
         .map(|i| {
@@ -96,7 +113,7 @@ fn main() -> Result<()> {
     };
     println!("the job alone    {:.0} tokens/s", speed(20)?);
     let (before, begin) = (progress(&client, id)?.0, Instant::now());
-    measure(&client, chats, "beside training")?;
+    measure(&client, 200_000, chats, "beside training")?;
     println!("the job beside   {:.0} tokens/s", (progress(&client, id)?.0 - before) / begin.elapsed().as_secs_f64());
     client.post(&format!("{JOBS}/{id}/cancel"), &Value::Null)?.expect(200)?;
     Ok(())

@@ -109,3 +109,14 @@ proptest! {
         }
     }
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let samples = vec![sample("She has 3 + 4 = 7 apples in the basket. The answer is 7.", Some("\"7 apples\"")); 16];
+    testing::latency("answer-match", || {
+        let plugin = testing::plugin::<AnswerMatch>(json!({})).unwrap();
+        let scores = plugin.evaluate(samples.clone()).unwrap();
+        assert_eq!((scores.len(), scores[0].len()), (16, 4));
+    });
+}

@@ -16,6 +16,9 @@ struct Assistant {
     /// The tenant's tools that the model may call; without it all that are granted.
     #[serde(default)]
     tools: Option<Vec<String>>,
+    /// Tools whose calls wait for a person's approval; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
     #[serde(default)]
     limits: Limits,
     /// What is recalled before the reply and kept after it.
@@ -26,7 +29,8 @@ struct Assistant {
 impl Orchestrator for Assistant {
     fn run(&self, turn: Turn) -> Result<Outcome> {
         let instructions = Instructions { system: self.system.as_deref(), prompt: self.prompt.as_ref() };
-        let rules = Rules { tools: self.tools.as_deref(), limits: self.limits, ..Rules::default() };
+        let rules =
+            Rules { tools: self.tools.as_deref(), limits: self.limits, approve: &self.approve, ..Rules::default() };
         agent::finish(memory::converse(turn, &instructions, self.memory.as_ref(), &rules))
     }
 }

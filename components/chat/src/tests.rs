@@ -207,6 +207,26 @@ fn a_call_for_the_application_to_run_is_no_end_and_its_answer_is() {
     assert_eq!(host.requests().len(), 2);
 }
 
+#[test]
+fn a_call_that_needs_approval_interrupts_and_goes_on_exactly_there() {
+    let config = json!({"approve": ["send-*"]});
+    let mailer = || Host::new().tool("send-mail", |a| Ok(ToolOutput::ok(format!("sent to {}", a["to"]))));
+    let host = mailer().reply_tool_call("send-mail", json!({"to": "Ann"}));
+    let Ok(Outcome::Interrupted(asked)) = run::<Assistant>(config.clone(), turn("Tell Ann")) else { panic!() };
+    assert!(host.tool_calls().is_empty(), "nothing runs before the answer");
+    assert_eq!(asked.question, r#"May this tool be called? send-mail {"to":"Ann"}"#);
+    for (answer, calls) in [(json!({"approve": true}), 1), (json!({"approve": false}), 0)] {
+        // In a fresh host, as after a restart.
+        let host = mailer().reply("Done.");
+        let resume = Some(Resumption { state: asked.state.clone(), answer: answer.to_string() });
+        let ended = run::<Assistant>(config.clone(), Turn { resume, ..turn("Tell Ann") });
+        assert_eq!((ended, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "Done."));
+        assert_eq!(host.tool_calls().len(), calls);
+        let told = texts(&host.requests()[0].messages);
+        assert_eq!(told.iter().map(|(role, _)| *role).collect::<Vec<_>>(), [Role::User, Role::Assistant, Role::Tool]);
+    }
+}
+
 /// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {

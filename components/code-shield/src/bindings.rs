@@ -39,3 +39,10 @@ pub fn same_text(a: &str, b: &str) -> bool {
     let solid = |text: &'_ str| text.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<_>>();
     a == b || solid(a) == solid(b)
 }
+
+/// `$NAME`, in capitals.
+pub fn is_metavariable(word: &str) -> bool {
+    let name = word.strip_prefix('$').unwrap_or_default();
+    let capital = name.bytes().next().is_some_and(|b| b.is_ascii_uppercase());
+    capital && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}

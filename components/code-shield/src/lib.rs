@@ -1,7 +1,7 @@
 //! Finds insecure code in conversations and in streams, by the rules of Code Shield.
 //!
 //! - `fence` finds the code in a text, `language` its language;
-//! - `scan` runs the rules: regular expressions first, then patterns over a syntax tree (`parse`, `matching`, `search`,
+//! - `scan` runs the rules: regular expressions first, then patterns over a syntax tree (`syntax`, `matching`, `search`,
 //!   `taint`), each only when `prefilter` has seen the words that a match needs;
 //! - this file decides what a finding means.
 
@@ -10,13 +10,12 @@ mod expression;
 mod facts;
 mod fence;
 mod language;
-mod lexer;
 mod matching;
-mod parse;
 mod prefilter;
 mod rules;
 mod scan;
 mod search;
+mod syntax;
 mod taint;
 mod tree;
 

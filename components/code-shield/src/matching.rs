@@ -1,10 +1,9 @@
-//! Lays a pattern over code: both are trees of the same parser.
+//! Lays a pattern over code: both are trees of the same grammar.
 //!
 //! Invariant: the work of one block is bounded by [`Budget`], whatever the code looks like.
 
-use crate::bindings::{Bindings, Hit, Value, bind, same_text};
+use crate::bindings::{Bindings, Hit, Value, bind, is_metavariable, same_text};
 use crate::facts::{Facts, plain};
-use crate::lexer::is_metavariable;
 use crate::tree::{Id, Kind, Tree};
 use std::cell::Cell;
 
@@ -94,30 +93,25 @@ impl<'s> Matcher<'_, 's> {
 
     /// A statement and those in it, in order.
     fn flatten(&self, statement: Id, out: &mut Vec<Id>) {
-        out.push(statement);
-        let mut blocks: Vec<Id> = Vec::new();
-        self.blocks_of(statement, &mut blocks);
-        for block in blocks {
-            for &kid in &self.code.node(block).kids {
-                if self.code.kind(block) == Kind::Block {
-                    self.flatten(kid, out);
-                }
+        // With whether it is a statement of a block.
+        let mut open = vec![(statement, true)];
+        while let Some((id, stands)) = open.pop() {
+            if !self.budget.step() {
+                return;
             }
-        }
-    }
-
-    fn blocks_of(&self, statement: Id, out: &mut Vec<Id>) {
-        let node = self.code.node(statement);
-        match node.kind {
-            Kind::Block => out.push(statement),
-            Kind::If | Kind::Loop | Kind::Function | Kind::Class | Kind::Other => {
-                for &kid in &node.kids {
-                    if matches!(self.code.kind(kid), Kind::Block | Kind::If) {
-                        self.blocks_of(kid, out);
-                    }
-                }
+            if stands {
+                out.push(id);
             }
-            _ => {}
+            let node = self.code.node(id);
+            match node.kind {
+                Kind::Block => open.extend(node.kids.iter().rev().map(|&kid| (kid, true))),
+                Kind::If | Kind::Loop | Kind::Function | Kind::Class | Kind::Other => {
+                    let inner =
+                        node.kids.iter().rev().filter(|&&kid| matches!(self.code.kind(kid), Kind::Block | Kind::If));
+                    open.extend(inner.map(|&kid| (kid, false)));
+                }
+                _ => {}
+            }
         }
     }
 

@@ -5,10 +5,10 @@ use crate::expression::Compiled;
 use crate::facts::Facts;
 use crate::language::Language::{self, *};
 use crate::matching::Budget;
-use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::{About, Body, Formula, REGEX, SYNTAX, Severity, SyntaxRule, UseCase};
 use crate::search::{Subject, possible};
+use crate::syntax::Reader;
 use crate::taint::flows;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -135,11 +135,12 @@ impl Scanner {
         present: &Present,
         rules: &[&'static SyntaxRule],
     ) -> Result<Vec<Issue>> {
-        let tree = parse(code, language, false);
+        let reader = Reader::new(language);
+        let tree = reader.code(code)?;
         let facts = Facts::of(&tree, language);
         let budget = Budget::new(STEPS);
         let subject =
-            Subject { tree: &tree, facts: &facts, present, language, compiled: &self.compiled, budget: &budget };
+            Subject { tree: &tree, facts: &facts, present, reader: &reader, compiled: &self.compiled, budget: &budget };
         let mut issues: Vec<Issue> = Vec::new();
         // Two rules of one id that agree count once.
         let mut seen = HashSet::new();

@@ -6,11 +6,10 @@
 use crate::bindings::{Bindings, Hit, Value, join};
 use crate::expression::Compiled;
 use crate::facts::Facts;
-use crate::language::Language;
 use crate::matching::{Budget, Matcher};
-use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::Formula;
+use crate::syntax::Reader;
 use crate::tree::Tree;
 
 /// Most places that one operator may have.
@@ -21,7 +20,7 @@ pub struct Subject<'a, 's> {
     pub tree: &'a Tree<'s>,
     pub facts: &'a Facts<'s>,
     pub present: &'a Present<'s>,
-    pub language: Language,
+    pub reader: &'a Reader,
     pub compiled: &'a Compiled,
     pub budget: &'a Budget,
 }
@@ -199,7 +198,7 @@ impl<'s> Subject<'_, 's> {
     }
 
     fn with_pattern<T>(&self, source: &'static str, use_it: impl FnOnce(Matcher<'_, 's>) -> T) -> T {
-        let pattern = parse(source, self.language, true);
+        let pattern = self.reader.pattern(source);
         use_it(Matcher { pattern: &pattern, code: self.tree, facts: self.facts, budget: self.budget })
     }
 }

@@ -2,6 +2,7 @@ mod conformance;
 mod prefilter;
 mod rules;
 mod stream;
+mod syntax;
 
 use crate::expression::Compiled;
 use crate::rules::UseCase;

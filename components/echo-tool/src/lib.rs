@@ -49,4 +49,14 @@ mod tests {
         let schema: Value = serde_json::from_str(&spec.parameters).unwrap();
         assert_eq!(schema["required"], json!(["text"]));
     }
+
+    /// Beside the same in the sandbox: the host's `bench_components`.
+    #[test]
+    fn latency() {
+        let text = "Please send the report of March to the team in Berlin, and tell Ann that the meeting on Friday is moved to ten.";
+        testing::latency("echo-tool", || {
+            let answer = testing::call::<Echo>(json!({}), json!({"text": text})).unwrap();
+            assert!(answer.content.contains(text));
+        });
+    }
 }

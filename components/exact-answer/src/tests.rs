@@ -143,3 +143,13 @@ proptest! {
         prop_assert_eq!(reward(&other, &format!("{n}")), Some(0.0));
     }
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let rollouts = vec![rollout("She has 3 + 4 = 7 apples in the basket. The answer is 7.", Some("7")); 16];
+    testing::latency("exact-answer", || {
+        let plugin = testing::plugin::<ExactAnswer>(json!({})).unwrap();
+        assert_eq!(plugin.score(rollouts.clone()).unwrap(), [Some(1.0); 16]);
+    });
+}

@@ -162,4 +162,21 @@ mod tests {
         let answer = search(json!({"banks": ["a"], "max_characters": 100}), "é");
         assert!(answer.content.chars().count() <= 100 && answer.content.contains('é'), "{}", answer.content);
     }
+
+    /// Beside the same in the sandbox: the host's `bench_components`.
+    #[test]
+    fn latency() {
+        let notes = [
+            "The kettle is in the kitchen.",
+            "A kettle boils at noon.",
+            "Ann has the kettle.",
+            "kettle: three litres",
+            "No kettle on Friday.",
+        ];
+        let _host = testing::Host::new();
+        remember("notes", &notes.map(|text| (text, json!({}))));
+        testing::latency("knowledge-search", || {
+            assert!(search(json!({"banks": ["notes"]}), "kettle").content.starts_with("[1]\n"));
+        });
+    }
 }

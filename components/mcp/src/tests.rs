@@ -139,3 +139,14 @@ fn refusals_of_a_call_are_the_models_to_read_and_all_else_fails() {
     Host::new();
     assert!(matches!(plugin::<Mcp>(config()).unwrap().list(), Err(Error::NotFound(_))));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let config = json!({"url": "https://mcp.example/mcp"});
+    testing::latency("mcp", || {
+        let _host = server(false, |_, _| json!({"result": {"content": [{"type": "text", "text": "3"}]}}));
+        let answer = call_of::<Mcp>(config.clone(), "add", json!({"a": 1, "b": 2})).unwrap();
+        assert_eq!(answer, ToolOutput::ok("3"));
+    });
+}

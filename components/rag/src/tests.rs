@@ -182,3 +182,22 @@ fn a_turn_that_waits_for_approval_keeps_its_sources_under_their_numbers() {
     assert_eq!((host.tool_calls().len(), host.sent_text().as_str()), (0, "Hot [2]."));
     assert!(matches!(run::<Rag>(config, resumed("{}x", json!(1))), Err(Error::Invalid(_))));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let notes = [
+        "The kettle is in the kitchen.",
+        "A kettle boils at noon.",
+        "Ann has the kettle.",
+        "kettle: three litres",
+        "No kettle on Friday.",
+    ];
+    let notes = notes.map(Item::new);
+    testing::latency("rag", || {
+        let host = Host::new().reply("Hello.");
+        insert("notes", &notes).unwrap();
+        let ended = run::<Rag>(json!({"banks": ["notes"]}), turn("kettle"));
+        assert_eq!((ended, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "Hello."));
+    });
+}

@@ -7,12 +7,39 @@ const MAX_THOUGHT: usize = 300;
 /// What the model writes in place of an action when it is done.
 const DONE: &str = "Done";
 
+/// How a thought begins while nothing is known. A small model that may write anything there guesses the result, and then
+/// believes its guess rather than the observation.
+const INTENT: &str = "I need to ";
+/// The thought of a model that needs no tool.
+const KNOWN: &str = "I know the answer.";
+
 /// One step of the model's.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    Act(Act),
+    /// It is ready to answer.
+    Done {
+        thought: String,
+    },
+}
+
+/// A call of a tool, with the thought that led to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Move {
+#[serde(deny_unknown_fields)]
+pub struct Act {
     pub thought: String,
-    /// The tool and its arguments; `None`: the model is ready to answer.
-    pub action: Option<(String, String)>,
+    pub tool: String,
+    /// Its arguments, as JSON.
+    pub input: String,
+}
+
+/// What the next step may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Next {
+    /// It may be the last.
+    pub may_end: bool,
+    /// Something was observed: thoughts are free.
+    pub informed: bool,
 }
 
 /// What the model is told of tools and form.
@@ -21,25 +48,27 @@ pub fn describe(tools: &[&ToolSpec]) -> String {
     let tools: String = tools.iter().map(line).collect();
     format!(
         "You solve the user's task step by step and can use tools.\nTools:\n{tools}\nA step has this form:\n\
-         Thought: what to do next, in one sentence\nAction: the name of a tool\n\
+         Thought: {INTENT}... (what to do next, in one sentence)\nAction: the name of a tool\n\
          Action Input: its arguments as a JSON object\n\nAn Observation with the result follows. \
          When nothing is left to do the step is:\nThought: why you are done\nAction: {DONE}"
     )
 }
 
-/// The grammar of one step, in llguidance's Lark dialect. `may_end`: it may be the last.
-pub fn grammar(tools: &[&ToolSpec], may_end: bool) -> String {
-    let mut actions: Vec<String> = (0..tools.len()).map(|n| format!("tool{n}")).collect();
-    let mut rules = String::new();
+/// The grammar of one step, in llguidance's Lark dialect.
+pub fn grammar(tools: &[&ToolSpec], next: Next) -> String {
+    let actions: Vec<String> = (0..tools.len()).map(|n| format!("tool{n}")).collect();
+    let mut rules = format!("act: \"\\nAction: \" ({})\nDONE: \"\\nAction: {DONE}\"\n", actions.join(" | "));
     for (n, tool) in tools.iter().enumerate() {
         let before = Value::String(format!("{}\nAction Input: ", tool.name));
         rules += &format!("tool{n}: {before} %json {}\n", schema(tool));
     }
-    if may_end {
-        actions.push(format!("\"{DONE}\""));
-    }
-    let actions = actions.join(" | ");
-    format!("start: \"Thought: \" THOUGHT \"\\nAction: \" ({actions})\n{rules}THOUGHT: /[^\\n]{{1,{MAX_THOUGHT}}}/\n")
+    let start = match next {
+        Next { informed: true, may_end: true } => "THOUGHT (act | DONE)".to_string(),
+        Next { informed: true, may_end: false } => "THOUGHT act".into(),
+        Next { informed: false, may_end: true } => format!("(\"{INTENT}\" THOUGHT act | \"{KNOWN}\" DONE)"),
+        Next { informed: false, may_end: false } => format!("\"{INTENT}\" THOUGHT act"),
+    };
+    format!("start: \"Thought: \" {start}\n{rules}THOUGHT: /[^\\n]{{1,{MAX_THOUGHT}}}/\n")
 }
 
 /// The arguments of a tool: an object, without white space that a small model could lose itself in.
@@ -54,15 +83,15 @@ fn schema(tool: &ToolSpec) -> Value {
 }
 
 /// Reads a step; `None` when it was cut off.
-pub fn read(text: &str) -> Option<Move> {
+pub fn read(text: &str) -> Option<Step> {
     let (thought, action) = text.strip_prefix("Thought: ")?.split_once("\nAction: ")?;
     let thought = thought.trim().to_string();
     if action == DONE {
-        return Some(Move { thought, action: None });
+        return Some(Step::Done { thought });
     }
     let (tool, input) = action.split_once("\nAction Input: ")?;
     serde_json::from_str::<serde_json::Map<String, Value>>(input).ok()?;
-    Some(Move { thought, action: Some((tool.into(), input.into())) })
+    Some(Step::Act(Act { thought, tool: tool.into(), input: input.into() }))
 }
 
 /// Earlier tool calls and results in this form, since the model's template may know neither.
@@ -97,10 +126,10 @@ mod tests {
 
     #[test]
     fn steps_are_read_and_cut_ones_are_not() {
-        let call = read("Thought: Look it up.\nAction: search\nAction Input: {\"q\":\"a\\nAction: b\"}").unwrap();
-        assert_eq!(call.thought, "Look it up.");
-        assert_eq!(call.action, Some(("search".into(), "{\"q\":\"a\\nAction: b\"}".into())));
-        assert_eq!(read("Thought: x\nAction: Done"), Some(Move { thought: "x".into(), action: None }));
+        let call = read("Thought: Look it up.\nAction: search\nAction Input: {\"q\":\"a\\nAction: b\"}");
+        let [thought, tool, input] = ["Look it up.", "search", "{\"q\":\"a\\nAction: b\"}"].map(String::from);
+        assert_eq!(call, Some(Step::Act(Act { thought, tool, input })));
+        assert_eq!(read("Thought: x\nAction: Done"), Some(Step::Done { thought: "x".into() }));
         for cut in ["", "Thought: x", "Thought: x\nAction: se", "Thought: x\nAction: s\nAction Input: {\"q\":", "hello"]
         {
             assert_eq!(read(cut), None, "{cut}");
@@ -111,11 +140,16 @@ mod tests {
     fn the_grammar_names_each_tool_with_its_schema() {
         let search = ToolSpec::new("search", "", &json!({"properties": {"q": {"type": "string"}}}));
         let odd = ToolSpec { name: "odd".into(), description: String::new(), parameters: "3".into() };
-        let grammar = grammar(&[&search, &odd], false);
-        assert!(grammar.starts_with("start: \"Thought: \" THOUGHT \"\\nAction: \" (tool0 | tool1)\n"), "{grammar}");
+        let next = |informed, may_end| grammar(&[&search, &odd], Next { informed, may_end });
+        let grammar = next(false, false);
+        let begin = "start: \"Thought: \" \"I need to \" THOUGHT act\nact: \"\\nAction: \" (tool0 | tool1)\n";
+        assert!(grammar.starts_with(begin), "{grammar}");
         assert!(grammar.contains("tool0: \"search\\nAction Input: \" %json {"), "{grammar}");
         assert_eq!(grammar.matches("\"type\":\"object\"").count(), 2, "{grammar}");
-        assert!(super::grammar(&[&search], true).contains("(tool0 | \"Done\")"));
+        let may_know = "start: \"Thought: \" (\"I need to \" THOUGHT act | \"I know the answer.\" DONE)\n";
+        assert!(next(false, true).starts_with(may_know), "{}", next(false, true));
+        assert!(next(true, false).starts_with("start: \"Thought: \" THOUGHT act\n"));
+        assert!(next(true, true).starts_with("start: \"Thought: \" THOUGHT (act | DONE)\n"));
     }
 
     #[test]

@@ -5,15 +5,21 @@
 //! call of its own with the application's sampling and constraint.
 
 mod format;
+mod progress;
 
 use agent::instructions::Prompt;
 use agent::toolbox::events;
-use agent::{Budget, Instructions, Limits, Steps, Toolbox, approval, budget::Spent, cut, history};
-use format::Move;
+use agent::{Budget, Instructions, Limits, Steps, Toolbox, approval, cut, history};
+use format::Step;
+use progress::Progress;
 use stockade_guest::prelude::*;
 
 /// Most tokens of one thought and action.
 const STEP_TOKENS: u32 = 512;
+/// What the model is asked for a step: the first, one behind a result, one behind a step that was cut off.
+const BEGIN: &str = "The next step:";
+const GO_ON: &str = "The next step, with the action Done if my request is answered above:";
+const AGAIN: &str = "That step was too long. Be brief. The next step:";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,19 +38,6 @@ struct React {
     approve: Vec<String>,
     #[serde(default)]
     limits: Limits,
-}
-
-/// How far a turn has come; as JSON, where it was interrupted.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Progress {
-    /// What the model has thought, done and seen; it stands behind the question.
-    scratchpad: String,
-    /// Moves with an action. Of an interrupted turn the last one waits.
-    made: Vec<Move>,
-    spent: Spent,
-    /// Steps that were told.
-    told: u32,
 }
 
 impl Orchestrator for React {
@@ -71,61 +64,79 @@ impl React {
         let mut steps = Steps { told: at.told };
         if let (Some(answer), Some(call)) = (answer, at.waiting()) {
             match approval::read(&answer, &[&call]) {
-                Ok(refusals) => at.observe(&call, refusals.get(&call.id), &toolbox, &mut steps)?,
+                Ok(refusals) => match refusals.get(&call.id) {
+                    Some(reason) => at.refuse(reason),
+                    None => {
+                        budget.charge_calls(1);
+                        at.observe(&make(&call, &toolbox, &mut steps)?);
+                    }
+                },
                 // The host has taken the question back with the answer: it is asked again.
-                Err(form) => return at.pause(&call, Some(form), &budget, &steps),
+                Err(form) => return pause(at, &call, Some(form), &budget, &steps),
             }
         }
-        while !offered.is_empty() && !budget.is_last() {
-            let has_to_act = at.made.is_empty() && requires(&turn.tool_choice);
-            let grammar = format::grammar(&named(&offered, &turn.tool_choice, has_to_act), !has_to_act);
+        let mut was_cut = false;
+        while !offered.is_empty() && !budget.is_last() && budget.calls_left() > 0 {
+            let has_to_act = at.is_empty() && requires(&turn.tool_choice);
+            let next = at.next(has_to_act);
+            let grammar = format::grammar(&named(&offered, &turn.tool_choice, has_to_act), next);
             let told = steps.start(StepKind::Inference, "thought", &json!({}))?;
-            let completion = self.think(&turn, &messages, &at.scratchpad, grammar)?;
+            let words = match (was_cut, next.informed) {
+                (true, _) => AGAIN,
+                (false, true) => GO_ON,
+                (false, false) => BEGIN,
+            };
+            let completion = self.think(&turn, &messages, &(at.scratchpad() + words), grammar)?;
             budget.charge(&completion.usage);
             let Some(step) = format::read(&completion.text) else {
-                // Cut off in the middle.
                 told.failed(&json!({"text": cut(&completion.text)}))?;
-                at.scratchpad += "Observation: That step was too long. Be brief.\n";
+                if was_cut {
+                    // It has lost itself.
+                    break;
+                }
+                was_cut = true;
                 continue;
             };
-            told.done(&json!({"thought": step.thought, "action": step.action.as_ref().map(|a| &a.0)}))?;
-            at.scratchpad += &format!("Thought: {}\n", step.thought);
-            if step.action.is_none() || at.made.iter().any(|earlier| earlier.action == step.action) {
-                // Done, or what it would see stands above: there is nothing more to learn.
+            was_cut = false;
+            let act = match step {
+                Step::Done { thought } => {
+                    told.done(&json!({"thought": thought, "action": null}))?;
+                    break;
+                }
+                Step::Act(act) => act,
+            };
+            told.done(&json!({"thought": act.thought, "action": act.tool}))?;
+            if at.has_made(&act) {
+                // What it would see stands above: there is nothing more to learn.
                 break;
             }
-            at.made.push(step);
-            let Some(call) = at.waiting() else { break };
-            if toolbox.find(&call.name).is_none() {
+            let is_ours = toolbox.find(&act.tool).is_some();
+            let call = at.take_up(act);
+            if !is_ours {
                 output::emit(&events(vec![unique(call)]))?;
                 return Ok(FinishReason::ToolCalls.into());
             }
-            at.scratchpad += &format!("Action: {}\nAction Input: {}\n", call.name, call.arguments);
             if approval::is_needed(&self.approve, &call.name) {
-                return at.pause(&call, None, &budget, &steps);
+                return pause(at, &call, None, &budget, &steps);
             }
-            at.observe(&call, None, &toolbox, &mut steps)?;
+            budget.charge_calls(1);
+            at.observe(&make(&call, &toolbox, &mut steps)?);
         }
-        Ok(self.answer(turn, messages, &at.scratchpad, &budget)?.into())
+        Ok(self.answer(turn, messages, &at, &budget)?.into())
     }
 
-    fn think(&self, turn: &Turn, messages: &[Message], scratchpad: &str, grammar: String) -> Result<Completion> {
+    fn think(&self, turn: &Turn, messages: &[Message], words: &str, grammar: String) -> Result<Completion> {
         let mut messages = messages.to_vec();
-        agent::append(&mut messages, &format!("{scratchpad}The next step:"));
+        agent::append(&mut messages, words);
         let sampling = Sampling { max_tokens: Some(STEP_TOKENS), stop: Vec::new(), ..turn.sampling.clone() };
         let request = agent::request(turn, messages).sampling(sampling).constraint(Some(Constraint::Lark(grammar)));
         history::start(&request)?.collect()
     }
 
-    fn answer(
-        &self,
-        turn: Turn,
-        mut messages: Vec<Message>,
-        scratchpad: &str,
-        budget: &Budget,
-    ) -> Result<FinishReason> {
-        if !scratchpad.is_empty() {
-            agent::append(&mut messages, &format!("{scratchpad}Now write the final answer for the user."));
+    fn answer(&self, turn: Turn, mut messages: Vec<Message>, at: &Progress, budget: &Budget) -> Result<FinishReason> {
+        if !at.is_empty() {
+            let words = format!("{}Now answer my request from what was observed.", at.observations());
+            agent::append(&mut messages, &words);
         }
         let request =
             agent::request(&turn, messages).sampling(budget.bound(&turn.sampling)).constraint(turn.constraint);
@@ -133,35 +144,15 @@ impl React {
     }
 }
 
-impl Progress {
-    /// The call of the last move.
-    fn waiting(&self) -> Option<ToolCall> {
-        let (name, arguments) = self.made.last()?.action.clone()?;
-        Some(ToolCall { id: format!("react-{}", self.made.len() - 1), name, arguments })
-    }
+/// Makes a call.
+fn make(call: &ToolCall, toolbox: &Toolbox, steps: &mut Steps) -> Result<ToolOutput> {
+    Ok(toolbox.run(&[call], steps)?.pop().unwrap_or_else(|| ToolOutput::failed("no answer")))
+}
 
-    /// Makes a call, unless there is a reason not to, and notes what came of it.
-    fn observe(
-        &mut self,
-        call: &ToolCall,
-        refusal: Option<&String>,
-        toolbox: &Toolbox,
-        steps: &mut Steps,
-    ) -> Result<()> {
-        let output = match refusal {
-            Some(reason) => ToolOutput::failed(reason.clone()),
-            None => toolbox.run(&[call], steps)?.pop().unwrap_or_else(|| ToolOutput::failed("no answer")),
-        };
-        let failed = if output.is_error { "Error: " } else { "" };
-        self.scratchpad += &format!("Observation: {failed}{}\n", output.content.trim());
-        Ok(())
-    }
-
-    /// Leaves the turn with a question.
-    fn pause(mut self, call: &ToolCall, hint: Option<String>, budget: &Budget, steps: &Steps) -> Result<Outcome> {
-        (self.spent, self.told) = (budget.spent(), steps.told);
-        approval::interrupt(&[call], hint, &self)
-    }
+/// Leaves the turn with a question.
+fn pause(mut at: Progress, call: &ToolCall, hint: Option<String>, budget: &Budget, steps: &Steps) -> Result<Outcome> {
+    (at.spent, at.told) = (budget.spent(), steps.told);
+    approval::interrupt(&[call], hint, &at)
 }
 
 /// Whether the application wants some tool called.

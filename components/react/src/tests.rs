@@ -8,6 +8,12 @@ fn adder() -> Host {
     Host::new().tool("add", |a| Ok(ToolOutput::ok((a["x"].as_i64().unwrap() + 1).to_string())))
 }
 
+/// The first rule of a step's grammar.
+fn grammar_start(request: &stockade_guest::inference::ChatRequest) -> String {
+    let Some(Constraint::Lark(grammar)) = &request.constraint else { panic!("{:?}", request.constraint) };
+    grammar.lines().next().unwrap_or_default().into()
+}
+
 fn last_text(request: &stockade_guest::inference::ChatRequest) -> String {
     request.messages.last().map(Message::joined_text).unwrap_or_default()
 }
@@ -20,9 +26,11 @@ fn observations_come_back_until_the_model_is_done_and_answers() {
     let requests = host.requests();
     assert!(matches!(&requests[0].constraint, Some(Constraint::Lark(g)) if g.contains("add")));
     let second = last_text(&requests[1]);
-    let want = "1 + 1?\n\nThought: I add.\nAction: add\nAction Input: {\"x\":1}\nObservation: 2\nThe next step:";
+    let want = "1 + 1?\n\nThought: I add.\nAction: add\nAction Input: {\"x\":1}\nObservation: 2\n\
+        The next step, with the action Done if my request is answered above:";
     assert_eq!(second, want);
-    assert!(last_text(&requests[2]).ends_with("Thought: I know it.\nNow write the final answer for the user."));
+    let seen = "1 + 1?\n\nAction: add\nAction Input: {\"x\":1}\nObservation: 2\n";
+    assert_eq!(last_text(&requests[2]), format!("{seen}Now answer my request from what was observed."));
     assert_eq!((&requests[2].constraint, requests.len()), (&None, 3));
     let titles: Vec<_> = host
         .sent()
@@ -45,11 +53,48 @@ fn a_model_that_never_ends_is_made_to_answer() {
 }
 
 #[test]
+fn once_its_tool_calls_are_made_it_answers() {
+    let act = |n: i32| format!("Thought: more\nAction: add\nAction Input: {{\"x\":{n}}}");
+    let host = adder().reply(&act(1)).reply(&act(2)).reply("enough");
+    assert_eq!(run::<React>(json!({"limits": {"tool_calls": 2}}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text()), (2, "enough".into()));
+}
+
+#[test]
 fn the_same_action_again_and_steps_that_were_cut_off_do_not_go_on_for_ever() {
     let host = adder().reply("Thought: so long").reply(LOOK).reply(LOOK).reply("fine");
     assert_eq!(run::<React>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));
     assert_eq!((host.tool_calls().len(), host.requests().len()), (1, 4));
     assert!(last_text(&host.requests()[1]).contains("too long"));
+}
+
+#[test]
+fn a_step_that_is_cut_off_twice_ends_the_work() {
+    let host = adder().reply("Thought: so long").reply("Thought: so long").reply("fine");
+    assert_eq!(run::<React>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.sent_text(), last_text(&host.requests()[2])), ("fine".into(), "x".into()));
+}
+
+#[test]
+fn thoughts_are_intents_until_something_is_known_and_the_first_failure_is_tried_again() {
+    let act = |n: i32| format!("Thought: I need to add\nAction: add\nAction Input: {{\"x\":{n}}}");
+    let fails_below_two = |a: Value| match a["x"].as_i64() {
+        Some(x) if x >= 2 => Ok(ToolOutput::ok((x + 1).to_string())),
+        _ => Ok(ToolOutput::failed("too small")),
+    };
+    let host = Host::new().tool("add", fails_below_two);
+    let host = host.reply(&act(0)).reply(&act(2)).reply(&act(1)).reply(DONE).reply("3");
+    assert_eq!(run::<React>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));
+    let requests = host.requests();
+    let starts: Vec<String> = requests[..4].iter().map(grammar_start).collect();
+    let want = [
+        "(\"I need to \" THOUGHT act | \"I know the answer.\" DONE)",
+        "\"I need to \" THOUGHT act",
+        "THOUGHT (act | DONE)",
+        "THOUGHT (act | DONE)",
+    ];
+    assert_eq!(starts, want.map(|rule| format!("start: \"Thought: \" {rule}")));
+    assert!(last_text(&requests[1]).contains("Observation: Error: too small\nThe next step:"));
 }
 
 #[test]
@@ -72,7 +117,7 @@ fn a_required_tool_is_called_before_the_answer_and_a_constraint_holds_for_the_an
     asked.sampling.stop = vec!["\n".into()];
     run::<React>(json!({}), asked).unwrap();
     let requests = host.requests();
-    let may_end = |n: usize| matches!(&requests[n].constraint, Some(Constraint::Lark(g)) if g.contains("\"Done\""));
+    let may_end = |n: usize| grammar_start(&requests[n]).contains("DONE");
     assert_eq!((may_end(0), may_end(1)), (false, true));
     assert_eq!(requests[2].constraint, Some(Constraint::JsonObject));
     assert_eq!((requests[0].sampling.stop.len(), requests[2].sampling.stop.len()), (0, 1));
@@ -108,6 +153,7 @@ fn a_call_that_needs_approval_interrupts_and_goes_on_exactly_there() {
     assert!(host.tool_calls().is_empty());
     let told = last_text(&host.requests()[0]);
     assert!(told.contains("Observation: Error: the user does not allow this call: no"), "{told}");
+    assert!(grammar_start(&host.requests()[0]).contains("DONE"), "what a person has refused need not be tried again");
 
     adder();
     let again = run::<React>(config.clone(), resumed(&asked.state, json!("yes")));

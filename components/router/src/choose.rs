@@ -28,15 +28,18 @@ pub enum Way {
 }
 
 /// What was decided, and how.
-pub struct Choice<'a> {
-    pub route: &'a Route,
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// The route's name.
+    pub route: String,
     /// `None`: the default, since nothing decided.
-    pub by: Option<Way>,
+    by: Option<Way>,
     /// The cosine, for similarity.
-    pub score: Option<f32>,
+    score: Option<f32>,
 }
 
-pub fn choose<'a>(router: &'a Router, turn: &Turn) -> Result<Choice<'a>> {
+pub fn choose(router: &Router, turn: &Turn) -> Result<Choice> {
     let message = agent::question(&turn.messages);
     let message = agent::steps::cut_at(&message, MAX_MESSAGE);
     for &way in &router.by {
@@ -49,12 +52,10 @@ pub fn choose<'a>(router: &'a Router, turn: &Turn) -> Result<Choice<'a>> {
             Way::Model => (by_model(router, message)?, None),
         };
         if let Some(route) = route {
-            return Ok(Choice { route, by: Some(way), score });
+            return Ok(Choice { route: route.name.clone(), by: Some(way), score });
         }
     }
-    let default = router.routes.iter().find(|r| r.name == router.default);
-    let route = default.ok_or_else(|| Error::Invalid(format!("config: no route `{}`", router.default)))?;
-    Ok(Choice { route, by: None, score: None })
+    Ok(Choice { route: router.default.clone(), by: None, score: None })
 }
 
 fn by_rules<'a>(router: &'a Router, message: &str) -> Result<Option<&'a Route>> {

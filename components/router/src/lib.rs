@@ -5,8 +5,8 @@
 
 mod choose;
 
-use agent::{Instructions, Limits, Rules, Steps};
-use choose::Way;
+use agent::{Instructions, Limits, Rules, Steps, approval};
+use choose::{Choice, Way};
 use stockade_guest::prelude::*;
 
 #[derive(Deserialize)]
@@ -28,6 +28,9 @@ struct Router {
     /// The model that is asked to choose; the empty name takes the host's default.
     #[serde(default)]
     classifier: String,
+    /// Tools whose calls wait for a person's approval, on every route; `*` at a name's end stands for anything.
+    #[serde(default)]
+    approve: Vec<String>,
     #[serde(default)]
     limits: Limits,
 }
@@ -73,6 +76,15 @@ fn threshold() -> f32 {
     0.4
 }
 
+/// Where a turn was interrupted: it goes on by the route that was chosen.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paused {
+    choice: Choice,
+    /// The state of the tool loop.
+    rounds: String,
+}
+
 impl Orchestrator for Router {
     fn run(&self, turn: Turn) -> Result<Outcome> {
         agent::finish(self.reply(turn))
@@ -81,11 +93,19 @@ impl Orchestrator for Router {
 
 impl Router {
     fn reply(&self, mut turn: Turn) -> Result<Outcome> {
+        let (paused, answer) = approval::resume::<Paused>(turn.resume.take())?;
         let mut steps = Steps::default();
         let told = steps.start(StepKind::Route, "route", &json!({}))?;
-        let choice = choose::choose(self, &turn)?;
-        let route = choice.route;
-        told.done(&json!({"route": route.name, "by": choice.by, "score": choice.score}))?;
+        let choice = match answer {
+            None => choose::choose(self, &turn)?,
+            Some(answer) => {
+                turn.resume = Some(Resumption { state: paused.rounds, answer });
+                paused.choice
+            }
+        };
+        let route = self.routes.iter().find(|r| r.name == choice.route);
+        let route = route.ok_or_else(|| Error::Invalid(format!("config: no route `{}`", choice.route)))?;
+        told.done(&json!(choice))?;
         if let Some(model) = &route.model {
             turn.model.clone_from(model);
         }
@@ -97,8 +117,20 @@ impl Router {
         };
         let instructions = Instructions { system: route.system.as_deref(), prompt: None };
         let messages = instructions.prepend(std::mem::take(&mut turn.messages), None)?;
-        let rules = Rules { tools: route.tools.as_deref(), limits: self.limits, told: steps.told, ..Rules::default() };
-        agent::converse(turn, messages, &rules)
+        let rules = Rules {
+            tools: route.tools.as_deref(),
+            limits: self.limits,
+            approve: &self.approve,
+            told: steps.told,
+            ..Rules::default()
+        };
+        match agent::converse(turn, messages, &rules)? {
+            Outcome::Interrupted(asked) => {
+                let state = serde_json::to_string(&Paused { choice, rounds: asked.state })?;
+                Ok(Outcome::Interrupted(Interruption { state, ..asked }))
+            }
+            finished => Ok(finished),
+        }
     }
 }
 

@@ -74,6 +74,54 @@ fn a_broken_configuration_says_what_is_wrong() {
     assert!(matches!(&ended, Err(Error::Invalid(text)) if text.contains("`nowhere`")), "{ended:?}");
 }
 
+#[test]
+fn a_call_that_needs_approval_interrupts_and_goes_on_by_the_same_route() {
+    let mut config = config(&["model"]);
+    config["approve"] = json!(["run"]);
+    let runner = || Host::new().tool("run", |a| Ok(ToolOutput::ok(format!("ran {}", a["x"]))));
+    let host = runner().reply("code").reply_tool_call("run", json!({"x": 1}));
+    let Ok(Outcome::Interrupted(asked)) = run::<Router>(config.clone(), turn("hello")) else { panic!() };
+    assert!(host.tool_calls().is_empty(), "nothing runs before the answer");
+    assert_eq!(asked.question, r#"May this tool be called? run {"x":1}"#);
+    let resumed = |state: &str, answer: Value| Turn {
+        resume: Some(Resumption { state: state.into(), answer: answer.to_string() }),
+        ..turn("hello")
+    };
+    // In a fresh host, as after a restart; nobody is asked for the route again.
+    let host = runner().reply("It ran.");
+    let ended = run::<Router>(config.clone(), resumed(&asked.state, json!({"approve": true})));
+    assert_eq!((ended, host.sent_text().as_str()), (Ok(FinishReason::Stop.into()), "It ran."));
+    assert_eq!(host.tool_calls(), [("run".into(), r#"{"x":1}"#.into())]);
+    let request = &host.requests()[0];
+    assert_eq!((host.requests().len(), &*request.model), (1, "coder"));
+    assert_eq!(request.messages.last().map(|m| m.role), Some(Role::Tool));
+    let routes: Vec<Value> = host
+        .sent()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Step(s) if s.kind == StepKind::Route && s.status == StepStatus::Done => {
+                serde_json::from_str(&s.detail).ok()
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(routes, [json!({"route": "code", "by": "model", "score": null})]);
+
+    let host = runner();
+    let again = run::<Router>(config.clone(), resumed(&asked.state, json!("yes")));
+    let Ok(Outcome::Interrupted(again)) = again else { panic!("{again:?}") };
+    assert!(again.question.starts_with("An answer is") && host.requests().is_empty(), "{}", again.question);
+    let host = runner().reply("I may not.");
+    run::<Router>(config.clone(), resumed(&again.state, json!({"approve": false, "reason": "no"}))).unwrap();
+    assert_eq!((host.tool_calls().len(), host.sent_text().as_str()), (0, "I may not."));
+
+    // What a turn waits on is of a configuration that may have changed since.
+    config["routes"][1]["name"] = json!("programs");
+    let ended = run::<Router>(config.clone(), resumed(&asked.state, json!({"approve": true})));
+    assert!(matches!(&ended, Err(Error::Invalid(text)) if text.contains("`code`")), "{ended:?}");
+    assert!(matches!(run::<Router>(config, resumed("{}x", json!(1))), Err(Error::Invalid(_))));
+}
+
 /// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {

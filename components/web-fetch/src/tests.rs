@@ -140,3 +140,16 @@ fn a_reader_gets_every_word_that_is_seen_and_no_other_in_its_order() {
     }
     assert_eq!(words, (40_509, 40_008));
 }
+
+/// Beside the same in the sandbox: the host's `bench_components`.
+#[test]
+fn latency() {
+    let html = "<p>Tea is <b>served</b> at <a href='/five'>five</a>.</p>\n".repeat(40);
+    testing::latency("web-fetch", || {
+        let html = html.clone();
+        let _host = testing::Host::new()
+            .network(move |_| Ok(page(200, &[("content-type", "text/html; charset=utf-8")], &html)));
+        let answer = testing::call::<WebFetch>(json!({}), json!({"url": "https://a.example/"})).unwrap();
+        assert_eq!(answer.content.matches("served").count(), 40);
+    });
+}

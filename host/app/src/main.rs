@@ -11,6 +11,7 @@ mod embedded;
 mod failure;
 mod folders;
 mod jobs;
+mod lock;
 mod manifest;
 mod outbound;
 mod output;

@@ -8,7 +8,7 @@ use crate::error::Fault;
 use crate::id::{ComponentName, DatasetName, TenantId};
 use crate::infer::Inference;
 use crate::plugin::{Grants, Role};
-use crate::registry::{Job, JobKind, NewJob, Registry, RegistryError, TrainedModel, Wish};
+use crate::registry::{DatasetPurpose, Job, JobKind, NewJob, Registry, RegistryError, TrainedModel, Wish};
 use crate::train::{Outline, TrainError, Trainer};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -93,6 +93,7 @@ impl Jobs {
         let mut spec = order.spec;
         let made = self.localize(tenant, &mut spec, order.name.as_deref(), random).await?;
         let queued = async {
+            self.take_format(tenant, &mut spec)?;
             let outline = self.trainer.check(&spec)?;
             // The grants first: what a component may not have and what does not exist answer alike.
             if let Some(maker) = &order.maker {
@@ -212,6 +213,26 @@ impl Jobs {
         Ok(made)
     }
 
+    /// The data set that is trained on knows how rows are to be read, where the job does not say it.
+    fn take_format(&self, tenant: &TenantId, spec: &mut Value) -> Result<(), JobsError> {
+        let Some(Value::Object(data)) = spec.get_mut("data") else { return Ok(()) };
+        if data.get("format").is_some_and(|format| !format.is_null()) {
+            return Ok(());
+        }
+        let format = |field: &str| {
+            let name = data.get(field).and_then(Value::as_str).and_then(|name| DatasetName::new(name).ok());
+            let set = name.map(|name| self.registry.dataset(tenant, &name)).transpose()?.flatten();
+            Ok::<_, RegistryError>(set.and_then(|set| set.format))
+        };
+        let Some(train) = format("train")? else { return Ok(()) };
+        if let Some(eval) = format("eval")?.filter(|eval| *eval != train) {
+            let reason = format!("its format is {eval}, that of `train` is {train}; a job reads one");
+            return Err(JobsError::invalid("spec.data.eval", reason));
+        }
+        data.insert("format".into(), train.into());
+        Ok(())
+    }
+
     /// Holds all that a job names against what its tenant has.
     fn check(&self, tenant: &TenantId, spec: &Value, outline: &Outline) -> Result<(), JobsError> {
         for (field, name) in models(spec, outline) {
@@ -223,6 +244,11 @@ impl Jobs {
         for name in &outline.data {
             let set = DatasetName::new(name).ok();
             let set = set.map(|n| self.registry.dataset(tenant, &n)).transpose()?.flatten();
+            let trains = spec["data"]["train"].as_str() == Some(name);
+            if trains && set.as_ref().is_some_and(|set| set.purpose == DatasetPurpose::Evaluation) {
+                let reason = format!("data set `{name}` is there to evaluate on: a job that trains on it spoils it");
+                return Err(JobsError::invalid("spec.data.train", reason));
+            }
             if set.is_none() && self.registry.file(tenant, name)?.is_none() {
                 let shown: String = name.chars().take(64).collect();
                 return Err(JobsError::invalid("spec.data", format!("there is no file or data set `{shown}`")));

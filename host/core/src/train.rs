@@ -258,13 +258,19 @@ pub enum TrainError {
     Data { name: String, reason: String },
     #[error("model {name}: {reason}")]
     Model { name: String, reason: String },
+    /// A path or a name that leads nowhere.
+    #[error("there is no {what} `{name}`")]
+    NotFound { what: &'static str, name: String },
     /// A checkpoint belongs to another run: data, base or specification have changed.
     #[error("cannot resume: {what} was {was} and is {is}")]
     Changed { what: &'static str, was: String, is: String },
     /// A device that is not there, has no memory left, or fails.
     #[error("device {name}: {reason}")]
     Device { name: String, reason: String },
-    #[error("the run needs {needed} bytes of memory, {limit} are allowed")]
+    #[error(
+        "the run needs {needed} bytes of memory, {limit} are left; less of `optim.batch` or `data.max_tokens`, or \
+         `optim.checkpointing`, needs less"
+    )]
     Memory { needed: u64, limit: u64 },
     /// The loss or its gradient was not finite for too many steps in a row.
     #[error("the run diverged at step {step}: {reason}")]

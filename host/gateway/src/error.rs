@@ -364,6 +364,7 @@ impl From<TrainError> for ApiError {
             TrainError::Model { .. } => {
                 Self { param: Some("spec.model".into()), ..Self::new(Code::InvalidRequest, detail) }
             }
+            TrainError::NotFound { .. } => Self::new(Code::NotFound, detail),
             TrainError::Memory { needed, limit } => {
                 Self::new(Code::TooLarge, detail).with("size", needed).with("limit", limit)
             }

@@ -4,6 +4,7 @@
 //! weights are read.
 
 use crate::classifier::ClassifierParts;
+use crate::decoder_embedder::DecoderEmbedder;
 use crate::embedder::EmbedderParts;
 use crate::generator::GeneratorParts;
 use crate::memory::{DoesNotFit, plan};
@@ -20,13 +21,15 @@ use stockade_core::id::{Digest, ModelId};
 use stockade_core::infer::{InferError, ModelInfo, ModelKind};
 use stockade_kernels::{KvType, MatmulPrecision};
 use stockade_model::adapter::{self, AdapterConfig, AdapterPlan};
-use stockade_model::config::Head;
+use stockade_model::config::{Head, SentenceSettings};
 use stockade_model::{Checkpoint, ModelConfig, ModelError, Tokenizer, bert, deberta, llama};
 
 /// Fewest tokens of keys and values that make serving worth while.
 const LEAST_KV_TOKENS: usize = 1024;
 /// Default tokens of keys and values: enough for a few conversations at once.
 const KV_TOKENS: usize = 16_384;
+/// Longest text of a decoder that embeds, in tokens, where its folder does not say.
+const EMBEDDED_TOKENS: usize = 8192;
 /// Control tokens that end a turn in the families served, whatever the configuration lists.
 const END_OF_TURN: [&str; 7] =
     ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
@@ -91,6 +94,9 @@ impl Engine {
         if config.encoder.is_some() {
             return self.load_encoder(path, &checkpoint, &config, text, info);
         }
+        if config.head == Head::Embedding {
+            return self.load_decoder_embedder(path, &checkpoint, &config, text, info, progress);
+        }
         let spec = llama::spec(&checkpoint, &config, options.kv_type)?;
         let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
         let memory = plan(&spec, self.settings(), want, LEAST_KV_TOKENS, self.memory_left())
@@ -119,6 +125,37 @@ impl Engine {
         );
         if served.is_err() {
             self.restore(&info.id, before);
+        }
+        served
+    }
+
+    /// A decoder whose states are its output.
+    fn load_decoder_embedder(
+        &self,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        text: Arc<LoadedText>,
+        mut info: ModelInfo,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<ModelInfo, LoadError> {
+        let options = llama::LoadOptions::default();
+        let spec = llama::spec(checkpoint, config, options.kv_type)?;
+        let settings = SentenceSettings::from_folder(path, spec.context_tokens.min(EMBEDDED_TOKENS))?;
+        let memory = plan(&spec, self.settings(), settings.max_tokens, settings.max_tokens, self.memory_left())
+            .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
+        let id = info.id.clone();
+        let before = self.take(&id, path, DoesNotFit { total: memory.bytes, ..DoesNotFit::default() })?;
+        let load = || -> Result<ModelInfo, LoadError> {
+            let decoder = llama::load(checkpoint, config, self.pool(), &options, progress)?;
+            let network = DecoderEmbedder::new(Box::new(decoder), settings)?;
+            info.context_tokens = settings.max_tokens as u32;
+            info.embedding_dimensions = Some(network.dimensions() as u32);
+            Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?)
+        };
+        let served = load();
+        if served.is_err() {
+            self.restore(&id, before);
         }
         served
     }
@@ -232,8 +269,8 @@ fn describe(id: ModelId, checkpoint: &Checkpoint, config: &ModelConfig) -> Resul
         id,
         kind: match &config.head {
             Head::Classifier { .. } => ModelKind::Classifier,
-            _ if config.encoder.is_some() => ModelKind::Embedder,
-            _ => ModelKind::Generator,
+            Head::Embedding => ModelKind::Embedder,
+            Head::CausalLm => ModelKind::Generator,
         },
         digest: checkpoint.digest()?,
         base: None,

@@ -58,19 +58,32 @@ pub fn plan(
 /// Bytes that models may take on this machine: a share of the smallest of physical memory and the limits of the control
 /// groups this process is in.
 pub fn machine_limit() -> u64 {
-    let physical = read("/proc/meminfo").and_then(|text| mem_total(&text)).unwrap_or(4 << 30);
+    let physical = read("/proc/meminfo").and_then(|text| meminfo(&text, "MemTotal:")).unwrap_or(4 << 30);
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let limit =
         group_files(&groups).iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min().unwrap_or(u64::MAX);
     physical.min(limit) / MODELS_SHARE.1 * MODELS_SHARE.0
 }
 
+/// Bytes that this machine has left now, by its own account and by those of this process's control groups.
+pub fn left_now() -> u64 {
+    let machine = read("/proc/meminfo").and_then(|text| meminfo(&text, "MemAvailable:")).unwrap_or(u64::MAX);
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    let left = group_files(&groups).into_iter().filter_map(|limit| {
+        let used = limit.replace("memory.max", "memory.current").replace("limit_in_bytes", "usage_in_bytes");
+        Some(number(&limit)?.saturating_sub(number(&used)?))
+    });
+    left.min().unwrap_or(u64::MAX).min(machine)
+}
+
 fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A line of `/proc/meminfo` in bytes.
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -115,7 +128,8 @@ mod tests {
 
     #[test]
     fn limits_are_read_from_both_versions_of_control_groups() {
-        assert_eq!(mem_total("MemFree: 1 kB\nMemTotal:       24 kB\n"), Some(24 << 10));
+        assert_eq!(meminfo("MemFree: 1 kB\nMemTotal:       24 kB\n", "MemTotal:"), Some(24 << 10));
+        assert!(left_now() > 1 << 20);
         let files = group_files("0::/a/b\n5:cpu,memory:/c\n6:pids:/d\n");
         assert!(files.contains(&"/sys/fs/cgroup/a/b/memory.max".to_owned()));
         assert!(files.contains(&"/sys/fs/cgroup/memory/c/memory.limit_in_bytes".to_owned()));

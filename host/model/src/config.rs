@@ -131,6 +131,17 @@ pub struct RelativePositions {
     pub max_distance: usize,
 }
 
+/// What a folder says of the embeddings that are made with its network: sentence-transformers' `modules.json` lists the
+/// steps, `1_Pooling` the pooling, another file the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentenceSettings {
+    /// Longer texts are cut here, special tokens counted.
+    pub max_tokens: usize,
+    pub pooling: Pooling,
+    /// Embeddings are scaled to length 1.
+    pub normalize: bool,
+}
+
 /// How token states become one embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {

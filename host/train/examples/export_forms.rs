@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use stockade_core::BoxError;
 use stockade_model::Checkpoint;
-use stockade_train::export::{AdapterTensors, GgufType, merge, to_gguf, write_adapter, write_model};
+use stockade_train::export::{AdapterTensors, GgufType, Origin, merge, to_gguf, write_adapter, write_model};
 use stockade_train::job::{AdapterKind, AdapterSpec, Named, TARGETS};
 use stockade_train::network::{self, Network, NetworkOptions, Trained};
 use stockade_train::random::{Purpose, normal};
@@ -17,7 +17,7 @@ fn main() -> Result<(), BoxError> {
     };
     let checkpoint = Checkpoint::open(&base)?;
     let config = checkpoint.config()?;
-    let model = write_model(&out.join("model"), &base, &config, &checkpoint, None)?;
+    let model = write_model(&out.join("model"), Origin::of(&base), &config, &checkpoint, None)?;
     for (name, kind, own) in [
         ("lora", AdapterKind::Lora, network::AdapterKind::Lora),
         ("dora", AdapterKind::Dora, network::AdapterKind::Dora),

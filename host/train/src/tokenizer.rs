@@ -10,6 +10,7 @@
 use crate::data;
 use crate::job::{Job, NewTokenizer};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use stockade_core::train::{Resolver, TrainError};
@@ -51,14 +52,21 @@ const TEMPLATE: &str = "{{- bos_token }}\
     {%- endfor %}\
     {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}";
 
-/// The folder of the tokenizer that the job wants made from its training data, made in `folder` unless it is there.
+/// File that says what a tokenizer was made from, written last.
+const SOURCE: &str = "made-from";
+
+/// The folder of the tokenizer that the job wants made from its training data, made in `folder` unless
+/// it is there, from the same data.
 pub fn of_job(job: &Job, resolver: &dyn Resolver, folder: &Path) -> Result<Option<PathBuf>, TrainError> {
     let Some(settings) = &job.model.new_tokenizer else {
         return Ok(None);
     };
     let home = folder.join("tokenizer");
-    if !home.join("tokenizer_config.json").is_file() {
+    let source = format!("{settings:?} {} {:?} {}", job.seed, job.data, data::digest(&job.data.train, resolver)?);
+    let source = format!("{:x}", Sha256::digest(source));
+    if std::fs::read_to_string(home.join(SOURCE)).ok().as_deref() != Some(&source) {
         train(settings, &home, |take| data::each_text(job, resolver, take))?;
+        std::fs::write(home.join(SOURCE), source).map_err(failed)?;
     }
     Ok(Some(home))
 }

@@ -3,6 +3,7 @@
 //! Each prints what it runs, and an error names a way out. Nothing here is part of the product.
 
 mod artifacts;
+mod c_compiler;
 mod components;
 mod foreign;
 mod shell;

@@ -5,10 +5,10 @@ use crate::expression::{Compiled, Expression};
 use crate::facts::Facts;
 use crate::language::Language;
 use crate::matching::Budget;
-use crate::parse::parse;
 use crate::prefilter::Present;
 use crate::rules::{Body, Formula, REGEX, SYNTAX};
 use crate::search::{Subject, possible};
+use crate::syntax::Reader;
 
 fn expressions(formula: &'static Formula, out: &mut Vec<&'static Expression>) {
     match formula {
@@ -19,7 +19,7 @@ fn expressions(formula: &'static Formula, out: &mut Vec<&'static Expression>) {
     }
 }
 
-fn formulas(body: &'static Body) -> Vec<&'static Formula> {
+pub(super) fn formulas(body: &'static Body) -> Vec<&'static Formula> {
     match body {
         Body::Search(formula) => vec![formula],
         Body::Taint { sources, sinks, sanitizers } => vec![sources, sinks, sanitizers],
@@ -71,11 +71,18 @@ fn a_rule_that_matches_was_possible() {
                 found += 1;
             }
         }
-        let tree = parse(code, language, false);
+        let reader = Reader::new(language);
+        let tree = reader.code(code).unwrap();
         let facts = Facts::of(&tree, language);
         let budget = Budget::new(u32::MAX);
-        let subject =
-            Subject { tree: &tree, facts: &facts, present: &present, language, compiled: &compiled, budget: &budget };
+        let subject = Subject {
+            tree: &tree,
+            facts: &facts,
+            present: &present,
+            reader: &reader,
+            compiled: &compiled,
+            budget: &budget,
+        };
         for rule in SYNTAX.iter().filter(|rule| rule.about.language == Some(language)) {
             for formula in formulas(&rule.body) {
                 if !subject.search(formula).is_empty() {

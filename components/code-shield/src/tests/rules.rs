@@ -241,7 +241,7 @@ const JAVA_ROWS: &[Row] = &[
     (
         "random_number_generator_methods",
         "import java.util.Random;\nclass A { int f() { Random r = new Random(); return r.nextInt(); } }",
-        1,
+        2,
     ),
     ("random_number_generator_methods", "int x = new java.util.Random().nextInt();", 1),
     ("random_number_generator_methods", "int f() { SecureRandom r = new SecureRandom(); return r.nextInt(); }", 0),

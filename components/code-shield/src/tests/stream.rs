@@ -295,10 +295,10 @@ proptest! {
         }
     }
 
-    /// Any text is read to its end, in every language, as code and as a pattern.
+    /// Any text is read to its end, in every language.
     #[test]
-    fn the_parser_takes_any_text(text in text(), language in prop::sample::select(crate::language::Language::DEFAULT.to_vec()), pattern in any::<bool>()) {
-        let tree = crate::parse::parse(&text, language, pattern);
+    fn the_parser_takes_any_text(text in text(), language in prop::sample::select(crate::language::Language::DEFAULT.to_vec())) {
+        let tree = crate::syntax::Reader::new(language).code(&text).unwrap();
         for id in tree.ids() {
             let node = tree.node(id);
             prop_assert!(node.start <= node.end && node.end <= text.len());

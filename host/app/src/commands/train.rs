@@ -1,7 +1,6 @@
 //! `stockade train`: a job file, data and a base become a model folder, in this process; with `--submit` a server's job.
 
 mod local;
-mod lock;
 mod screen;
 mod submit;
 
@@ -11,9 +10,9 @@ use crate::failure::{Exit, Failure};
 use crate::jobs::components::ComponentFiles;
 use crate::jobs::evaluators::ComponentEvaluators;
 use crate::jobs::rewards::ComponentRewards;
+use crate::lock::FolderLock;
 use crate::output::{Output, fields};
 use local::LocalResolver;
-use lock::FolderLock;
 pub use screen::Screen;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -75,7 +74,12 @@ pub fn run(options: &Train, client: &Client, output: Output) -> Result<ExitCode,
 
 fn read(path: &Path) -> Result<Value, Failure> {
     let wrong = |e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", path.display()));
-    let size = std::fs::metadata(path).map_err(|e| wrong(&e))?.len();
+    let size = match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Failure::not_found(format!("there is no job file {}", path.display())));
+        }
+        found => found.map_err(|e| wrong(&e))?.len(),
+    };
     if size > MAX_JOB_BYTES {
         return Err(wrong(&format!("{size} bytes exceed the limit of {MAX_JOB_BYTES}")));
     }
@@ -95,12 +99,24 @@ fn holds_a_run(folder: &Path) -> bool {
     folder.join("metrics.jsonl").exists() || folder.join("checkpoints").exists()
 }
 
-/// The first Ctrl-C saves a checkpoint, the second ends at once.
+/// The first SIGINT or SIGTERM saves a checkpoint, the second ends at once.
 fn pause_on_interrupt(interrupted: Arc<AtomicBool>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     std::thread::Builder::new().name("interrupt".into()).spawn(move || {
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            loop {
+                let heard = tokio::select! {
+                    heard = interrupt.recv() => heard,
+                    heard = terminate.recv() => heard,
+                };
+                if heard.is_none() {
+                    return;
+                }
                 if interrupted.swap(true, Ordering::AcqRel) {
                     std::process::exit(Exit::Interrupted as i32);
                 }
@@ -114,6 +130,7 @@ fn pause_on_interrupt(interrupted: Arc<AtomicBool>) -> Result<(), Failure> {
 fn refused(error: &TrainError) -> Failure {
     let exit = match error {
         TrainError::Spec { .. } => Exit::Usage,
+        TrainError::NotFound { .. } => Exit::NotFound,
         TrainError::Changed { .. } => Exit::Refused,
         _ => Exit::Failed,
     };

@@ -1,6 +1,7 @@
 //! Components that a run calls by the names of its job, in the sandbox: what a tenant of this host has bound or holds, or
 //! files of this machine. [`super::rewards`] and [`super::evaluators`] say what they are asked.
 
+use super::watcher::Watcher;
 use super::worker::Parts;
 use crate::embedded;
 use crate::failure::Failure;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::chat::{Message, Part};
 use stockade_core::id::{ComponentName, RequestId};
-use stockade_core::plugin::{Call, Pins, Plugins, Role, TraceLog};
+use stockade_core::plugin::{Call, Pinned, Pins, Plugins, Role, TraceLog};
+use stockade_core::registry::{Job, Registry, RegistryError, Scorer};
+use stockade_core::train::TrainError;
 
 /// Calls components by name. Blocks.
 pub trait Components: Sync {
@@ -25,10 +28,82 @@ pub trait Components: Sync {
     ) -> Result<Value, String>;
 }
 
-/// What a tenant has bound as `ROLE/NAME`, or holds as NAME or NAME@VERSION.
+/// What a tenant has bound as `ROLE/NAME`, or holds as NAME or NAME@VERSION: looked up once for each run.
+///
+/// Invariant: all calls of a run are calls of one version with one configuration, and a later run of the job makes the
+/// same ones for as long as the tenant holds that version.
 pub struct BoundComponents<'a> {
-    pub parts: &'a Parts,
-    pub tenant: &'a TenantId,
+    parts: &'a Parts,
+    tenant: &'a TenantId,
+    /// By the job's names.
+    scorers: Vec<(String, Arc<Pinned>)>,
+    /// For what these call in turn.
+    pins: Arc<Pins>,
+}
+
+impl<'a> BoundComponents<'a> {
+    /// Looks up what `job` names, as its runs before had it, and notes what that is where it is new.
+    ///
+    /// # Errors
+    /// [`TrainError::Reward`] and [`TrainError::Evaluator`] for what the tenant has not.
+    pub fn pin(parts: &'a Parts, tenant: &'a TenantId, job: &Job, watcher: &Watcher) -> Result<Self, TrainError> {
+        let mut scorers = Vec::new();
+        for component in &job.outline.rewards {
+            let fail = |reason: String| TrainError::Reward { component: component.clone(), reason };
+            scorers.push(pinned(&parts.registry, tenant, job, Role::Reward, component, watcher).map_err(fail)?);
+        }
+        for component in &job.outline.evaluators {
+            let fail = |reason: String| TrainError::Evaluator { component: component.clone(), reason };
+            scorers.push(pinned(&parts.registry, tenant, job, Role::Evaluator, component, watcher).map_err(fail)?);
+        }
+        let pins = parts.registry.pins(tenant).unwrap_or_else(|_| Arc::new(Pins::default()));
+        Ok(Self { parts, tenant, scorers, pins })
+    }
+
+    /// For the job's record.
+    pub fn scorers(&self) -> Vec<Scorer> {
+        let scorer = |(name, pinned): &(String, Arc<Pinned>)| Scorer {
+            role: pinned.role.clone(),
+            name: name.clone(),
+            component: pinned.component.clone(),
+            config: pinned.config.clone(),
+        };
+        self.scorers.iter().map(scorer).collect()
+    }
+}
+
+fn pinned(
+    registry: &Registry,
+    tenant: &TenantId,
+    job: &Job,
+    role: fn(ComponentName) -> Role,
+    name: &str,
+    watcher: &Watcher,
+) -> Result<(String, Arc<Pinned>), String> {
+    let filled = role_of(role, name).ok_or("is no component's name")?;
+    let before = job.scorers.iter().find(|scorer| scorer.role == filled && scorer.name == name);
+    let again = before.and_then(|Scorer { component, config, .. }| {
+        let pinned = registry.pin(tenant, filled.clone(), &component.name, Some(&component.version), config.clone());
+        pinned.ok().filter(|pinned| pinned.component == *component)
+    });
+    if let Some(again) = again {
+        return Ok((name.to_owned(), Arc::new(again)));
+    }
+    let found = registry.pin_named(tenant, role, name).map_err(|e: RegistryError| e.to_string())?;
+    let (component, digest) = (&found.component, &found.component.digest);
+    match before {
+        None => watcher.tell(&format!("{filled} is {component}, sha256 {digest}")),
+        Some(before) => watcher.tell(&format!(
+            "{filled} has changed: {}, sha256 {}, is gone; from here on it is {component}, sha256 {digest}",
+            before.component, before.component.digest
+        )),
+    }
+    Ok((name.to_owned(), found))
+}
+
+/// The role that a component of this name fills for a job.
+fn role_of(role: fn(ComponentName) -> Role, name: &str) -> Option<Role> {
+    ComponentName::new(name.split('@').next()?).ok().map(role)
 }
 
 impl Components for BoundComponents<'_> {
@@ -39,14 +114,14 @@ impl Components for BoundComponents<'_> {
         function: &str,
         args: Vec<Value>,
     ) -> Result<Value, String> {
-        let (registry, tenant) = (&self.parts.registry, self.tenant);
-        let target = registry.pin_named(tenant, role, name).map_err(|e| e.to_string())?;
-        let pins = registry.pins(tenant).unwrap_or_else(|_| Arc::new(Pins::default()));
+        let role = role_of(role, name);
+        let found = self.scorers.iter().find(|(known, pinned)| known == name && Some(&pinned.role) == role.as_ref());
+        let (_, target) = found.ok_or("is none of the job's components")?;
         let call = Call {
-            tenant: tenant.clone(),
+            tenant: self.tenant.clone(),
             request: RequestId("job".into()),
-            target,
-            pins,
+            target: target.clone(),
+            pins: self.pins.clone(),
             trace: Arc::new(TraceLog::default()),
             depth: 0,
         };

@@ -1,9 +1,12 @@
 //! Trained models of this data folder: copied in, served at once, and served again at every start.
 //!
+//! An adapter over a model that is an adapter itself is merged into what that is with its base: it is served as a whole
+//! model.
+//!
 //! Order: the whole copy, then the record that names it, then the engine. What a crash leaves without a record is removed
 //! at the next start; a record without its model in the engine is loaded then.
 
-use super::resolver::{io, visible};
+use super::resolver::{io, is_merged, visible};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stockade_core::id::ModelId;
@@ -12,7 +15,9 @@ use stockade_core::registry::{Registry, RegistryError, TrainedModel};
 use stockade_core::train::{Publication, Publisher, TrainError};
 use stockade_core::{BoxFuture, TenantId};
 use stockade_infer::{Engine, ModelOptions};
-use stockade_model::adapter::is_adapter;
+use stockade_model::adapter::{AdapterConfig, is_adapter};
+use stockade_train::export::merge;
+use tokio::sync::Mutex;
 
 /// Files of a result that are a model's; the rest of a job's folder is the run's.
 const EXTENSIONS: [&str; 5] = ["safetensors", "json", "model", "jinja", "toml"];
@@ -22,11 +27,13 @@ pub struct Shelf {
     engine: Arc<Engine>,
     /// See [`super::trained`].
     folder: PathBuf,
+    /// One model is taken at a time: two requests may want to serve one checkpoint.
+    taking: Mutex<()>,
 }
 
 impl Shelf {
     pub fn new(registry: Registry, engine: Arc<Engine>, folder: PathBuf) -> Self {
-        Self { registry, engine, folder }
+        Self { registry, engine, folder, taking: Mutex::default() }
     }
 
     /// Serves what is recorded, and removes what is not. Blocks for seconds a model.
@@ -49,27 +56,22 @@ impl Shelf {
     }
 
     async fn take(&self, p: Publication) -> Result<ModelId, TrainError> {
+        let _alone = self.taking.lock().await;
         let wrong = |reason: String| TrainError::Model { name: p.name.clone(), reason };
         let id = TrainedModel::served_as(&p.tenant, &p.name).map_err(|e| wrong(e.to_string()))?;
         let served = self.engine.models().iter().any(|m| m.id == id);
         if served && !self.registry.owns_model(&p.tenant, &id).map_err(io)? {
             return Err(wrong("another model is served under this name".into()));
         }
-        let base = match (is_adapter(&p.path), &p.base) {
-            (false, _) => None,
-            (true, None) => return Err(wrong("an adapter needs a base".into())),
-            (true, Some(name)) => {
-                let base = visible(&self.registry, &p.tenant, name).map_err(io)?;
-                Some(base.ok_or_else(|| wrong(format!("its base `{name}` is not served")))?)
-            }
-        };
         let step = p.step.map_or_else(|| "end".into(), |step| format!("step-{step}"));
         let folder = format!("{}-{step}", p.job);
-        let (from, to) = (p.path.clone(), self.folder.join(&folder));
-        let keeping =
-            |source: std::io::Error| TrainError::Io { stage: "keeping a trained model", source: Box::new(source) };
-        blocking(move || copy(&from, &to).map_err(keeping)).await?;
         let before = self.registry.trained_model(&id).map_err(io)?;
+        if p.step.is_some() && served && before.as_ref().is_some_and(|before| before.folder == folder) {
+            return Ok(id);
+        }
+        let (base, whole) = self.base(&p)?;
+        let (from, to) = (p.path.clone(), self.folder.join(&folder));
+        blocking(move || keep(&from, whole.as_deref(), &to)).await?;
         let (tenant, name) = (p.tenant, p.name);
         let model =
             TrainedModel { tenant, name, folder: folder.clone(), base, job: p.job, step: p.step, created_at: 0 };
@@ -88,6 +90,22 @@ impl Shelf {
         }
         tracing::info!(tenant = %model.tenant, model = model.name, job = model.job, "a trained model is served");
         Ok(id)
+    }
+
+    /// What an adapter is served over; or, in place of that, the model that it is merged into.
+    fn base(&self, p: &Publication) -> Result<(Option<ModelId>, Option<PathBuf>), TrainError> {
+        if !is_adapter(&p.path) {
+            return Ok((None, None));
+        }
+        let wrong = |reason: String| TrainError::Model { name: p.name.clone(), reason };
+        let Some(name) = &p.base else { return Err(wrong("an adapter needs a base".into())) };
+        // Where the base was that it was trained on, in the trainer's own words.
+        let trained_on = AdapterConfig::from_folder(&p.path).map_err(|e| wrong(e.to_string()))?.base.map(PathBuf::from);
+        if let Some(merged) = trained_on.filter(|path| is_merged(path)) {
+            return Ok((None, Some(merged)));
+        }
+        let base = visible(&self.registry, &p.tenant, name).map_err(io)?;
+        Ok((Some(base.ok_or_else(|| wrong(format!("its base `{name}` is not served")))?), None))
     }
 
     async fn drop_model(&self, tenant: &TenantId, id: &ModelId) -> Result<bool, TrainError> {
@@ -125,27 +143,38 @@ impl Publisher for Shelf {
     }
 }
 
-/// The model's files into a folder of their own, which appears whole.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+/// A model in a folder of its own, which appears whole: the files of `from`, or that adapter merged into `base`.
+fn keep(from: &Path, base: Option<&Path>, to: &Path) -> Result<(), TrainError> {
+    let keeping =
+        |source: std::io::Error| TrainError::Io { stage: "keeping a trained model", source: Box::new(source) };
     let beside = to.with_extension("partial");
     remove(&beside);
-    std::fs::create_dir_all(&beside)?;
+    match base {
+        Some(base) => merge(base, from, &beside, None).map(|_| ())?,
+        None => copy(from, &beside).map_err(keeping)?,
+    }
+    remove(to);
+    std::fs::rename(&beside, to).map_err(keeping)?;
+    match to.parent() {
+        Some(parent) => std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(keeping),
+        None => Ok(()),
+    }
+}
+
+/// The files that are the model's.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let path = entry.path();
         let known = path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known));
         if known && entry.file_type()?.is_file() {
-            let copy = beside.join(entry.file_name());
+            let copy = to.join(entry.file_name());
             std::fs::copy(&path, &copy)?;
             std::fs::File::open(&copy)?.sync_all()?;
         }
     }
-    remove(to);
-    std::fs::rename(&beside, to)?;
-    match to.parent() {
-        Some(parent) => std::fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// A folder that may be gone already.

@@ -1,7 +1,8 @@
 //! Workers: a thread takes a job, runs it, says every half second how far it is and hears what is asked of it.
 //!
 //! Invariants:
-//! - what a worker writes carries its fencing number; one that has lost its job stops and writes nothing
+//! - what a worker writes carries its fencing number; one that has lost its job stops, writes and publishes nothing
+//! - a job's folder is one run's at a time: who takes a job over waits until the run before has let go of the folder
 //! - a host that goes down pauses its runs and lets go of the jobs; killed, it takes them back at its next start
 //! - threads of a run are below all others in priority, so that a request is served first
 
@@ -11,6 +12,7 @@ use super::janitor;
 use super::resolver::JobResolver;
 use super::rewards::ComponentRewards;
 use super::watcher::{Stop, Watcher};
+use crate::lock::FolderLock;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -47,6 +49,8 @@ pub struct Parts {
     pub engine: Option<Arc<Engine>>,
     /// Of all jobs; see [`super::folder`].
     pub folder: PathBuf,
+    /// Of trained models; see [`super::trained`].
+    pub trained: PathBuf,
     /// Threads of a run.
     pub threads: usize,
     /// Of a run's threads; 0 to 19, higher yields more.
@@ -208,9 +212,25 @@ impl Bench {
             tracing::error!(job = job.id, error = %e, folder = %folder.display(), "a job's folder cannot be made");
             return failed("internal", "the job's folder cannot be made");
         }
+        let _lock = match hold(&folder, watcher) {
+            Ok(Ok(lock)) => lock,
+            Ok(Err(Stop::HostEnds)) => return JobEnd::Released,
+            Ok(Err(Stop::Paused)) => return JobEnd::Paused,
+            Ok(Err(Stop::Cancelled | Stop::Lost)) => return JobEnd::Cancelled,
+            Err(e) => {
+                tracing::error!(job = job.id, error = %e, folder = %folder.display(), "a job's folder cannot be locked");
+                return failed("internal", "the job's folder cannot be locked");
+            }
+        };
         retell(&folder, job, watcher);
         let resolver = JobResolver { parts: &self.parts, tenant, folder: &folder };
-        let components = BoundComponents { parts: &self.parts, tenant };
+        let components = match BoundComponents::pin(&self.parts, tenant, job, watcher) {
+            Ok(components) => components,
+            Err(e) => return refusal(&e),
+        };
+        if let Err(end) = self.hear(claimed, watcher, Report { scorers: components.scorers(), ..Report::default() }) {
+            return end;
+        }
         let task = Task {
             spec: &job.spec,
             folder: &folder,
@@ -223,7 +243,7 @@ impl Bench {
         match self.parts.trainer.run(task) {
             Ok(Ending::Finished { path, steps, tokens, loss, eval_loss, .. }) => {
                 let result = json!({"steps": steps, "tokens": tokens, "loss": loss, "eval_loss": eval_loss});
-                self.publish(claimed, path, result)
+                self.publish(claimed, watcher, path, result)
             }
             Ok(Ending::Paused { .. }) if watcher.stop() == Some(Stop::HostEnds) => JobEnd::Released,
             Ok(Ending::Paused { .. }) => JobEnd::Paused,
@@ -232,8 +252,27 @@ impl Bench {
         }
     }
 
-    /// Serves the result under the job's name for it.
-    fn publish(&self, claimed: &Claimed, path: PathBuf, mut outcome: Value) -> JobEnd {
+    /// Reports aside from the heartbeat, and hears so that the job is still this worker's; else how its run ends.
+    fn hear(&self, claimed: &Claimed, watcher: &Watcher, report: Report) -> Result<(), JobEnd> {
+        match self.report(claimed, &report) {
+            Ok(_) => Ok(()),
+            Err(RegistryError::LeaseLost { .. }) => {
+                watcher.ask(Some(Stop::Lost));
+                Err(JobEnd::Cancelled)
+            }
+            Err(e) => {
+                tracing::error!(job = claimed.job.id, error = %e, "a job cannot be written");
+                Err(failed("internal", "the job's record cannot be written"))
+            }
+        }
+    }
+
+    /// Serves the result under the job's name for it. The folder's lock is held: whoever has taken the job over since the
+    /// last look at its record comes after this, to the same result.
+    fn publish(&self, claimed: &Claimed, watcher: &Watcher, path: PathBuf, mut outcome: Value) -> JobEnd {
+        if let Err(end) = self.hear(claimed, watcher, Report::default()) {
+            return end;
+        }
         let job = &claimed.job;
         let name = job.outline.output.clone().unwrap_or_else(|| job.id.clone());
         let publication = Publication {
@@ -251,6 +290,24 @@ impl Bench {
             }
             Err(e) => refusal(&e),
         }
+    }
+}
+
+/// The job's folder for this run alone, or why the run is to end before it has it.
+fn hold(folder: &Path, watcher: &Watcher) -> std::io::Result<Result<FolderLock, Stop>> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = FolderLock::try_take(folder)? {
+            return Ok(Ok(lock));
+        }
+        if let Some(stop) = watcher.stop() {
+            return Ok(Err(stop));
+        }
+        if !told {
+            watcher.tell("an earlier run has not let go of the job's folder yet");
+            told = true;
+        }
+        std::thread::sleep(IDLE);
     }
 }
 

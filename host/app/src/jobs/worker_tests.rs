@@ -1,11 +1,14 @@
 //! Workers with a scripted trainer: it counts steps into a file of the job's folder and goes on from there.
 
 use super::*;
+use crate::digest::sha256;
 use bytes::Bytes;
 use serde_json::Map;
 use std::path::Path;
 use std::sync::Mutex;
-use stockade_core::registry::{JobKind, JobStatus, MemoryStore, NewJob, Quotas};
+use stockade_core::id::{ComponentName, Version};
+use stockade_core::plugin::{Admitted, Grants, Mode, OnFailure, PluginKind, Role};
+use stockade_core::registry::{BindingEntry, JobKind, JobStatus, MemoryStore, NewJob, Quotas};
 use stockade_core::train::{Outline, Saved, StepMetrics};
 use stockade_core::{BoxFuture, ModelId, TenantId};
 use stockade_train::checkpoint::{Evaluated, Identity, State};
@@ -52,6 +55,10 @@ impl Trainer for Script {
             if task.spec["slow"] == true {
                 std::thread::sleep(Duration::from_millis(5));
             }
+        }
+        // At its end it takes its time, and hears nothing of what is asked.
+        while task.spec["waits"] == true && !task.folder.join("go").is_file() {
+            std::thread::sleep(Duration::from_millis(5));
         }
         let path = task.folder.to_path_buf();
         Ok(Ending::Finished { path, base: None, steps, tokens: steps * 10, loss: 0.5, eval_loss: None })
@@ -111,11 +118,46 @@ impl Host {
             publisher: published.clone(),
             engine: None,
             folder: folder.path().to_path_buf(),
+            trained: folder.path().join("trained"),
             threads: 1,
             nice: 5,
             runtime: runtime.handle().clone(),
         };
         Self { runtime, parts, script, published, _folder: folder }
+    }
+
+    /// A version of the component `judge`, whose bytes are its version.
+    fn put(&self, version: &str) -> Version {
+        let admitted = Admitted {
+            digest: sha256(version.as_bytes()),
+            size_bytes: version.len() as u64,
+            roles: vec![PluginKind::Evaluator],
+            imports: Vec::new(),
+            exports: Vec::new(),
+            grants_wanted: Grants::default(),
+            compile_ms: 1,
+            warnings: Vec::new(),
+            manifest: Value::Null,
+        };
+        let bytes = Bytes::copy_from_slice(version.as_bytes());
+        let version = Version::new(version).unwrap();
+        let (tenant, name) = (tenant(), judge());
+        self.runtime.block_on(self.parts.registry.put_version(&tenant, &name, &version, admitted, bytes)).unwrap();
+        version
+    }
+
+    fn bind(&self, version: &Version, config: Value) {
+        let entry = BindingEntry {
+            component: judge(),
+            version: version.clone(),
+            config,
+            mode: Mode::Enforce,
+            on_failure: OnFailure::Block,
+            refusal: None,
+            canary: None,
+        };
+        let role = Role::Evaluator(ComponentName::new("words").unwrap());
+        self.runtime.block_on(self.parts.registry.bind(&tenant(), &role, vec![entry], None)).unwrap();
     }
 
     fn queue(&self, spec: Value) -> Job {
@@ -126,7 +168,7 @@ impl Host {
             steps: spec["steps"].as_u64(),
             output: Some("mine".into()),
             rewards: Vec::new(),
-            evaluators: Vec::new(),
+            evaluators: spec["evaluators"].as_str().map(String::from).into_iter().collect(),
             effective: Value::Null,
         };
         let new = NewJob { kind: JobKind::Train, name: None, spec, outline, dialect: Value::Null, component: None };
@@ -164,6 +206,10 @@ fn tenant() -> TenantId {
     TenantId::default_tenant()
 }
 
+fn judge() -> ComponentName {
+    ComponentName::new("judge").unwrap()
+}
+
 #[test]
 fn a_job_runs_to_its_end_and_its_result_is_published() {
     let host = Host::new();
@@ -193,7 +239,7 @@ fn a_checkpoint_that_a_killed_host_did_not_live_to_tell_is_told_by_the_next() {
     let checkpoints = host.parts.folder.join("default").join(&job.id).join("checkpoints");
     let identity = Identity { job: "j".into(), base: "b".into(), data: "d".into(), evaluation: None };
     let evaluation = Some(Evaluated { step: 7, loss: 0.25, judged: 0.25 });
-    let state = State { step: 7, evaluation, ..State::start(identity) };
+    let state = State { step: 7, evaluation, ..State::start(identity, "here".into()) };
     let path = Checkpoints::open(&checkpoints).unwrap().save(&state, &|_| Ok(())).unwrap();
     let workers = Workers::start(&host.parts, 1).unwrap();
     let done = host.wait(&job.id, |j| j.status.is_terminal());
@@ -256,6 +302,85 @@ fn a_worker_that_has_lost_its_job_stops_and_writes_nothing() {
     assert_eq!(host.script.made.lock().unwrap().len(), made, "the run has ended");
     let now = host.job(&job.id);
     assert_eq!((now.fence, now.progress, now.status), (2, claimed.job.progress, JobStatus::Running));
+    workers.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn a_worker_that_has_lost_its_job_at_its_end_publishes_nothing() {
+    let host = Host::new();
+    let job = host.queue(json!({"steps": 3, "every": 1, "waits": true}));
+    let workers = Workers::start(&host.parts, 1).unwrap();
+    host.wait(&job.id, |j| j.progress.step == 3);
+    let other = Worker { name: "other".into(), run: 1 };
+    let later = now_ms() + 10 * LEASE.as_millis() as u64;
+    host.runtime.block_on(host.parts.registry.claim_job(&other, later, 1 << 40)).unwrap().unwrap();
+    let folder = host.parts.folder.join("default").join(&job.id);
+    std::fs::write(folder.join("go"), "").unwrap();
+    // The folder is free once the run has ended.
+    let begin = Instant::now();
+    while FolderLock::try_take(&folder).unwrap().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(host.published.0.lock().unwrap().is_empty());
+    assert_eq!(host.job(&job.id).status, JobStatus::Running);
+    workers.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn a_run_begins_once_the_one_before_has_let_go_of_the_folder() {
+    let host = Host::new();
+    let job = host.queue(json!({"steps": 3, "every": 1}));
+    let folder = host.parts.folder.join("default").join(&job.id);
+    std::fs::create_dir_all(&folder).unwrap();
+    let held = FolderLock::try_take(&folder).unwrap().unwrap();
+    let workers = Workers::start(&host.parts, 1).unwrap();
+    let noted = || {
+        let events = host.parts.registry.job_events(&tenant(), &job.id, 0, 100).unwrap();
+        events.iter().filter(|e| e.event.message.contains("has not let go")).count()
+    };
+    host.wait(&job.id, |_| noted() == 1);
+    std::thread::sleep(IDLE * 2);
+    assert!(host.script.made.lock().unwrap().is_empty());
+    drop(held);
+    let done = host.wait(&job.id, |j| j.status.is_terminal());
+    assert_eq!((done.status, noted()), (JobStatus::Succeeded, 1));
+    workers.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn what_scores_is_found_once_and_kept_with_the_job() {
+    let host = Host::new();
+    let (one, two) = (host.put("1.0.0"), host.put("2.0.0"));
+    host.bind(&one, json!({"n": 1}));
+    let job = host.queue(json!({"steps": 100_000, "every": 1_000_000, "slow": true, "evaluators": "words"}));
+    let workers = Workers::start(&host.parts, 1).unwrap();
+    let scored = |j: &Job| j.scorers.iter().map(|s| (s.component.to_string(), s.config.clone())).collect::<Vec<_>>();
+    let first = host.wait(&job.id, |j| j.progress.step > 3);
+    assert_eq!(scored(&first), [("judge@1.0.0".to_string(), json!({"n": 1}))]);
+    assert_eq!(first.scorers[0].component.digest, sha256(b"1.0.0"));
+    let goes_on = || {
+        host.ask(&job.id, Wish::Pause);
+        let paused = host.wait(&job.id, |j| j.status == JobStatus::Paused);
+        host.ask(&job.id, Wish::Resume);
+        host.wait(&job.id, |j| j.progress.step > paused.progress.step + 3)
+    };
+    // Bound anew, the job keeps what it has begun with; once that is gone, it says so.
+    host.bind(&two, json!({"n": 2}));
+    assert_eq!(scored(&goes_on()), scored(&first));
+    host.runtime.block_on(host.parts.registry.delete_version(&tenant(), &judge(), &one)).unwrap();
+    assert_eq!(scored(&goes_on()), [("judge@2.0.0".to_string(), json!({"n": 2}))]);
+    let events = host.parts.registry.job_events(&tenant(), &job.id, 0, 5000).unwrap();
+    let notes: Vec<_> = events.iter().filter(|e| e.event.message.contains("judge")).map(|e| &e.event.message).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].contains(&format!("evaluator/words is judge@1.0.0, sha256 {}", sha256(b"1.0.0"))), "{notes:?}");
+    assert!(notes[1].contains("has changed") && notes[1].contains("judge@2.0.0"), "{notes:?}");
+    host.ask(&job.id, Wish::Cancel);
+    host.wait(&job.id, |j| j.status.is_terminal());
+
+    let unbound = host.queue(json!({"steps": 1, "evaluators": "none"}));
+    let failed = host.wait(&unbound.id, |j| j.status.is_terminal());
+    assert_eq!((failed.error.unwrap().code.as_str(), failed.progress.step), ("component_failed", 0));
     workers.stop(Duration::from_secs(5));
 }
 

@@ -120,6 +120,7 @@ async fn serve(flags: &Serve, settings: &Settings) -> Result<(), Failure> {
             plugins: components.clone(),
             engine: Some(engine.clone()),
             folder: jobs::folder(&data),
+            trained: jobs::trained(&data),
             threads: job_threads(settings),
             nice: i32::try_from(settings.jobs.nice.min(19)).unwrap_or(19),
             runtime: tokio::runtime::Handle::current(),

@@ -27,6 +27,13 @@ pub struct FileRecord {
     digest: Digest,
 }
 
+impl FileRecord {
+    /// Whether this is the sha256 of its blob.
+    pub(super) fn is_of(&self, sha256: &[u8]) -> bool {
+        self.digest.0 == *sha256
+    }
+}
+
 /// What a new file is called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileLabel {
@@ -90,7 +97,7 @@ impl Registry {
     }
 
     /// At most `length` bytes of a file from the byte `offset` on; fewer only at its end.
-    pub(super) async fn file_piece(
+    pub async fn file_piece(
         &self,
         id: &str,
         record: &FileRecord,

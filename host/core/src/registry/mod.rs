@@ -47,12 +47,12 @@ pub use buckets::{
 pub use casting::{Party, keep_tools};
 pub use collections::{Collection, Document, Full, new_document_id};
 pub use components::{ComponentSummary, PutVersion, VersionRecord};
-pub use datasets::{Dataset, DatasetPurpose, MAX_ROW_BYTES, RowPage};
+pub use datasets::{Dataset, DatasetPurpose, FileForm, FilePieces, MAX_ROW_BYTES, RowPage};
 pub use files::{FileLabel, FileRecord};
 pub use interruptions::{Dialect, Waiting};
 pub use jobs::{
     Checkpoint, Claimed, EventKind, Job, JobEnd, JobError, JobEvent, JobKind, JobStatus, JobUsage, Lease,
-    MAX_JOB_SPEC_BYTES, NewEvent, NewJob, Progress, Report, Wish, Worker,
+    MAX_JOB_SPEC_BYTES, NewEvent, NewJob, Progress, Report, Scorer, Wish, Worker,
 };
 pub use memory::MemoryStore;
 pub use models::TrainedModel;

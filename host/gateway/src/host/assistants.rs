@@ -7,6 +7,7 @@ use crate::body::JsonBody;
 use crate::dialect::openai::sampling;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
+use crate::jobs;
 use crate::reply::{self, Page};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -74,6 +75,7 @@ pub async fn put_version(
     if app.model(tenant, name.as_str()).is_ok() {
         return Err(ApiError::new(Code::Conflict, format!("`{name}` is a served model")));
     }
+    jobs::serve_named(app, tenant, &definition.model).await?;
     app.model_of(tenant, &definition.model, ModelKind::Generator)?;
     let defaults = Value::Object(definition.sampling.clone());
     let fields = Fields::of(&defaults, "sampling")?;

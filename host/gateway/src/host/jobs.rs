@@ -13,8 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stockade_core::jobs::Order;
-use stockade_core::registry::{Checkpoint, Job, Scope, Wish};
-use stockade_core::train::Publication;
+use stockade_core::registry::{Checkpoint, Job, Scope, Scorer, Wish};
 
 /// `{kind, name?, spec}`
 pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
@@ -104,16 +103,7 @@ pub async fn serve_checkpoint(
     let found = kept(&job).into_iter().find(|c| c.saved.step == step);
     let found = found.ok_or_else(|| ApiError::not_found("checkpoint of step", &step.to_string()))?;
     let name = Fields::root(&body)?.str("name")?.map_or_else(|| jobs::checkpoint_name(&job, step), String::from);
-    app.jobs.free_name(&caller.tenant, &name)?;
-    let publication = Publication {
-        tenant: caller.tenant.clone(),
-        name: name.clone(),
-        path: found.saved.path.clone(),
-        base: job.outline.base.clone(),
-        job: job.id.clone(),
-        step: Some(step),
-    };
-    app.publisher.publish(publication).await?;
+    jobs::serve(&app, &caller.tenant, &job, &found, &name).await?;
     Ok(reply::json_as(StatusCode::CREATED, &json!({"model": name, "job": job.id, "step": step})))
 }
 
@@ -146,6 +136,18 @@ fn checkpoint(job: &Job, c: &Checkpoint) -> Value {
     })
 }
 
+/// Its configuration is the binding's to show.
+fn scorer(scorer: &Scorer) -> Value {
+    let component = &scorer.component;
+    json!({
+        "role": scorer.role,
+        "name": scorer.name,
+        "component": component.name,
+        "version": component.version,
+        "digest": component.digest,
+    })
+}
+
 fn shown(job: &Job) -> Value {
     let outline = &job.outline;
     json!({
@@ -173,6 +175,7 @@ fn shown(job: &Job) -> Value {
         "model": jobs::model_of(job),
         "outcome": job.outcome,
         "error": job.error,
+        "scorers": job.scorers.iter().map(scorer).collect::<Vec<_>>(),
         "spec": job.spec,
     })
 }

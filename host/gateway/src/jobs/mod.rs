@@ -6,12 +6,21 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::host::jobs::kept;
+use stockade_core::TenantId;
 use stockade_core::jobs::Order;
-use stockade_core::registry::{Job, JobKind, Scope, Wish};
+use stockade_core::registry::{Checkpoint, Job, JobKind, Scope, Wish};
+use stockade_core::train::Publication;
+
+/// Most jobs of a tenant.
+const MAX_JOBS: usize = 1_000;
 
 /// Checks an order and queues it.
 pub async fn create(app: &App, caller: &Caller, order: Order) -> Result<Job, ApiError> {
     caller.need(Scope::Jobs)?;
+    if let Some(base) = order.spec["model"]["base"].as_str() {
+        serve_named(app, &caller.tenant, base).await?;
+    }
     Ok(app.jobs.create(&caller.tenant, order, getrandom::u32().unwrap_or_default()).await?)
 }
 
@@ -36,10 +45,43 @@ pub fn model_of(job: &Job) -> Option<&str> {
     job.outcome["model"].as_str()
 }
 
-/// A name of a checkpoint, once somebody serves it without giving another.
+/// What stands between a result's name and the step of a checkpoint in the name of that.
+const STEP: &str = ":step-";
+
+/// The name under which a checkpoint is served, unless somebody gives it another.
 pub fn checkpoint_name(job: &Job, step: u64) -> String {
     let name = job.outline.output.as_deref().unwrap_or(&job.id);
-    format!("{name}:step-{step}")
+    format!("{name}{STEP}{step}")
+}
+
+/// Serves a checkpoint of a tenant's job as `name` from now on.
+pub async fn serve(app: &App, tenant: &TenantId, job: &Job, found: &Checkpoint, name: &str) -> Result<(), ApiError> {
+    app.jobs.free_name(tenant, name)?;
+    let publication = Publication {
+        tenant: tenant.clone(),
+        name: name.into(),
+        path: found.saved.path.clone(),
+        base: job.outline.base.clone(),
+        job: job.id.clone(),
+        step: Some(found.saved.step),
+    };
+    app.publisher.publish(publication).await?;
+    Ok(())
+}
+
+/// Serves the checkpoint that a request names as its model, where that is one and is not served yet: lists of checkpoints
+/// tell these names. Anything else is left to whoever looks for the model.
+pub async fn serve_named(app: &App, tenant: &TenantId, name: &str) -> Result<(), ApiError> {
+    let step = name.rsplit_once(STEP).and_then(|(_, step)| step.parse::<u64>().ok());
+    let Some(step) = step.filter(|_| app.model(tenant, name).is_err()) else { return Ok(()) };
+    let jobs = app.registry.jobs(tenant).list::<Job>(None, MAX_JOBS)?;
+    // Of several jobs with one name for their results the newest.
+    for job in jobs.iter().rev().map(|document| &document.value).filter(|job| checkpoint_name(job, step) == name) {
+        if let Some(found) = kept(job).iter().find(|c| c.saved.step == step) {
+            return serve(app, tenant, job, found, name).await;
+        }
+    }
+    Ok(())
 }
 
 /// The kind of a job in a request.

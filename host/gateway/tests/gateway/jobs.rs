@@ -172,14 +172,13 @@ async fn openai_and_llama_stack_see_the_same_job_in_their_own_shapes() {
         "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.5, "n_epochs": "auto"}}}});
     let made = host.post("/v1/fine_tuning/jobs", body).await.expect(200);
     assert_eq!((&made["object"], &made["status"]), (&json!("fine_tuning.job"), &json!("queued")));
+    let hyper = &made["method"]["dpo"]["hyperparameters"];
+    assert_eq!((&hyper["n_epochs"], &hyper["batch_size"]), (&json!(25), &json!(1)), "the one example was counted");
     assert_eq!(made["method"]["dpo"]["hyperparameters"]["beta"], 0.5);
     assert_eq!((&made["training_file"], &made["fine_tuned_model"]), (&json!(file), &Value::Null));
     let id = made["id"].as_str().unwrap();
     let own = host.get(&format!("/stockade/v1/jobs/{id}")).await.expect(200);
-    let turned = own["spec"]["data"]["train"].as_str().unwrap();
-    assert_ne!(turned, file, "the rows were turned around");
-    let turned = host.get(&format!("/v1/files/{turned}/content")).await;
-    assert!(turned.json()["chosen"].is_array());
+    assert_eq!(own["spec"]["data"]["train"], file, "the trainer reads such rows as they are");
 
     let paused = host.post(&format!("/v1/fine_tuning/jobs/{id}/pause"), Value::Null).await.expect(200);
     assert_eq!(paused["status"], "paused");
@@ -200,6 +199,23 @@ async fn openai_and_llama_stack_see_the_same_job_in_their_own_shapes() {
     let after = events["last_id"].as_str().unwrap();
     let more = host.get(&format!("/v1/fine_tuning/jobs/{id}/events?limit=100&after={after}")).await.expect(200);
     assert_eq!(more["has_more"], false);
+
+    // The name that the list tells is one that a request may use: it is served then.
+    let name = first["fine_tuned_model_checkpoint"].as_str().unwrap();
+    let named = |name: &str| json!({"model": name, "prompt": "hi", "messages": [{"role": "user", "content": "hi"}]});
+    for (n, path) in ["/v1/chat/completions", "/v1/completions", "/v1/responses"].into_iter().enumerate() {
+        host.post(path, named(name)).await;
+        let published = host.publisher.published.lock().unwrap();
+        assert_eq!((published.len(), &*published[n].name, published[n].step), (n + 1, name, Some(2)), "{path}");
+    }
+    host.post("/v1/fine_tuning/jobs", json!({"model": name, "training_file": file})).await;
+    host.get(&format!("/v1/models/{name}")).await;
+    assert_eq!(host.publisher.published.lock().unwrap().len(), 5);
+    let other = host.tenant("other", &JOBS).await;
+    for (key, name) in [(ADMIN, name.replace("step-2", "step-3")), (&*other, name.into())] {
+        assert_eq!(host.call(key, "POST", "/v1/chat/completions", &named(&name)).await.status, 404, "{name}");
+    }
+    assert_eq!(host.publisher.published.lock().unwrap().len(), 5);
 
     // A checkpoint is served under a name of its own.
     let serve = format!("/stockade/v1/jobs/{id}/checkpoints/2/serve");
@@ -250,9 +266,35 @@ async fn data_sets_have_a_purpose_a_licence_and_a_provenance() {
     }
     let mut by_name = spec();
     by_name["data"]["train"] = "facts".into();
-    queue(&host, ADMIN, by_name).await.expect(201);
+    queue(&host, ADMIN, by_name.clone()).await.expect(201);
+    // What a data set says of itself holds: its format is the job's, and one to evaluate on is not trained on.
+    for (name, purpose, format) in
+        [("talks", "post-training", "chat"), ("pairs", "post-training", "completion"), ("test", "evaluation", "chat")]
+    {
+        let mut body = body.clone();
+        (body["name"], body["purpose"], body["format"]) = (name.into(), purpose.into(), format.into());
+        host.post("/stockade/v1/datasets", body).await.expect(201);
+    }
+    by_name["data"] = json!({"train": "talks", "eval": "test"});
+    let made = queue(&host, ADMIN, by_name.clone()).await.expect(201);
+    assert_eq!(made["spec"]["data"]["format"], "chat");
+    for (data, param) in
+        [(json!({"train": "test"}), "spec.data.train"), (json!({"train": "talks", "eval": "pairs"}), "spec.data.eval")]
+    {
+        by_name["data"] = data;
+        assert_eq!(queue(&host, ADMIN, by_name.clone()).await.expect(400)["param"], param);
+    }
+    by_name["data"] = json!({"train": "talks", "format": "completion"});
+    assert_eq!(queue(&host, ADMIN, by_name).await.expect(201)["spec"]["data"]["format"], "completion");
+    for name in ["talks", "pairs", "test"] {
+        assert_eq!(host.delete(&format!("/stockade/v1/datasets/{name}")).await.status, 204);
+    }
     let rows = host.get("/v1beta/datasetio/iterrows/facts?limit=1").await.expect(200);
     assert_eq!((&rows["data"][0]["prompt"], &rows["has_more"]), (&json!("a"), &json!(true)));
+    for (from, data) in [(1, json!([{"prompt": "c", "completion": "d"}])), (2, json!([])), (9, json!([]))] {
+        let rows = host.get(&format!("/v1beta/datasetio/iterrows/facts?start_index={from}")).await.expect(200);
+        assert_eq!((&rows["data"], &rows["has_more"]), (&data, &json!(false)), "from {from}");
+    }
     let theirs = host.get("/v1beta/datasets/facts").await.expect(200);
     assert_eq!((&theirs["identifier"], &theirs["purpose"]), (&json!("facts"), &json!("post-training/messages")));
     let register =

@@ -41,6 +41,8 @@ pub struct AdapterConfig {
     pub rank_stabilised: bool,
     /// DoRA: each output has a magnitude of its own.
     pub decomposed: bool,
+    /// It has a head of its own, `score`, which is not computed beside a base: such an adapter is merged.
+    pub has_head: bool,
     /// Modules, by the end of their names, whose rank or alpha differs.
     ranks: Vec<(String, f64)>,
     alphas: Vec<(String, f64)>,
@@ -113,6 +115,11 @@ impl AdapterConfig {
             other => Err(damaged(key, &other)),
         };
         let (ranks, alphas) = (pattern("rank_pattern")?, pattern("alpha_pattern")?);
+        let has_head = match take("modules_to_save") {
+            Value::Null => false,
+            Value::Array(names) if names.iter().all(|name| name == "score") => !names.is_empty(),
+            other => return refuse("modules_to_save", &other),
+        };
         let is_off = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Array(items) => items.is_empty(),
@@ -124,7 +131,7 @@ impl AdapterConfig {
                 let found: String = format!("{key} = {value}").chars().take(200).collect();
                 Err(ModelError::unsupported(&file, "the setting", found))
             }
-            None => Ok(Self { base, rank, alpha, rank_stabilised, decomposed, ranks, alphas, file }),
+            None => Ok(Self { base, rank, alpha, rank_stabilised, decomposed, has_head, ranks, alphas, file }),
         }
     }
 

@@ -46,6 +46,14 @@ impl<'a> AdapterPlan<'a> {
     /// without its partner, and every tensor that would change something not changed here; each by its name.
     pub fn new(folder: &Path, base: &'a Base) -> Result<Self, ModelError> {
         let config = AdapterConfig::from_folder(folder)?;
+        if config.has_head {
+            let found = "`score`; merged into its base it is a classifier".to_owned();
+            return Err(ModelError::unsupported(
+                &folder.join(CONFIG_FILE),
+                "beside a base, an adapter's own head",
+                found,
+            ));
+        }
         if !exists(&folder.join(WEIGHTS_FILE)) {
             let reason = format!("the folder holds a {CONFIG_FILE} and no {WEIGHTS_FILE}; other formats are not read");
             return Err(ModelError::NoModel { path: folder.to_owned(), reason });

@@ -1,6 +1,9 @@
 //! `config.json`, `generation_config.json` and the sentence-transformers files, in transformers' spellings.
 
-use super::{Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling, deberta};
+use super::{
+    Architecture, Encoder, Head, MAX_LABELS, MAX_LAYERS, ModelConfig, Pooling, Rope, RopeScaling, SentenceSettings,
+    deberta,
+};
 use crate::ModelError;
 use crate::checkpoint::{exists, read_small};
 use serde::Deserialize;
@@ -114,7 +117,9 @@ pub(super) fn from_folder(folder: &Path) -> Result<ModelConfig, ModelError> {
     config.eos_ids.sort_unstable();
     config.eos_ids.dedup();
     if let Some(encoder) = &mut config.encoder {
-        add_sentence_settings(folder, encoder, config.context_tokens)?;
+        let settings = SentenceSettings::from_folder(folder, config.context_tokens)?;
+        (encoder.max_tokens, encoder.pooling) = (settings.max_tokens, settings.pooling);
+        encoder.normalize = settings.normalize;
     }
     config.checked(&file)
 }
@@ -294,29 +299,40 @@ fn windows(
     Ok((0..layers).map(|layer| window.filter(|_| layer >= full)).collect())
 }
 
-/// Sentence-transformers: `modules.json` lists the steps, `1_Pooling` the pooling, another file the length.
-fn add_sentence_settings(folder: &Path, encoder: &mut Encoder, context: usize) -> Result<(), ModelError> {
-    let file = folder.join("sentence_bert_config.json");
-    if exists(&file) {
-        let raw: RawSentenceBert = parse(&file)?;
-        encoder.max_tokens = raw.max_seq_length.unwrap_or(context).clamp(1, context.max(1));
+impl SentenceSettings {
+    /// Those of `folder`; what it does not say is `context`, the mean, and no scaling.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a pooling that is not known.
+    pub fn from_folder(folder: &Path, context: usize) -> Result<Self, ModelError> {
+        let mut settings = Self { max_tokens: context, pooling: Pooling::Mean, normalize: false };
+        let file = folder.join("sentence_bert_config.json");
+        if exists(&file) {
+            let raw: RawSentenceBert = parse(&file)?;
+            settings.max_tokens = raw.max_seq_length.unwrap_or(context).clamp(1, context.max(1));
+        }
+        let file = folder.join("1_Pooling/config.json");
+        if exists(&file) {
+            let raw: RawPooling = parse(&file)?;
+            let modes = (raw.pooling_mode_mean_tokens, raw.pooling_mode_cls_token, raw.pooling_mode_lasttoken);
+            settings.pooling = match modes {
+                (true, false, false) => Pooling::Mean,
+                (false, true, false) => Pooling::First,
+                (false, false, true) => Pooling::Last,
+                _ => {
+                    return Err(ModelError::unsupported(
+                        &file,
+                        "pooling",
+                        "a mode other than mean, first or last token",
+                    ));
+                }
+            };
+        }
+        let file = folder.join("modules.json");
+        if exists(&file) {
+            let modules: Vec<RawModule> = parse(&file)?;
+            settings.normalize = modules.iter().any(|module| module.kind.ends_with(".Normalize"));
+        }
+        Ok(settings)
     }
-    let file = folder.join("1_Pooling/config.json");
-    if exists(&file) {
-        let raw: RawPooling = parse(&file)?;
-        encoder.pooling = match (raw.pooling_mode_mean_tokens, raw.pooling_mode_cls_token, raw.pooling_mode_lasttoken) {
-            (true, false, false) => Pooling::Mean,
-            (false, true, false) => Pooling::First,
-            (false, false, true) => Pooling::Last,
-            _ => {
-                return Err(ModelError::unsupported(&file, "pooling", "a mode other than mean, first or last token"));
-            }
-        };
-    }
-    let file = folder.join("modules.json");
-    if exists(&file) {
-        let modules: Vec<RawModule> = parse(&file)?;
-        encoder.normalize = modules.iter().any(|module| module.kind.ends_with(".Normalize"));
-    }
-    Ok(())
 }

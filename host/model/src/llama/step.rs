@@ -14,7 +14,7 @@ use stockade_kernels::{
 
 use super::rope::Angles;
 use super::shape::{Part, Shape};
-use super::weights::{Layer, Weights};
+use super::weights::{Layer, OutputHead, Weights};
 use crate::ModelError;
 use crate::adapter::{Adapter, Scratch};
 use crate::decoder::{LogitRows, Segment};
@@ -218,12 +218,19 @@ impl Network<'_> {
             rows.x.copy_within(wanted.start * hidden..wanted.end * hidden, to);
             first = end;
         }
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        logits.resize(asked * head.rows(), 0.0);
+        let head = match &self.weights.head {
+            OutputHead::Own(head) => Some(head),
+            OutputHead::Embedding => Some(&self.weights.embedding),
+            OutputHead::States => None,
+        };
+        logits.resize(asked * head.map_or(hidden, PackedMatrix::rows), 0.0);
         if asked > 0 {
             let (x, inner) = (&rows.x[..asked * hidden], &mut rows.inner[..asked * hidden]);
             rms_norm(self.pool, x, &self.weights.norm, self.shape.eps, inner);
-            matmul(self.pool, self.precision, inner, &mut [(head, logits)]);
+            match head {
+                Some(head) => matmul(self.pool, self.precision, inner, &mut [(head, logits)]),
+                None => logits.copy_from_slice(inner),
+            }
         }
     }
 }

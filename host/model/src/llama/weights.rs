@@ -22,8 +22,7 @@ pub(crate) struct Weights {
     pub(crate) layers: Vec<Layer>,
     /// `[C]`
     pub(super) norm: Vec<f32>,
-    /// `[V, C]`, or `[labels, C]` of a classifier; `None`: the embedding serves as head.
-    pub(super) head: Option<PackedMatrix>,
+    pub(super) head: OutputHead,
 }
 
 pub(crate) struct Layer {
@@ -60,6 +59,17 @@ impl Layer {
     }
 }
 
+/// What turns states into outputs.
+#[derive(Debug)]
+pub(crate) enum OutputHead {
+    /// `[V, C]`, or `[labels, C]` of a classifier.
+    Own(PackedMatrix),
+    /// The embedding `[V, C]` serves.
+    Embedding,
+    /// Nothing: states after the final norm are the output.
+    States,
+}
+
 /// Called with the bytes read so far and in all, from any worker thread.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
@@ -67,9 +77,11 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 pub(super) struct Plan<'a> {
     checkpoint: &'a Checkpoint,
     shape: &'a Shape,
-    /// `score.weight` is the head.
-    classifier: bool,
-    /// Rows of the head.
+    /// Tensor of the head; `None`: see `headless`.
+    head: Option<&'static str>,
+    /// States are the output, else the embedding serves as head.
+    headless: bool,
+    /// Numbers of a row of outputs.
     pub(super) outputs: usize,
     /// Bytes of the packed weights.
     pub(super) packed_bytes: usize,
@@ -80,14 +92,14 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Checks every tensor's name and shape and sums their sizes; reads no weights.
     pub(super) fn new(checkpoint: &'a Checkpoint, shape: &'a Shape, head: &Head) -> Result<Self, ModelError> {
-        let (classifier, outputs) = match head {
-            Head::CausalLm => (false, shape.vocab),
-            Head::Classifier { labels } => (true, labels.len()),
-            Head::Embedding => {
-                return Err(ModelError::unsupported(checkpoint.path(), "a decoder without head,", "embedding"));
-            }
+        let headless = *head == Head::Embedding;
+        let (head, outputs) = match head {
+            // Some files carry a head although the configuration ties it; the embedding is then the same.
+            Head::CausalLm => ((!shape.tied).then_some("lm_head.weight"), shape.vocab),
+            Head::Classifier { labels } => (Some("score.weight"), labels.len()),
+            Head::Embedding => (None, shape.hidden),
         };
-        let mut plan = Self { checkpoint, shape, classifier, outputs, packed_bytes: 0, file_bytes: 0 };
+        let mut plan = Self { checkpoint, shape, head, headless, outputs, packed_bytes: 0, file_bytes: 0 };
         let mut names = BTreeSet::new();
         for (name, dims) in plan.tensors() {
             let tensor = checkpoint.tensor_of(&name, &dims)?;
@@ -119,14 +131,12 @@ impl<'a> Plan<'a> {
             embedding: loader.matrix("model.embed_tokens.weight", vocab, hidden)?,
             layers: (0..self.shape.layers()).map(|i| loader.layer(i)).collect::<Result<_, _>>()?,
             norm: loader.vector("model.norm.weight", hidden)?,
-            head: self.head_name().map(|name| loader.matrix(name, self.outputs, hidden)).transpose()?,
+            head: match self.head {
+                Some(name) => OutputHead::Own(loader.matrix(name, self.outputs, hidden)?),
+                None if self.headless => OutputHead::States,
+                None => OutputHead::Embedding,
+            },
         })
-    }
-
-    fn head_name(&self) -> Option<&'static str> {
-        // Some files carry a head although the configuration ties it; the embedding is then the same.
-        let head = (!self.shape.tied).then_some("lm_head.weight");
-        if self.classifier { Some("score.weight") } else { head }
     }
 
     /// Every tensor the network reads, with its shape.
@@ -136,7 +146,7 @@ impl<'a> Plan<'a> {
             ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]),
             ("model.norm.weight".to_owned(), vec![hidden]),
         ];
-        all.extend(self.head_name().map(|name| (name.to_owned(), vec![self.outputs, hidden])));
+        all.extend(self.head.map(|name| (name.to_owned(), vec![self.outputs, hidden])));
         for i in 0..self.shape.layers() {
             for norm in ["input_layernorm", "post_attention_layernorm"] {
                 all.push((layer_tensor(i, norm, "weight"), vec![hidden]));

@@ -31,6 +31,9 @@ const UNFINISHED: &str = ".tmp";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub identity: Identity,
+    /// What computed it: version and kernels. Others may round differently.
+    #[serde(default)]
+    pub program: String,
     /// Steps that are done.
     pub step: u64,
     /// Of those, steps that moved the weights.
@@ -53,9 +56,10 @@ pub struct State {
 
 impl State {
     /// Before the first step.
-    pub fn start(identity: Identity) -> Self {
+    pub fn start(identity: Identity, program: String) -> Self {
         Self {
             identity,
+            program,
             step: 0,
             applied: 0,
             skipped_in_row: 0,

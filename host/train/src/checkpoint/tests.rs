@@ -7,6 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 fn state(step: u64) -> State {
     State {
         identity: identity("data"),
+        program: "here".into(),
         step,
         applied: step,
         skipped_in_row: 0,

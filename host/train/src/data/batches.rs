@@ -190,6 +190,18 @@ impl Batches {
         self.cache.len()
     }
 
+    /// No micro-batch has more tokens.
+    pub fn most_tokens(&self) -> u64 {
+        let longest = self.cache.lengths().iter().copied().max().map_or(0, u64::from);
+        let Arrangement { packing, batch, batch_tokens, .. } = self.arrangement;
+        let row = packing.map_or(longest, |row| longest.max(row as u64));
+        let bound = match batch_tokens {
+            Some(limit) => row.max(limit as u64),
+            None => row.saturating_mul(batch as u64),
+        };
+        bound.min(self.cache.lengths().iter().copied().map(u64::from).sum())
+    }
+
     fn count_steps(&self) -> u64 {
         match self.arrangement.length {
             Length::Steps(steps) => steps,

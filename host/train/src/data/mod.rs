@@ -54,6 +54,8 @@ pub struct Prepared {
     pub labels: Vec<String>,
     /// What a person should know of the data, a sentence each.
     pub notes: Vec<String>,
+    /// Names of what was read, and sha256 of it in hex.
+    pub sources: Vec<(String, String)>,
 }
 
 /// Tokenizes the job's data into `folder`, or finds it there. `None` if the observer has the run end before that is done.
@@ -68,7 +70,10 @@ pub fn prepare(
     folder: &Path,
     observer: &dyn Observer,
 ) -> Result<Option<Prepared>, TrainError> {
-    let key = key(job, resolver, text)?;
+    let named = std::iter::once(&job.data.train).chain(&job.data.eval);
+    let sources: Vec<(String, String)> =
+        named.map(|name| Ok((name.name().to_owned(), digest(name, resolver)?))).collect::<Result<_, _>>()?;
+    let key = key(job, &sources, text)?;
     let home = folder.join("data");
     let manifest = match Manifest::read(&home).filter(|manifest| manifest.key == key) {
         Some(manifest) => manifest,
@@ -91,7 +96,7 @@ pub fn prepare(
         }
     };
     let questions = if job.eval.samples > 0 { questions::read(&home)? } else { Vec::new() };
-    Ok(Some(Prepared { train, eval, questions, labels: manifest.labels, notes }))
+    Ok(Some(Prepared { train, eval, questions, labels: manifest.labels, notes, sources }))
 }
 
 /// What lies in the folder, written last.
@@ -117,8 +122,13 @@ impl Manifest {
     }
 }
 
+/// Sha256 of a file or of inline rows, in hex.
+pub(crate) fn digest(name: &DataName, resolver: &dyn Resolver) -> Result<String, TrainError> {
+    Ok(text::hex(&rows::digest(name, resolver)?))
+}
+
 /// The digest of all that the examples depend on.
-fn key(job: &Job, resolver: &dyn Resolver, text: &ModelText) -> Result<String, TrainError> {
+fn key(job: &Job, sources: &[(String, String)], text: &ModelText) -> Result<String, TrainError> {
     let mut hasher = Sha256::new();
     let spec = serde_json::to_string(&job.data).map_err(|e| failed(e.into()))?;
     let labels = job.classify.as_ref().map(|classify| &classify.labels);
@@ -127,9 +137,7 @@ fn key(job: &Job, resolver: &dyn Resolver, text: &ModelText) -> Result<String, T
         job.method, job.seed, job.eval.rows, job.eval.samples
     ));
     hasher.update(text.digest());
-    for name in std::iter::once(&job.data.train).chain(&job.data.eval) {
-        hasher.update(rows::digest(name, resolver)?);
-    }
+    sources.iter().for_each(|(_, digest)| hasher.update(digest));
     Ok(text::hex(&hasher.finalize()))
 }
 
@@ -279,9 +287,12 @@ fn each_row(
     Ok(true)
 }
 
-/// Hands over the texts of the training data, until `take` has enough.
+/// Hands over the texts of the training data, held-out rows left aside, until `take` has enough.
 pub fn each_text(job: &Job, resolver: &dyn Resolver, take: &mut dyn FnMut(String) -> bool) -> Result<(), TrainError> {
-    each_row(job, &job.data.train, resolver, |row, _| {
+    each_row(job, &job.data.train, resolver, |row, value| {
+        if split::held_out(value, &job.data, job.seed) {
+            return Ok(());
+        }
         let enough = row.texts().into_iter().any(|text| !take(text));
         if enough { Err(Refusal::Enough) } else { Ok(()) }
     })?;

@@ -77,7 +77,7 @@ pub fn detect(row: &Value, spec: &DataSpec, formats: &[Format]) -> Result<Format
     let fits = |format: &&Format| match format {
         Format::Chat => has("messages") || has("conversations"),
         Format::Completion => has("prompt") && has("completion"),
-        Format::Preference => has("chosen") && has("rejected"),
+        Format::Preference => has("chosen") && has("rejected") || has("preferred_output"),
         Format::Unpaired => has("prompt") && has("completion") && has("label"),
         Format::Text => has("text"),
         Format::Classify => has("text") && has("label"),
@@ -109,9 +109,9 @@ pub fn read(row: &Value, spec: &DataSpec, format: Format) -> Result<Row, String>
             Row::Completion(answered(columns.get("prompt"), columns.need("completion")?, "completion")?)
         }
         Format::Preference => {
-            let prompt = columns.get("prompt");
-            let chosen = answered(prompt, columns.need("chosen")?, "chosen")?;
-            let rejected = answered(prompt, columns.need("rejected")?, "rejected")?;
+            let (prompt, better, worse) = columns.preference();
+            let chosen = answered(prompt, columns.need(better)?, better)?;
+            let rejected = answered(prompt, columns.need(worse)?, worse)?;
             let margin = match columns.get("margin") {
                 None => None,
                 Some(value) => {
@@ -120,7 +120,7 @@ pub fn read(row: &Value, spec: &DataSpec, format: Format) -> Result<Row, String>
                 }
             };
             if prompt_of(&chosen) != prompt_of(&rejected) {
-                return Err("`chosen` and `rejected` answer different prompts".into());
+                return Err(format!("`{better}` and `{worse}` answer different prompts"));
             }
             Row::Preference { pair: Pair { chosen, rejected }, margin }
         }
@@ -172,6 +172,18 @@ impl<'a> Columns<'a> {
 
     fn get(&self, name: &str) -> Option<&'a Value> {
         self.own(self.spec.columns.get(name).map_or(name, String::as_str))
+    }
+
+    /// The prompt of a pair, and what the columns of its answers are called: in OpenAI's rows
+    /// `{input: {messages}, preferred_output, non_preferred_output}`.
+    fn preference(&self) -> (Option<&'a Value>, &'static str, &'static str) {
+        match self.own("preferred_output") {
+            None => (self.get("prompt"), "chosen", "rejected"),
+            Some(_) => {
+                let prompt = self.own("input").and_then(|input| input.get("messages"));
+                (prompt, "preferred_output", "non_preferred_output")
+            }
+        }
     }
 
     /// By the file's name of it.

@@ -35,7 +35,8 @@ fn model(name: &str) -> Option<ModelText> {
 }
 
 fn job(method: &str, data: Value) -> Job {
-    let mut spec = json!({"method": method, "model": {"base": "m"}, "data": data, "optim": {"batch": 1}});
+    let batch = if ["kto", "embed"].contains(&method) { 2 } else { 1 };
+    let mut spec = json!({"method": method, "model": {"base": "m"}, "data": data, "optim": {"batch": batch}});
     if method == "grpo" {
         spec["grpo"] = json!({"rewards": ["r"]});
     }
@@ -171,6 +172,17 @@ fn raw_texts_get_a_start_an_end_and_labels_behind_the_prompt() {
     let [Example::Pair { chosen, rejected, margin: None }] = &found[..] else { panic!("{found:?}") };
     assert_eq!(chosen.tokens, [&[bos][..], &encode("p"), &encode(" yes")].concat());
     assert_eq!(labelled_texts(&text, rejected), [" no"]);
+
+    // OpenAI's rows are ours under other names.
+    let says = |role: &str, content: &str| json!([{"role": role, "content": content}]);
+    let theirs = json!({"input": {"messages": says("user", "q")}, "preferred_output": says("assistant", "a"),
+        "non_preferred_output": says("assistant", "b")});
+    let ours =
+        json!({"prompt": says("user", "q"), "chosen": says("assistant", "a"), "rejected": says("assistant", "b")});
+    let read = |row: &Value| examples(&text, "dpo", json!({"rows": [row]})).unwrap();
+    assert_eq!(read(&theirs), read(&ours));
+    let lacking = json!({"input": {}, "preferred_output": says("assistant", "a")});
+    assert!(refusal(&text, "dpo", json!({"rows": [lacking]})).contains("column `prompt` is missing"));
 }
 
 #[test]
@@ -184,6 +196,12 @@ fn every_method_reads_its_formats() {
         ("sft", json!({"tokens": [1, 2, 3], "labels": [-100, -100, 3]}), 1),
         ("continue", json!({"tokens": [1, 2, 3]}), 1),
         ("dpo", json!({"prompt": user, "chosen": says("a"), "rejected": says("b")}), 1),
+        (
+            "dpo",
+            json!({"input": {"messages": user, "tools": []}, "preferred_output": says("a"),
+                "non_preferred_output": says("b")}),
+            1,
+        ),
         ("ipo", json!({"prompt": "q", "chosen": says("a"), "rejected": says("b")}), 1),
         ("reward", json!({"chosen": [user[0], says("a")[0]], "rejected": [user[0], says("b")[0]], "margin": 1}), 1),
         ("kto", json!({"prompt": "q", "completion": "a", "label": true}), 1),
@@ -294,6 +312,32 @@ fn held_out_rows_share_no_prompt_with_the_others() {
     assert_eq!(train_prompts.len() + eval_prompts.len(), 100);
     assert!((8..=35).contains(&eval_prompts.len()), "{}", eval_prompts.len());
     assert_eq!(prepared.train.examples() + eval.examples(), 300);
+}
+
+#[test]
+fn answers_to_one_conversation_stay_on_one_side() {
+    let chat = |i: usize, id: usize| {
+        let turns = [
+            json!({"role": "system", "content": "Be kind.", "id": id}),
+            json!({"role": "user", "content": format!("question {i}")}),
+            json!({"role": "assistant", "content": format!("answer {id}")}),
+        ];
+        json!({"messages": turns, "id": id})
+    };
+    let named = |i: usize, id: usize| json!({"conversations": [{"from": "human", "value": format!("question {i}")}, {"from": "gpt", "value": format!("{id}")}]});
+    let judged = |i: usize, id: usize| {
+        let answer = |text: String| json!([{"role": "user", "content": format!("question {i}")}, {"role": "assistant", "content": text}]);
+        json!({"chosen": answer(format!("good {id}")), "rejected": answer(format!("bad {id}"))})
+    };
+    let spec = job("sft", json!({"train": "t", "eval_split": 0.3})).data;
+    for (what, row) in [("chat", &chat as &dyn Fn(usize, usize) -> Value), ("named", &named), ("judged", &judged)] {
+        let sides: Vec<bool> = (0..200).map(|i| split::held_out(&row(i, 0), &spec, 1)).collect();
+        for id in 1..4 {
+            assert!((0..200).all(|i| split::held_out(&row(i, id), &spec, 1) == sides[i]), "{what}");
+        }
+        let share = sides.iter().filter(|held| **held).count();
+        assert!((35..85).contains(&share), "{what}: {share}");
+    }
 }
 
 #[test]

@@ -1,23 +1,41 @@
 //! Adapters merged into their base: `W + s B A`, and for DoRA each row scaled to its magnitude.
 
-use super::{TensorSet, failed, refused, write_model};
+use super::{Origin, TensorSet, failed, refused, write_model};
 use crate::job::Dtype;
 use std::path::{Path, PathBuf};
 use stockade_core::train::TrainError;
 use stockade_model::adapter::AdapterConfig;
+use stockade_model::config::Head;
 use stockade_model::{Checkpoint, ModelConfig};
 
 /// What PEFT puts before the base's own names.
 const PREFIX: &str = "base_model.model.";
+
+/// What PEFT calls a score head.
+const HEAD: &str = "base_model.model.score.weight";
 
 /// Writes the model that `base` with the PEFT folder `adapter` is to `out`.
 ///
 /// # Errors
 /// [`TrainError::Model`] for an adapter that does not fit its base.
 pub fn merge(base: &Path, adapter: &Path, out: &Path, dtype: Option<Dtype>) -> Result<PathBuf, TrainError> {
-    let merged = Merged::open(base, adapter)?;
-    let config: ModelConfig = merged.base.config().map_err(failed("reading the base", base))?;
-    write_model(out, base, &config, &merged, dtype)
+    let config = Checkpoint::open(base).and_then(|base| base.config()).map_err(failed("reading the base", base))?;
+    merge_as(Origin::of(base), adapter, &config, out, dtype)
+}
+
+/// The same, where the merged model is one of `config`: with another head than its base's.
+pub(crate) fn merge_as(
+    origin: Origin<'_>,
+    adapter: &Path,
+    config: &ModelConfig,
+    out: &Path,
+    dtype: Option<Dtype>,
+) -> Result<PathBuf, TrainError> {
+    let merged = Merged::open(origin.base, adapter)?;
+    if merged.config.has_head != matches!(config.head, Head::Classifier { .. }) {
+        return Err(refused(adapter, "it has a head whose labels nothing names, or lacks one".to_owned()));
+    }
+    write_model(out, origin, config, &merged, dtype)
 }
 
 /// The tensors of a base with an adapter in them.
@@ -34,7 +52,7 @@ impl Merged {
             adapter: Checkpoint::open(adapter).map_err(failed("reading the adapter", adapter))?,
             config: AdapterConfig::from_folder(adapter).map_err(failed("reading the adapter", adapter))?,
         };
-        for tensor in merged.adapter.tensors() {
+        for tensor in merged.adapter.tensors().filter(|tensor| tensor.name != HEAD) {
             let module = tensor.name.strip_prefix(PREFIX).and_then(|name| {
                 [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"]
                     .iter()
@@ -59,10 +77,14 @@ impl Merged {
 
 impl TensorSet for Merged {
     fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        TensorSet::tensors(&self.base)
+        let head = self.adapter.find(HEAD).map(|head| ("score.weight".to_owned(), head.shape.clone()));
+        TensorSet::tensors(&self.base).into_iter().chain(head).collect()
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>, TrainError> {
+        if name == "score.weight" {
+            return TensorSet::read(&self.adapter, HEAD);
+        }
         let mut weight = TensorSet::read(&self.base, name)?;
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let Some(down) = self.adapter.find(&format!("{PREFIX}{module}.lora_A.weight")) else {

@@ -9,6 +9,7 @@ mod adapter;
 mod gguf;
 mod merge;
 mod model;
+mod sentences;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,9 @@ mod tests;
 pub use adapter::write_adapter;
 pub use gguf::{GgufType, to_gguf};
 pub use merge::merge;
-pub use model::write_model;
+pub(crate) use merge::merge_as;
+pub use model::{Origin, write_model};
+pub(crate) use sentences::write_sentences;
 pub use tensors::{AdapterTensors, TensorSet};
 
 use std::path::Path;

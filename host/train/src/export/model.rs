@@ -36,26 +36,43 @@ pub(super) fn weight_type(dtype: Option<Dtype>, config: &ModelConfig) -> WeightT
     }
 }
 
-/// Writes `tensors` as a model of `config` into `folder`: configuration, tokenizer and chat template of `base` (a model's
-/// folder or `.gguf` file, or for a model from scratch a folder of tokenizer files), weights in `dtype` or the base's.
+/// What a written model has in common with others: folders or `.gguf` files.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// Whose configuration it has besides what its own says; from scratch a folder of tokenizer files.
+    pub base: &'a Path,
+    /// Whose tokenizer and chat template.
+    pub tokenizer: &'a Path,
+}
+
+impl<'a> Origin<'a> {
+    /// All of one model.
+    pub fn of(base: &'a Path) -> Self {
+        Self { base, tokenizer: base }
+    }
+}
+
+/// Writes `tensors` as a model of `config` into `folder`: configuration, tokenizer and chat template of its `origin`,
+/// weights in `dtype` or the base's.
 ///
 /// # Errors
 /// [`TrainError::Model`] for what the layout cannot say, or weights that are not finite; [`TrainError::Io`] for a disk
 /// that does not take it.
 pub fn write_model(
     folder: &Path,
-    base: &Path,
+    origin: Origin<'_>,
     config: &ModelConfig,
     tensors: &dyn TensorSet,
     dtype: Option<Dtype>,
 ) -> Result<PathBuf, TrainError> {
+    let Origin { base, tokenizer } = origin;
     let ty = weight_type(dtype, config);
     std::fs::create_dir_all(folder).map_err(|e| TrainError::Io { stage: "writing the model", source: e.into() })?;
     let settings = config.to_hugging_face(ty).map_err(|reason| refused(base, reason))?;
     write_json(&folder.join("config.json"), &like_the_base(settings, base, config))?;
-    write_companions(folder, base, config)?;
-    let tied = |name: &str| config.tied_embeddings && name == "lm_head.weight";
-    write_safetensors(folder, "model", tensors, ty, |name| !tied(name))?;
+    write_companions(folder, tokenizer, config)?;
+    let has_language_head = config.head == Head::CausalLm && !config.tied_embeddings;
+    write_safetensors(folder, "model", tensors, ty, |name| has_language_head || name != "lm_head.weight")?;
     Ok(folder.to_owned())
 }
 

@@ -44,7 +44,7 @@ fn a_model_is_written_in_its_own_type_and_reads_back_bit_for_bit() {
         let checkpoint = Checkpoint::open(&base).unwrap();
         let config = checkpoint.config().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let written = write_model(folder.path(), &base, &config, &checkpoint, None).unwrap();
+        let written = write_model(folder.path(), Origin::of(&base), &config, &checkpoint, None).unwrap();
         let again = Checkpoint::open(&written).unwrap();
         assert_eq!(again.config().unwrap(), config, "{name}");
         assert_eq!(bits(&again), bits(&checkpoint), "{name}");
@@ -54,7 +54,7 @@ fn a_model_is_written_in_its_own_type_and_reads_back_bit_for_bit() {
                 |folder: &Path| Tokenizer::from_folder(folder).unwrap().encode(text, EncodeOptions::default()).unwrap();
             assert_eq!(ids(&written), ids(&base));
         }
-        let settings = write_model(folder.path(), &base, &config, &checkpoint, Some(Dtype::F16)).unwrap();
+        let settings = write_model(folder.path(), Origin::of(&base), &config, &checkpoint, Some(Dtype::F16)).unwrap();
         assert_eq!(Checkpoint::open(&settings).unwrap().config().unwrap().dtype, Some(WeightType::F16), "{name}");
     }
 }
@@ -68,7 +68,7 @@ fn a_gguf_base_becomes_a_folder_with_tokenizer_and_template() {
     let checkpoint = Checkpoint::open(&base).unwrap();
     let config = checkpoint.config().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let written = write_model(folder.path(), &base, &config, &checkpoint, Some(Dtype::F32)).unwrap();
+    let written = write_model(folder.path(), Origin::of(&base), &config, &checkpoint, Some(Dtype::F32)).unwrap();
     let network = open(&written);
     let tokens = some_tokens(&network);
     // The frequencies are computed again from the setting that fits their divisors.
@@ -250,7 +250,7 @@ fn weights_that_are_not_finite_are_not_written() {
     let config = Checkpoint::open(&base).unwrap().config().unwrap();
     for (value, dtype) in [(f32::NAN, Dtype::F32), (f32::INFINITY, Dtype::Bf16), (70_000.0, Dtype::F16)] {
         let folder = tempfile::tempdir().unwrap();
-        let error = write_model(folder.path(), &base, &config, &Broken(value), Some(dtype)).unwrap_err();
+        let error = write_model(folder.path(), Origin::of(&base), &config, &Broken(value), Some(dtype)).unwrap_err();
         assert!(matches!(&error, TrainError::Model { .. }), "{error}");
         assert!(!folder.path().join("model.safetensors").exists());
     }

@@ -41,6 +41,20 @@ impl Method {
         matches!(self, Self::Pretrain | Self::Continue | Self::Sft)
     }
 
+    /// A head that is not the base's language head.
+    pub fn has_own_head(self) -> bool {
+        matches!(self, Self::Reward | Self::Classify | Self::Embed)
+    }
+
+    /// Why a row alone in its micro-batch teaches nothing, where that is so.
+    pub(super) fn needs_others(self) -> Option<&'static str> {
+        match self {
+            Self::Embed => Some("1 row has no other to be told from"),
+            Self::Kto => Some("the divergence is estimated on other rows of the micro-batch; 1 has none"),
+            _ => None,
+        }
+    }
+
     /// Rates that are usual for all weights; adapters take ten times as much.
     pub(super) fn learning_rate(self, adapter: bool) -> f64 {
         let full = match self {

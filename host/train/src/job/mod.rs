@@ -102,7 +102,7 @@ impl Job {
         let job = Self {
             seed: root.integer("seed", 0..=i64::MAX as u64)?.unwrap_or(1),
             optim: optim::read(root.section("optim")?, method, adapter)?,
-            output: optim::read_output(root.section("output")?, adapter)?,
+            output: optim::read_output(root.section("output")?, method, adapter)?,
             dpo: own(&mut root, method, Method::Dpo, methods::dpo)?,
             ipo: own(&mut root, method, Method::Ipo, methods::ipo)?,
             kto: own(&mut root, method, Method::Kto, methods::kto)?,
@@ -119,6 +119,11 @@ impl Job {
             eval,
         };
         root.finish()?;
+        if adapter && !job.output.merge && (job.model.tokenizer.is_some() || job.model.new_tokenizer.is_some()) {
+            let reason =
+                "an adapter speaks its base's tokens; with `output.merge` or without adapter it can be another's";
+            return Err(TrainError::spec("model.tokenizer", reason));
+        }
         Ok(job)
     }
 

@@ -16,6 +16,9 @@ pub struct OptimSpec {
     /// Passes over the data, not always whole ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
+    /// Most optimizer steps, where the epochs would make more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
     /// Rows a micro-batch.
     pub batch: usize,
     /// Tokens a micro-batch instead of rows: rows are taken while they fit, at least one.
@@ -26,7 +29,9 @@ pub struct OptimSpec {
     /// At the schedule's height.
     pub learning_rate: f64,
     pub schedule: Schedule,
-    pub warmup_steps: u64,
+    /// Absent: 0, but a twentieth of the run for `continue`, whose moments start at 0 under weights that are good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
     /// Share of `learning_rate` that the schedule ends at.
     pub floor: f64,
     /// Length of the decay of `wsd`; absent: a fifth of all steps.
@@ -153,7 +158,7 @@ pub struct OutputSpec {
     pub dtype: Option<Dtype>,
     /// Files beside the safetensors folder.
     pub formats: Vec<OutputFormat>,
-    /// An adapter is merged into its base.
+    /// An adapter is merged into its base; always where the method has a head of its own.
     pub merge: bool,
 }
 
@@ -182,14 +187,23 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
     if steps.is_some() && epochs.is_some() {
         return Err(optim.refuse("epochs", "stands beside `steps`; one of the two"));
     }
+    let max_steps = optim.integer("max_steps", 1..=MAX_STEPS)?;
+    if steps.is_some() && max_steps.is_some() {
+        return Err(optim.refuse("max_steps", "bounds epochs; `steps` is a number already"));
+    }
     let batch = optim.size("batch", 1..=65_536)?;
     let batch_tokens = optim.size("batch_tokens", 1..=1 << 26)?;
     if batch.is_some() && batch_tokens.is_some() {
         return Err(optim.refuse("batch_tokens", "stands beside `batch`; one of the two"));
     }
-    let warmup_steps = optim.integer("warmup_steps", 0..=MAX_STEPS)?.unwrap_or(0);
-    if steps.is_some_and(|steps| warmup_steps > steps) {
-        return Err(optim.refuse("warmup_steps", format!("{warmup_steps} exceeds the steps of the run")));
+    let warmup_steps = optim.integer("warmup_steps", 0..=MAX_STEPS)?;
+    if let (Some(warmup), Some(steps)) = (warmup_steps, steps.or(max_steps))
+        && warmup > steps
+    {
+        return Err(optim.refuse("warmup_steps", format!("{warmup} exceeds the steps of the run")));
+    }
+    if let (Some(1), Some(why)) = (batch, method.needs_others()) {
+        return Err(optim.refuse("batch", why));
     }
     let learning_rate = optim.number("learning_rate", 0.0..=10.0)?.unwrap_or(method.learning_rate(adapter));
     let kind = optim.choice("kind")?.unwrap_or(OptimizerKind::AdamW);
@@ -198,6 +212,7 @@ pub(super) fn read(mut optim: Section<'_>, method: Method, adapter: bool) -> Res
     let spec = OptimSpec {
         steps,
         epochs: epochs.or(if steps.is_none() { Some(1.0) } else { None }),
+        max_steps,
         batch: batch.unwrap_or(8),
         batch_tokens,
         accumulate: optim.size("accumulate", 1..=65_536)?.unwrap_or(1),
@@ -262,7 +277,7 @@ pub(super) fn read_checkpoint(mut checkpoint: Section<'_>) -> Result<CheckpointS
     Ok(spec)
 }
 
-pub(super) fn read_output(mut output: Section<'_>, adapter: bool) -> Result<OutputSpec, TrainError> {
+pub(super) fn read_output(mut output: Section<'_>, method: Method, adapter: bool) -> Result<OutputSpec, TrainError> {
     use super::read::Named;
     let name = output.text("name")?;
     if let Some(name) = &name {
@@ -280,9 +295,15 @@ pub(super) fn read_output(mut output: Section<'_>, adapter: bool) -> Result<Outp
             }
         }
     }
-    let merge = output.flag("merge", false)?;
+    let headed = adapter && method.has_own_head();
+    let merge = output.flag("merge", headed)?;
     if merge && !adapter {
         return Err(output.refuse("merge", "there is no adapter to merge"));
+    }
+    if headed && !merge {
+        return Err(
+            output.refuse("merge", format!("what `{method}` gives is served whole; the PEFT folder stays inside it"))
+        );
     }
     if adapter && !merge && formats.iter().any(|format| *format != OutputFormat::Safetensors) {
         return Err(output.refuse("formats", "GGUF holds whole models; an adapter needs `merge = true`"));

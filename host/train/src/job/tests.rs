@@ -125,6 +125,7 @@ fn what_is_wrong_is_named_by_path() {
         ("adapter as gguf", &["output", "formats"], json!(["gguf:q8_0"]), "output.formats", "merge = true"),
         ("scratch with base", &["model", "config"], json!({}), "model.config", "has no base"),
         ("warmup", &["optim", "warmup_steps"], json!(201), "optim.warmup_steps", "exceeds"),
+        ("most beside steps", &["optim", "max_steps"], json!(9), "optim.max_steps", "bounds epochs"),
     ];
     for (name, path, value, field, reason) in rows {
         let mut job = base();

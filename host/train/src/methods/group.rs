@@ -120,6 +120,11 @@ pub(crate) fn log_probs_of(
 /// must not follow.
 const PASS_TOKENS: usize = 4096;
 
+/// Most tokens of a pass over answers that have so many with their prompts.
+pub(crate) fn pass_tokens(longest: usize) -> u64 {
+    longest.max(PASS_TOKENS) as u64
+}
+
 /// Answers in parts of at most so many tokens, or one answer.
 fn passes(answered: &[Answered]) -> impl Iterator<Item = &[Answered]> {
     let mut taken = 0;

@@ -15,8 +15,8 @@ mod rewards;
 mod similar;
 mod unpaired;
 
-pub(crate) use group::log_probs_of;
 pub use group::{Answered, Rollouts};
+pub(crate) use group::{log_probs_of, pass_tokens};
 pub use reference::References;
 pub use similar::Pooling;
 

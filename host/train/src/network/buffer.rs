@@ -40,6 +40,13 @@ impl Buffers {
         Buffer { lines, len, home: self.clone() }
     }
 
+    /// Bytes of all that is idle.
+    #[cfg(test)]
+    pub(super) fn idle_bytes(&self) -> u64 {
+        let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        idle.iter().map(|lines| size_of_val(lines.as_slice()) as u64).sum()
+    }
+
     /// `len` zeros.
     pub(super) fn zeros(&self, len: usize) -> Buffer {
         let mut buffer = self.take(len);

@@ -15,7 +15,7 @@ use super::simd::simd;
 use super::{Gradients, Network};
 
 /// Logits that exist at once: whole rows if they fit, else pieces of the vocabulary of a quarter of this.
-const LOGITS: usize = 1 << 24;
+pub(super) const LOGITS: usize = 1 << 24;
 
 /// One value for each of [`super::Packed::targets`].
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -21,6 +21,7 @@ mod layer;
 mod layout;
 mod linear;
 mod load;
+mod memory;
 mod nf4;
 mod norm;
 mod options;

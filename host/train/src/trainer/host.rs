@@ -8,14 +8,15 @@ use super::sampler::EngineSampler;
 use super::settings;
 use super::start::Start;
 use crate::checkpoint::{Identity, failed, write_atomically};
-use crate::data::{self, ModelText, Source};
-use crate::job::Job;
-use crate::methods::Objective;
-use crate::network::Network;
+use crate::data::{self, ModelText, Prepared, Source};
+use crate::job::{Job, Method};
+use crate::methods::{Objective, pass_tokens};
+use crate::network::{Device, Network};
 use crate::optimizer::Optimizer;
 use serde_json::Value;
 use std::path::Path;
 use stockade_core::train::{Command, Ending, Outline, Task, TrainError, Trainer};
+use stockade_infer::left_now;
 
 /// Below this a person may have meant more: packing makes a few long rows of many short examples.
 const FEW_STEPS: u64 = 10;
@@ -25,6 +26,20 @@ fn runnable(spec: &Value) -> Result<Job, TrainError> {
     let job = Job::from_json(spec)?;
     settings::device(&job).check()?;
     Ok(job)
+}
+
+/// Refuses what this machine has no memory for now. On another device the host holds gradients and moments alone.
+fn check_memory(network: &Network, job: &Job, data: &Prepared) -> Result<(), TrainError> {
+    let tokens = match (job.method, settings::device(job)) {
+        (_, Device::Cuda(_)) => 0,
+        // Each answer beside a prompt: as many at once as a pass of the method takes.
+        (Method::Grpo, _) => pass_tokens(job.data.max_tokens + job.grpo.as_ref().map_or(0, |g| g.max_tokens)),
+        // Every answer once more, beside the next one's prompt.
+        (Method::Kto, _) => 2 * data.train.most_tokens(),
+        _ => data.train.most_tokens(),
+    };
+    let (needed, limit) = (network.training_bytes(tokens), left_now());
+    if needed > limit { Err(TrainError::Memory { needed, limit }) } else { Ok(()) }
 }
 
 /// Trains on this machine.
@@ -55,11 +70,12 @@ impl Trainer for HostTrainer {
             data: data.train.digest().to_owned(),
             evaluation: data.eval.as_ref().map(|eval| eval.digest().to_owned()),
         };
-        write_job(&job, &identity, &folder.join("job.toml"))?;
+        write_job(&job, &identity, &data.sources, &folder.join("job.toml"))?;
 
         let objective = Objective::of(&job, data.labels.len());
         let options = settings::network(&job, objective.output(), threads);
         let network = start.network(&options)?;
+        check_memory(&network, &job, &data)?;
         let results = Results::new(&job, &start, objective.output(), &data.labels);
         let export = |network: &Network, folder: &Path| results.write(network, folder);
         let policy = |network: &Network, folder: &Path| results.write_policy(network, folder);
@@ -85,7 +101,9 @@ impl Trainer for HostTrainer {
             }
             _ => None,
         };
-        if steps < FEW_STEPS && job.optim.steps.is_none() {
+        let bounded = job.optim.max_steps.filter(|most| *most < steps);
+        let steps = bounded.unwrap_or(steps);
+        if steps < FEW_STEPS && job.optim.steps.or(bounded).is_none() {
             observer.note(&format!(
                 "{steps} steps in all: more `optim.epochs`, a smaller `optim.batch` or `data.packing = false` make more"
             ));
@@ -123,11 +141,15 @@ impl Trainer for HostTrainer {
 }
 
 /// The job with every default filled in, and the digests of what it ran on, as comments: the file is a job again.
-fn write_job(job: &Job, identity: &Identity, path: &Path) -> Result<(), TrainError> {
+fn write_job(job: &Job, identity: &Identity, sources: &[(String, String)], path: &Path) -> Result<(), TrainError> {
     let Identity { base, data, evaluation, .. } = identity;
-    let evaluation = evaluation.as_ref().map(|digest| format!("# evaluation data: {digest}\n")).unwrap_or_default();
+    let evaluation = evaluation.as_ref().map(|digest| format!("# evaluation examples: {digest}\n")).unwrap_or_default();
+    // A name may hold a line's end, which a comment must not.
+    let sources: String =
+        sources.iter().map(|(name, digest)| format!("# {}: {digest}\n", name.escape_debug())).collect();
     let text = format!(
-        "# As it ran, sha256 of what it ran on:\n# base model: {base}\n# data: {data}\n{evaluation}\n{}",
+        "# As it ran, by Stockade {}. Sha256 of what it ran on:\n# base model: {base}\n{sources}# examples: {data}\n{evaluation}\n{}",
+        env!("CARGO_PKG_VERSION"),
         job.to_toml()
     );
     write_atomically(path, text.as_bytes()).map_err(|e| failed("job.toml", e))

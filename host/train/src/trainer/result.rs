@@ -2,8 +2,8 @@
 
 use super::start::Start;
 use crate::checkpoint::failed;
-use crate::export::{AdapterTensors, GgufType, merge, to_gguf, write_adapter, write_model};
-use crate::job::{Dtype, Job, Named};
+use crate::export::{AdapterTensors, GgufType, Origin, merge_as, to_gguf, write_adapter, write_model, write_sentences};
+use crate::job::{AdapterSpec, Dtype, Job, Named};
 use crate::network::{Network, Output};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,11 @@ impl<'a> Results<'a> {
         beside.then(|| self.start.path.clone())
     }
 
+    /// A head is a part of the whole: an adapter beside one is written in its base, checkpoints too.
+    fn has_own_head(&self) -> bool {
+        self.config.head != Head::CausalLm
+    }
+
     /// What can be served: an adapter where one is trained, else a model.
     pub fn write(&self, network: &Network, folder: &Path) -> Result<(), TrainError> {
         self.write_as(network, folder, self.dtype())
@@ -53,12 +58,9 @@ impl<'a> Results<'a> {
     /// The result in every form that the job asks for.
     pub fn finish(&self, network: &Network, folder: &Path) -> Result<(), TrainError> {
         let output = &self.job.output;
-        if output.merge {
-            let adapter = folder.join(ADAPTER);
-            self.write(network, &adapter)?;
-            merge(&self.start.path, &adapter, folder, self.dtype())?;
-        } else {
-            self.write(network, folder)?;
+        match &self.job.model.adapter {
+            Some(adapter) if self.job.output.merge => self.write_merged(network, adapter, folder)?,
+            _ => self.write(network, folder)?,
         }
         for ty in output.formats.iter().copied().filter_map(GgufType::of) {
             to_gguf(folder, &folder.join(format!("model-{}.gguf", ty.name())), ty)?;
@@ -73,16 +75,39 @@ impl<'a> Results<'a> {
 
     fn write_as(&self, network: &Network, folder: &Path, dtype: Option<Dtype>) -> Result<(), TrainError> {
         fs::create_dir_all(folder).map_err(|e| failed("the result's folder", e))?;
-        let base = &self.start.path;
         match &self.job.model.adapter {
-            Some(adapter) => {
-                let name = base.canonicalize().unwrap_or_else(|_| base.clone());
-                write_adapter(folder, &name.to_string_lossy(), adapter, &AdapterTensors(network))?;
-            }
+            Some(adapter) if self.has_own_head() => self.write_merged(network, adapter, folder),
+            Some(adapter) => self.write_adapter(network, adapter, folder),
             None => {
-                write_model(folder, base, &self.config, network, dtype)?;
+                self.write_sentences(folder)?;
+                write_model(folder, self.origin(), &self.config, network, dtype).map(drop)
             }
         }
-        Ok(())
+    }
+
+    /// The PEFT folder stays inside.
+    fn write_merged(&self, network: &Network, adapter: &AdapterSpec, folder: &Path) -> Result<(), TrainError> {
+        let beside = folder.join(ADAPTER);
+        self.write_adapter(network, adapter, &beside)?;
+        self.write_sentences(folder)?;
+        merge_as(self.origin(), &beside, &self.config, folder, self.dtype()).map(drop)
+    }
+
+    fn write_adapter(&self, network: &Network, adapter: &AdapterSpec, folder: &Path) -> Result<(), TrainError> {
+        let base = &self.start.path;
+        let name = base.canonicalize().unwrap_or_else(|_| base.clone());
+        write_adapter(folder, &name.to_string_lossy(), adapter, &AdapterTensors(network)).map(drop)
+    }
+
+    /// Of an embedder, how its texts become vectors.
+    fn write_sentences(&self, folder: &Path) -> Result<(), TrainError> {
+        match &self.job.embed {
+            Some(embed) => write_sentences(folder, embed.pooling, self.config.hidden_size, self.job.data.max_tokens),
+            None => Ok(()),
+        }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { base: &self.start.path, tokenizer: &self.start.tokenizer }
     }
 }

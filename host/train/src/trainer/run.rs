@@ -142,9 +142,15 @@ impl Run<'_> {
 
     /// The state to go on from, with weights and moments in place.
     fn restore(&mut self, found: Option<Found>) -> Result<State, TrainError> {
-        let Some(Found { path, state }) = found else {
-            return Ok(State::start(self.identity.clone()));
+        let program = format!("Stockade {} ({})", env!("CARGO_PKG_VERSION"), self.network.kernel());
+        let Some(Found { path, mut state }) = found else {
+            return Ok(State::start(self.identity.clone(), program));
         };
+        if state.program != program {
+            let was = std::mem::replace(&mut state.program, program.clone());
+            self.observer
+                .note(&format!("the checkpoint was made by {was}, this is {program}: the last bits may differ"));
+        }
         self.read_weights(&path)?;
         let moments = self.optimizer.restore(state.applied);
         read_tensors(&path.join("moments.safetensors"), moments).map_err(|e| failed("checkpoint", e))?;
@@ -214,7 +220,7 @@ impl Run<'_> {
     }
 
     fn evaluate_when_due(&mut self, state: &mut State, references: &References) -> Result<Evaluation, TrainError> {
-        let due = state.step.is_multiple_of(self.job.eval.every) || state.step == self.schedule.steps;
+        let due = self.is_due(state.step);
         let Some(source) = self.evaluation.filter(|_| due) else {
             return Ok(Evaluation::default());
         };
@@ -293,8 +299,19 @@ impl Run<'_> {
 
     /// Answers are not part of a checkpoint, so there is none while some are still to be learnt from.
     fn between_rollouts(&self, step: u64) -> bool {
-        let inner = self.roller.as_ref().map_or(1, Roller::inner_steps);
-        step.is_multiple_of(inner) || step == self.schedule.steps
+        step.is_multiple_of(self.inner_steps()) || step == self.schedule.steps
+    }
+
+    /// Steps on the same answers.
+    fn inner_steps(&self) -> u64 {
+        self.roller.as_ref().map_or(1, Roller::inner_steps)
+    }
+
+    /// Evaluations stand where a checkpoint can: at the end of the answers in which their step falls.
+    fn is_due(&self, step: u64) -> bool {
+        let every = self.job.eval.every;
+        let passed = step / every != step.saturating_sub(self.inner_steps()) / every;
+        step == self.schedule.steps || (passed && self.between_rollouts(step))
     }
 
     fn save(&self, checkpoints: &Checkpoints, state: &State, log: &mut Log) -> Result<(), TrainError> {

@@ -1,12 +1,16 @@
 //! What a job says, in the terms of the parts.
 
-use crate::job::{self, Job, MuonIteration};
+use crate::job::{self, Job, Method, MuonIteration, Named};
 use crate::network::{Adapter, AdapterKind, Device, NetworkOptions, Output, Precision, Trained};
 use crate::optimizer::{Muon, MuonScale, OptimizerSettings, Orthogonalisation, Schedule, Shape};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Steps in the decay of `wsd` where a job does not say: one in so many.
 const DECAY_SHARE: u64 = 5;
+
+/// The same of the warm-up of `continue`.
+const WARMUP_SHARE: u64 = 20;
 
 /// The schedule of a run of so many steps.
 pub fn schedule(job: &Job, steps: u64) -> Schedule {
@@ -16,7 +20,8 @@ pub fn schedule(job: &Job, steps: u64) -> Schedule {
         job::Schedule::Cosine => Shape::Cosine,
         job::Schedule::Wsd => Shape::Wsd { decay: job.optim.decay_steps.unwrap_or(steps / DECAY_SHARE) },
     };
-    Schedule { shape, warmup: job.optim.warmup_steps, steps, floor: job.optim.floor }
+    let usual = if job.method == Method::Continue { steps / WARMUP_SHARE } else { 0 };
+    Schedule { shape, warmup: job.optim.warmup_steps.unwrap_or(usual), steps, floor: job.optim.floor }
 }
 
 pub fn optimizer(job: &Job) -> OptimizerSettings {
@@ -75,16 +80,40 @@ pub fn device(job: &Job) -> Device {
 }
 
 /// Sha256 in hex of what a job says about the numbers of its run: without names, whose contents have digests of their
-/// own, and without what only says where results go.
+/// own, without what only says where results go or when they are looked at, and without what is as it always is, so that a
+/// later version's new settings do not end an older one's runs.
 pub fn digest(job: &Job) -> String {
     let mut settings = job.to_json();
-    if let Some(sections) = settings.as_object_mut() {
-        sections.retain(|section, _| section != "output" && section != "checkpoint");
-        for (section, name) in [("data", "train"), ("data", "eval"), ("model", "base"), ("model", "tokenizer")] {
-            if let Some(section) = sections.get_mut(section).and_then(serde_json::Value::as_object_mut) {
-                section.remove(name);
-            }
+    let usual = usual(job.method);
+    for (section, values) in settings.as_object_mut().into_iter().flatten() {
+        if let (Value::Object(values), Some(usual)) = (values, usual.get(section)) {
+            values.retain(|key, value| usual.get(key) != Some(value));
         }
     }
+    for (section, name) in [
+        ("data", "train"),
+        ("data", "eval"),
+        ("model", "base"),
+        ("model", "tokenizer"),
+        ("eval", "every"),
+        ("eval", "show"),
+    ] {
+        if let Some(section) = settings.get_mut(section).and_then(Value::as_object_mut) {
+            section.remove(name);
+        }
+    }
+    if let Some(sections) = settings.as_object_mut() {
+        sections.remove("output");
+        sections.remove("checkpoint");
+    }
     format!("{:x}", Sha256::digest(settings.to_string()))
+}
+
+/// A job of the method that says nothing but what it has to.
+fn usual(method: Method) -> Value {
+    let mut least = json!({"method": method.name(), "model": {"base": "base"}, "data": {"train": "train"}});
+    if method == Method::Grpo {
+        least["grpo"] = json!({"rewards": ["reward"]});
+    }
+    Job::from_json(&least).map(|job| job.to_json()).unwrap_or_default()
 }

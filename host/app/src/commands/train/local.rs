@@ -30,11 +30,12 @@ impl Resolver for LocalResolver<'_> {
         }
         let data = self.data.clone().unwrap_or_else(folders::data);
         let imported = imports(&data).into_iter().find(|(n, _)| n == name).map(|(_, path)| path);
-        imported.ok_or_else(|| fail("there is no such path, catalogue name or imported model".into()))
+        let what = "path, catalogue name or imported model";
+        imported.ok_or_else(|| TrainError::NotFound { what, name: name.into() })
     }
 
     fn data(&self, name: &str) -> Result<PathBuf, TrainError> {
-        let missing = || TrainError::Data { name: name.into(), reason: "there is no such file".into() };
+        let missing = || TrainError::NotFound { what: "file of data", name: name.into() };
         find(self.beside, name).filter(|p| p.is_file()).ok_or_else(missing)
     }
 }

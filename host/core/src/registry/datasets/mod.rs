@@ -1,13 +1,14 @@
 //! Data sets: named, with what they are for, whose they are to use, and where they come from; their rows are files.
 
+mod pieces;
 mod rows;
 
+pub use pieces::{FileForm, FilePieces};
 pub use rows::{MAX_ROW_BYTES, RowPage};
 
 use super::{Registry, RegistryError, Versioned, files, keys, parse, to_bytes};
 use crate::id::{ComponentName, DatasetName, TenantId};
 use crate::store::Expect;
-use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,8 +16,11 @@ use serde_json::{Map, Value};
 const MAX_DATASETS: usize = 1_000;
 /// Most files of a data set.
 const MAX_FILES: usize = 256;
-/// Longest licence, provenance and format in bytes.
+/// Longest licence and provenance in bytes.
 const MAX_TEXT_BYTES: usize = 4_096;
+/// Formats as job files name them.
+const FORMATS: [&str; 9] =
+    ["chat", "completion", "preference", "unpaired", "text", "classify", "embed", "prompts", "tokens"];
 /// Most bytes of a data set's files together.
 pub const MAX_DATASET_BYTES: u64 = 2 << 30;
 /// Attempts of a writer that keeps losing races.
@@ -40,7 +44,7 @@ pub struct Dataset {
     pub licence: String,
     /// Where the rows come from and what was done to them.
     pub provenance: String,
-    /// As a job file names it, for example `chat`; absent: told from the first row.
+    /// As a job file names it, for example `chat`, and for jobs that name none; absent: told from the first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     /// Files by id, in order: one after the other they are the data set.
@@ -93,17 +97,20 @@ impl Registry {
     /// [`RegistryError::Exists`] when there is one of its name, [`RegistryError::NotFound`] for a file that is not the
     /// tenant's, [`RegistryError::Invalid`] and [`RegistryError::TooLarge`] beyond the bounds.
     pub async fn create_dataset(&self, tenant: &TenantId, mut dataset: Dataset) -> Result<Dataset, RegistryError> {
-        let texts = [("licence", &dataset.licence), ("provenance", &dataset.provenance)];
-        for (field, text) in texts.into_iter().chain(dataset.format.as_ref().map(|f| ("format", f))) {
+        for (field, text) in [("licence", &dataset.licence), ("provenance", &dataset.provenance)] {
             if text.len() > MAX_TEXT_BYTES {
                 return Err(RegistryError::invalid(field, format!("at most {MAX_TEXT_BYTES} bytes")));
             }
+        }
+        if dataset.format.as_ref().is_some_and(|format| !FORMATS.contains(&&**format)) {
+            return Err(RegistryError::invalid("format", format!("must be one of {}", FORMATS.join(", "))));
         }
         if files::is_id(dataset.name.as_str()) {
             // A job that names it could come to mean the file once the data set is gone.
             return Err(RegistryError::invalid("name", "is spelled like a file's id"));
         }
         self.measure(tenant, &mut dataset)?;
+        self.joinable(tenant, &dataset).await?;
         let held = self.store().scan(&keys::datasets(tenant), None, MAX_DATASETS)?.len();
         if held >= MAX_DATASETS {
             return Err(RegistryError::TooLarge { what: "collection", size: held + 1, limit: MAX_DATASETS });
@@ -137,6 +144,22 @@ impl Registry {
         Ok(())
     }
 
+    /// Refuses files that are no whole one after the other.
+    async fn joinable(&self, tenant: &TenantId, dataset: &Dataset) -> Result<(), RegistryError> {
+        let mut first = None;
+        for id in dataset.files.iter().filter(|_| dataset.files.len() > 1) {
+            let file = self.file(tenant, id)?.ok_or_else(|| no_file(id))?;
+            let form = self.file_form(id, &file).await?;
+            let reason = match *first.get_or_insert(form) {
+                FileForm::Parquet => "a parquet file is a data set by itself: it is not joined with others",
+                first if first != form => "JSON lines, plain text and parquet are not joined into one data set",
+                _ => continue,
+            };
+            return Err(RegistryError::invalid("files", reason));
+        }
+        Ok(())
+    }
+
     /// Adds a file to the end of a data set that `component` has made.
     ///
     /// # Errors
@@ -154,6 +177,7 @@ impl Registry {
             let Versioned { value: mut dataset, revision } = row.ok_or_else(missing)?;
             dataset.files.push(file.into());
             self.measure(tenant, &mut dataset)?;
+            self.joinable(tenant, &dataset).await?;
             let place = keys::dataset(tenant, name.as_str());
             let expect = Some(Expect::Revision(revision));
             match self.write_value(&place, Some(&to_bytes(&dataset)?), expect, |b| b).await {
@@ -163,23 +187,6 @@ impl Registry {
             }
         }
         Err(RegistryError::Conflict("the data set is being changed by too many at once".into()))
-    }
-
-    /// The files of a data set, one after the other; a line that ends a file without a line feed gets one.
-    pub async fn dataset_bytes(&self, tenant: &TenantId, dataset: &Dataset) -> Result<Bytes, RegistryError> {
-        let mut whole = BytesMut::new();
-        for id in &dataset.files {
-            let file = self.file(tenant, id)?.ok_or_else(|| no_file(id))?;
-            let bytes = self.file_bytes(id, &file).await?;
-            if dataset.files.len() == 1 {
-                return Ok(bytes);
-            }
-            whole.extend_from_slice(&bytes);
-            if !bytes.ends_with(b"\n") {
-                whole.extend_from_slice(b"\n");
-            }
-        }
-        Ok(whole.freeze())
     }
 
     /// Removes a data set, and the files that were made for it; `false` when there is none.
@@ -240,8 +247,7 @@ mod tests {
         };
         let made = registry.create_dataset(&tenant, dataset("two", &files, false)).await.unwrap();
         assert_eq!(made.bytes, 25);
-        let bytes = registry.dataset_bytes(&tenant, &made).await.unwrap();
-        assert_eq!(&bytes[..], b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+        assert_eq!(registry.dataset_rows(&tenant, &made, 0, 9, 1000).await.unwrap().rows.len(), 2);
         let again = registry.create_dataset(&tenant, dataset("two", &files, false)).await.unwrap_err();
         assert!(matches!(again, RegistryError::Exists { .. }));
         let missing = registry.create_dataset(&tenant, dataset("three", &["file_none".into()], false)).await;
@@ -253,5 +259,44 @@ mod tests {
         assert!(registry.delete_dataset(&tenant, &owning.name).await.unwrap());
         assert!(registry.file(&tenant, &files[0]).unwrap().is_none());
         assert!(registry.datasets(&tenant, None, 10).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_that_are_no_whole_together_are_refused_when_the_data_set_is_made() {
+        let store = Arc::new(MemoryStore::new());
+        let registry = Registry::new(store.clone(), store);
+        registry.ensure_default_tenant().await.unwrap();
+        let tenant = TenantId::default_tenant();
+        let mut ids = Vec::new();
+        for (n, (name, bytes)) in
+            (0..).zip([("a.jsonl", &b"{}"[..]), ("b.txt", b"x"), ("c", b"PAR1"), ("d.json", b"{}")])
+        {
+            let label = FileLabel { filename: name.into(), ..FileLabel::default() };
+            ids.push(new_document_id("file", n));
+            registry.put_file(&tenant, &ids[n as usize], label, bytes).await.unwrap();
+        }
+        let create = async |name: &str, files: &[usize], format: Option<&str>| {
+            let dataset = Dataset {
+                name: DatasetName::new(name).unwrap(),
+                purpose: DatasetPurpose::PostTraining,
+                licence: "CC0-1.0".into(),
+                provenance: "written for this test".into(),
+                format: format.map(String::from),
+                files: files.iter().map(|&i| ids[i].clone()).collect(),
+                owns_files: false,
+                component: None,
+                bytes: 0,
+                metadata: Map::new(),
+                created_at: 1,
+            };
+            registry.create_dataset(&tenant, dataset).await.map(|_| ()).map_err(|e| e.to_string())
+        };
+        for (files, said) in [(&[2, 2][..], "by itself"), (&[0, 1], "not joined"), (&[0, 2], "not joined")] {
+            assert!(create("bad", files, None).await.unwrap_err().contains(said), "{files:?}");
+        }
+        assert!(create("bad", &[0], Some("chats")).await.unwrap_err().contains("format"));
+        for (name, files) in [("lines", &[0, 3][..]), ("parquet", &[2]), ("plain", &[1, 1])] {
+            create(name, files, None).await.unwrap();
+        }
     }
 }

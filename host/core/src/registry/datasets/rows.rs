@@ -2,8 +2,9 @@
 //!
 //! Invariant: memory is bounded by the page and one row, however large the data set is.
 
-use super::{Dataset, Registry, RegistryError, no_file};
-use crate::id::TenantId;
+use super::pieces::BYTE_ORDER_MARK;
+use super::{Dataset, FileForm, Registry, RegistryError, no_file};
+use crate::id::{DatasetName, TenantId};
 use crate::registry::{FileLabel, FileRecord, new_document_id};
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
@@ -12,9 +13,6 @@ use serde_json::{Map, Value};
 pub const MAX_ROW_BYTES: usize = 8 << 20;
 /// Bytes read at once.
 const WINDOW: usize = 256 << 10;
-/// What a parquet file begins with.
-const PARQUET: &[u8] = b"PAR1";
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Some rows of a data set, in its order.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -89,6 +87,29 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Rows of the data set or file of this name, at most `most`. `None` where they are not JSON lines or there is none.
+    pub async fn count_rows(&self, tenant: &TenantId, name: &str, most: u64) -> Result<Option<u64>, RegistryError> {
+        let set = DatasetName::new(name).ok().map(|name| self.dataset(tenant, &name)).transpose()?.flatten();
+        let files = set.map_or_else(|| vec![name.to_owned()], |set| set.files);
+        let mut rows = 0;
+        for id in &files {
+            let Some(record) = self.file(tenant, id)? else { return Ok(None) };
+            let mut lines = match Lines::open(self, id, record, 0).await {
+                Err(RegistryError::NotServed(_)) => return Ok(None),
+                opened => opened?,
+            };
+            while let Some(line) = lines.next().await? {
+                rows += u64::from(!line.iter().all(u8::is_ascii_whitespace));
+                if rows == most {
+                    return Ok(Some(rows));
+                }
+            }
+        }
+        Ok(Some(rows))
+    }
+}
+
 fn lines(rows: &[Value], field: &str) -> Result<String, RegistryError> {
     if rows.is_empty() {
         return Err(RegistryError::invalid(field, "holds no row"));
@@ -131,15 +152,13 @@ impl<'a> Lines<'a> {
         record: FileRecord,
         position: u64,
     ) -> Result<Self, RegistryError> {
-        let ending = record.filename.rsplit_once('.').map_or(String::new(), |(_, e)| e.to_ascii_lowercase());
-        let begin = registry.file_piece(id, &record, 0, PARQUET.len()).await?;
-        if ending == "parquet" || begin == PARQUET {
-            return Err(RegistryError::NotServed("a parquet file, row by row,"));
+        match registry.file_form(id, &record).await? {
+            FileForm::Lines => {}
+            FileForm::Parquet => return Err(RegistryError::NotServed("a parquet file, row by row,")),
+            FileForm::Plain => return Err(RegistryError::NotServed("plain text, row by row,")),
         }
-        if ["txt", "text", "md"].contains(&&*ending) {
-            return Err(RegistryError::NotServed("plain text, row by row,"));
-        }
-        let position = if position == 0 && begin.starts_with(BYTE_ORDER_MARK) { 3 } else { position };
+        let begin = registry.file_piece(id, &record, 0, BYTE_ORDER_MARK.len()).await?;
+        let position = if position == 0 && begin == BYTE_ORDER_MARK { 3 } else { position };
         Ok(Self { registry, id, record, position, ahead: BytesMut::new() })
     }
 
@@ -228,6 +247,12 @@ mod tests {
             let rows = read(&files, limit, max_bytes).await;
             let numbers: Vec<_> = rows.iter().filter_map(|r| r["n"].as_u64()).collect();
             assert_eq!(numbers, [0, 1, 2, 3, 4], "{limit} rows, {max_bytes} bytes");
+        }
+        let (registry, tenant, dataset) = with_files(&files).await;
+        for (name, most, count) in
+            [("set", 9, Some(5)), ("set", 4, Some(4)), (&*dataset.files[0], 9, Some(3)), ("none", 9, None)]
+        {
+            assert_eq!(registry.count_rows(&tenant, name, most).await.unwrap(), count, "{name}");
         }
     }
 

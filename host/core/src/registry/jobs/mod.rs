@@ -19,7 +19,8 @@ pub use usage::JobUsage;
 
 use super::collections::{Collection, Full, new_document_id};
 use super::{Registry, RegistryError, Versioned, keys, now};
-use crate::id::{ComponentName, TenantId};
+use crate::id::{ComponentName, ComponentRef, TenantId};
+use crate::plugin::Role;
 use crate::store::{Batch, Expect, Revision};
 use crate::train::{Outline, Saved, StepMetrics};
 use events::EventCounts;
@@ -119,7 +120,13 @@ pub struct Job {
     pub lease: Option<Lease>,
     /// The newest fencing number; 0 before the first claim.
     pub fence: u64,
+    /// Runs since the job last came further by a step or a checkpoint, the present one included.
+    #[serde(default)]
+    pub attempts: u32,
     pub progress: Progress,
+    /// What scores for it, from its first run on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scorers: Vec<Scorer>,
     /// Those that are still on disk are known to the job's folder.
     #[serde(default)]
     pub checkpoints: Vec<Checkpoint>,
@@ -168,10 +175,22 @@ pub struct Checkpoint {
     pub loss: Option<f64>,
 }
 
+/// A component that scores for a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scorer {
+    /// `reward/NAME` or `evaluator/NAME`.
+    pub role: Role,
+    /// As the job calls it: NAME or NAME@VERSION.
+    pub name: String,
+    pub component: ComponentRef,
+    /// What it is configured with.
+    pub config: Value,
+}
+
 /// Why a job failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
-    /// Stable; `invalid_request`, `too_large`, `component_failed` or `internal`.
+    /// Stable; `invalid_request`, `too_large`, `component_failed`, `host_lost` or `internal`.
     pub code: String,
     pub message: String,
 }
@@ -216,6 +235,8 @@ pub struct Report {
     pub steps: Vec<StepMetrics>,
     pub checkpoints: Vec<Saved>,
     pub notes: Vec<String>,
+    /// What scores in this run; empty: as the record has it.
+    pub scorers: Vec<Scorer>,
     /// Time spent since the last report.
     pub milliseconds: u64,
 }
@@ -285,7 +306,9 @@ impl Registry {
             finished_at: None,
             lease: None,
             fence: 0,
+            attempts: 0,
             progress: Progress::default(),
+            scorers: Vec::new(),
             checkpoints: Vec::new(),
             outcome: Value::Null,
             error: None,
@@ -321,7 +344,8 @@ impl Registry {
 
     /// Takes a job that waits, or one whose worker is gone, for `lease_ms` from `now_ms` on (milliseconds since 1970).
     ///
-    /// Of several tenants, the one goes first that has been worked for least today; of a tenant's jobs the oldest.
+    /// Of several tenants, the one goes first that has been worked for least today; of a tenant's jobs the oldest. A job
+    /// that too many runs were lost to is ended instead.
     pub async fn claim_job(
         &self,
         worker: &Worker,
@@ -347,11 +371,14 @@ impl Registry {
         for (_, tenant, id) in candidates {
             let Some(row) = self.job_row(&tenant, &id)? else { continue };
             let mut job = row.value;
-            if !job.claim(worker, now_ms, lease_ms) {
+            let given_up = job.give_up(worker, now_ms);
+            if given_up.is_none() && !job.claim(worker, now_ms, lease_ms) {
                 continue;
             }
-            let events = [NewEvent::status(&job, if job.fence == 1 { "the job runs" } else { "the job goes on" })];
+            let said = if job.fence == 1 { "the job runs" } else { "the job goes on" };
+            let events = given_up.clone().unwrap_or_else(|| vec![NewEvent::status(&job, said)]);
             match self.put_job(&tenant, &mut job, row.revision, &events, |b| b).await {
+                Ok(()) if given_up.is_some() => {}
                 Ok(()) => return Ok(Some(Claimed { tenant, job })),
                 // Somebody else was quicker.
                 Err(RegistryError::RevisionMismatch { .. }) => {}

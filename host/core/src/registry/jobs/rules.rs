@@ -7,9 +7,13 @@
 //!   └────resume────┘
 //! ```
 
-use super::{Checkpoint, Claimed, Job, JobEnd, JobStatus, MAX_CHECKPOINTS, NewEvent, Report};
+use super::{Checkpoint, Claimed, Job, JobEnd, JobError, JobStatus, MAX_CHECKPOINTS, NewEvent, Report};
 use crate::registry::RegistryError;
 use serde::{Deserialize, Serialize};
+
+/// Runs in a row that may be lost before the job comes further. One that ends its host, for want of memory perhaps, would
+/// end it again at every start.
+const MAX_LOST_RUNS: u32 = 3;
 
 /// Who works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,12 +74,30 @@ impl Job {
         if !self.is_claimable(worker, now_ms) {
             return false;
         }
+        self.attempts = if self.status == JobStatus::Running { self.attempts + 1 } else { 1 };
         self.status = JobStatus::Running;
         self.fence += 1;
         self.started_at.get_or_insert(now_ms / 1000);
         let expires_ms = now_ms.saturating_add(lease_ms);
         self.lease = Some(Lease { worker: worker.clone(), expires_ms, heartbeat_ms: now_ms });
         true
+    }
+
+    /// Ends a job that is to be had because its worker is gone, where too many were lost to it already.
+    pub(super) fn give_up(&mut self, worker: &Worker, now_ms: u64) -> Option<Vec<NewEvent>> {
+        let lost = self.status == JobStatus::Running && self.is_claimable(worker, now_ms);
+        if !lost || self.attempts < MAX_LOST_RUNS {
+            return None;
+        }
+        let message = format!(
+            "{MAX_LOST_RUNS} runs in a row were lost with their host before they came further; the job may need more memory than \
+             there is"
+        );
+        let end = match self.wish {
+            Some(Wish::Cancel) => JobEnd::Cancelled,
+            _ => JobEnd::Failed(JobError { code: "host_lost".into(), message }),
+        };
+        Some(self.settle(&end, now_ms / 1000))
     }
 
     /// Whether it is still the worker's who took it under this number, whatever the clock says: until somebody else has
@@ -99,6 +121,9 @@ impl Job {
     pub(super) fn take(&mut self, report: &Report, now: u64) -> Vec<NewEvent> {
         let mut events = Vec::new();
         self.progress.milliseconds += report.milliseconds;
+        if !report.scorers.is_empty() {
+            self.scorers.clone_from(&report.scorers);
+        }
         for step in report.steps.iter().filter(|s| s.loss.is_finite()) {
             if step.step <= self.progress.step {
                 continue;
@@ -123,6 +148,9 @@ impl Job {
                     events.push(NewEvent::checkpoint(saved));
                 }
             }
+        }
+        if !events.is_empty() {
+            self.attempts = 0;
         }
         let over = self.checkpoints.len().saturating_sub(MAX_CHECKPOINTS);
         self.checkpoints.drain(..over);

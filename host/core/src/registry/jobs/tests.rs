@@ -131,6 +131,43 @@ async fn a_restarted_worker_takes_its_own_jobs_back_at_once() {
 }
 
 #[tokio::test]
+async fn a_job_that_ends_its_host_again_and_again_is_given_up() {
+    let registry = registry().await;
+    let job = queued(&registry).await;
+    let claim = async |run| registry.claim_job(&worker("host", run), run * 1_000, LEASE).await.unwrap();
+    let state = || registry.job(&tenant(), &job.id).unwrap().unwrap();
+    let first = claim(1).await.unwrap();
+    registry.report_job(&first, &steps(1..=5), 1_500, LEASE).await.unwrap();
+    // Lost, but it had come further. The next one makes nothing that is new, and lets go in good order.
+    let second = claim(2).await.unwrap();
+    registry.report_job(&second, &steps(3..=5), 2_500, LEASE).await.unwrap();
+    assert_eq!(state().attempts, 1);
+    claim(3).await.unwrap();
+    let fourth = claim(4).await.unwrap();
+    assert_eq!(state().attempts, 3);
+    registry.end_job(&fourth, &Report::default(), &JobEnd::Released, 4_500).await.unwrap();
+    // From here on every run dies. A checkpoint is a step further, once.
+    let fifth = claim(5).await.unwrap();
+    let report = Report { checkpoints: vec![saved(5)], ..Report::default() };
+    registry.report_job(&fifth, &report, 5_500, LEASE).await.unwrap();
+    for run in 6..=8 {
+        let again = claim(run).await.unwrap();
+        registry.report_job(&again, &report, run * 1_000 + 500, LEASE).await.unwrap();
+    }
+    assert!(claim(9).await.is_none());
+    let ended = state();
+    assert_eq!((ended.status, ended.fence, ended.lease), (JobStatus::Failed, 8, None));
+    let error = ended.error.unwrap();
+    assert!(error.code == "host_lost" && error.message.contains("more memory"), "{error:?}");
+    assert!(claim(10).await.is_none());
+    let events = registry.job_events(&tenant(), &job.id, 0, 100).unwrap();
+    assert!(events.last().unwrap().event.message.contains("3 runs in a row"), "{events:?}");
+    // Its tenant's next job is not held up.
+    let next = queued(&registry).await;
+    assert_eq!(claim(11).await.unwrap().job.id, next.id);
+}
+
+#[tokio::test]
 async fn steps_that_a_run_repeats_after_a_crash_count_once() {
     let registry = registry().await;
     let job = queued(&registry).await;

@@ -1,6 +1,5 @@
 //! `/v1/fine_tuning/jobs` in OpenAI's shape: a finetuning job is a job whose result is a LoRA adapter of its model.
 
-mod preference;
 mod request;
 mod shown;
 
@@ -25,8 +24,9 @@ const MAX_PAGE: usize = 100;
 
 pub async fn create(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
     caller.need(Scope::Jobs)?;
-    let mut order = request::read(&Fields::root(&body)?)?;
-    preference::convert(&app, &caller.tenant, &mut order).await?;
+    let f = Fields::root(&body)?;
+    let examples = app.registry.count_rows(&caller.tenant, f.need_str("training_file")?, request::MAX_COUNTED).await?;
+    let order = request::read(&f, examples)?;
     let job = jobs::create(&app, &caller, order).await.map_err(request::in_their_words)?;
     Ok(reply::json(&shown::job(&job, &caller.tenant)))
 }

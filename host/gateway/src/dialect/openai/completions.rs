@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::layers::RequestInfo;
 use crate::run::{Run, Status};
 use crate::sse::{self, Encode};
-use crate::{inference, reply};
+use crate::{inference, jobs, reply};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -48,6 +48,7 @@ pub async fn create(
         let f = Fields::root(&body)?;
         let name = f.need_str("model")?;
         let request = parse(&f)?;
+        jobs::serve_named(&app, &caller.tenant, name).await?;
         let model = app.model_of(&caller.tenant, name, ModelKind::Generator)?;
         run.uses(&model);
         let (stream, n, logprobs) = (request.stream, request.n, request.sampling.logprobs);
@@ -167,6 +168,7 @@ async fn start(
             sampling: Sampling { max_tokens: Some(request.max_tokens), ..request.sampling.clone() },
             constraint: None,
             metadata: BTreeMap::new(),
+            parallel_calls: true,
         };
         choices.extend(chain::generate(run, ask, request.n).await?);
     }

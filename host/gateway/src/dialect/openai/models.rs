@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, Code};
+use crate::jobs;
 use crate::reply;
 use crate::target::Target;
 use axum::extract::{Path, State};
@@ -29,6 +30,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Ap
 
 pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.need(Scope::Inference)?;
+    jobs::serve_named(&app, &caller.tenant, &id).await?;
     let found = app.model(&caller.tenant, &id);
     match found {
         Err(e) if e.code == Code::NotFound => {

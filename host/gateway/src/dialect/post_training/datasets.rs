@@ -18,8 +18,9 @@ use stockade_core::registry::{Dataset, DatasetPurpose, Scope};
 
 /// Most data sets of a tenant.
 const MAX_DATASETS: usize = 1_000;
-/// Rows of a page.
+/// Rows of a page, and bytes of their text together.
 const MAX_ROWS: usize = 1_000;
+const MAX_ROWS_BYTES: usize = 16 << 20;
 
 /// `{purpose, source: {type: "rows", rows}, dataset_id?, metadata?}`
 pub async fn register(State(app): State<App>, caller: Caller, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
@@ -99,17 +100,22 @@ pub async fn iterate(
     Asked(query): Asked<RowsQuery>,
 ) -> Result<Response, ApiError> {
     let found = find(&app, &caller, &name)?;
-    let bytes = app.registry.dataset_bytes(&caller.tenant, &found).await?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| ApiError::invalid("dataset_id", "holds no JSON lines"))?;
-    let (start, limit) = (query.start_index.unwrap_or(0), query.limit.unwrap_or(MAX_ROWS).clamp(1, MAX_ROWS));
-    let mut lines = text.lines().filter(|l| !l.trim().is_empty()).skip(start);
-    let mut data = Vec::new();
-    for line in lines.by_ref().take(limit) {
-        let row: Value =
-            serde_json::from_str(line).map_err(|_| ApiError::invalid("dataset_id", "holds a line that is no JSON"))?;
-        data.push(row);
+    let (mut before, limit) = (query.start_index.unwrap_or(0), query.limit.unwrap_or(MAX_ROWS).clamp(1, MAX_ROWS));
+    let read = async |from: u64, rows: usize| {
+        app.registry.dataset_rows(&caller.tenant, &found, from, rows, MAX_ROWS_BYTES).await
+    };
+    // The reply names rows by their number, the registry by their place.
+    let mut from = 0;
+    while before > 0 {
+        let passed = read(from, before.min(MAX_ROWS)).await?;
+        before -= passed.rows.len();
+        match passed.next {
+            Some(next) => from = next,
+            None => return Ok(reply::json(&json!({"data": [], "has_more": false, "url": null}))),
+        }
     }
-    Ok(reply::json(&json!({"data": data, "has_more": lines.next().is_some(), "url": null})))
+    let page = read(from, limit).await?;
+    Ok(reply::json(&json!({"data": page.rows, "has_more": page.next.is_some(), "url": null})))
 }
 
 fn shown(dataset: &Dataset) -> Value {

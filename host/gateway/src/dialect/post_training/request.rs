@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use stockade_core::jobs::Order;
 use stockade_core::registry::JobKind;
 
+/// Most steps of a run, as the trainer has it.
+const MAX_STEPS: i64 = 100_000_000;
+
 /// `{job_uuid, model, training_config, algorithm_config?, ...}`
 pub fn supervised(f: &Fields<'_>) -> Result<Order, ApiError> {
     let mut spec = common(f, "sft", f.need_str("model")?)?;
@@ -19,7 +22,8 @@ pub fn supervised(f: &Fields<'_>) -> Result<Order, ApiError> {
     order(f, spec)
 }
 
-/// `{job_uuid, finetuned_model, algorithm_config, training_config, ...}`: a LoRA over the finetuned model.
+/// `{job_uuid, finetuned_model, algorithm_config, training_config, ...}`: a LoRA over the finetuned model, which an adapter
+/// is with its base.
 pub fn preference(f: &Fields<'_>) -> Result<Order, ApiError> {
     let algorithm = f.object("algorithm_config")?.ok_or_else(|| f.wrong("algorithm_config", "is required"))?;
     let beta = algorithm.number("beta", 1e-3..=100.0)?.map_or(json!(0.1), |b| json!(f64::from(b)));
@@ -64,10 +68,10 @@ fn common(f: &Fields<'_>, method: &str, base: &str) -> Result<Value, ApiError> {
     if let Some(n) = config.integer("gradient_accumulation_steps", 1..=4096)? {
         spec["optim"]["accumulate"] = n.into();
     }
+    spec["optim"]["epochs"] = epochs.into();
     // 0 and absent: the whole epoch.
-    match config.integer("max_steps_per_epoch", 0..=100_000_000)? {
-        Some(most) if most > 0 => spec["optim"]["steps"] = epochs.saturating_mul(most).into(),
-        _ => spec["optim"]["epochs"] = epochs.into(),
+    if let Some(most) = config.integer("max_steps_per_epoch", 0..=MAX_STEPS)?.filter(|most| *most > 0) {
+        spec["optim"]["max_steps"] = epochs.saturating_mul(most).min(MAX_STEPS).into();
     }
     if let Some(optimizer) = config.object("optimizer_config")? {
         match optimizer.str("optimizer_type")? {
@@ -142,7 +146,8 @@ mod tests {
         let order = supervised(&Fields::root(&body).unwrap()).unwrap();
         assert_eq!(order.name.as_deref(), Some("j"));
         let spec = order.spec;
-        assert_eq!(spec["optim"]["steps"], 20);
+        assert_eq!((&spec["optim"]["epochs"], &spec["optim"]["max_steps"]), (&json!(2), &json!(20)));
+        assert!(spec["optim"].get("steps").is_none(), "an epoch may be shorter");
         assert_eq!(spec["optim"]["learning_rate"], 1e-4);
         assert_eq!(spec["model"]["adapter"]["kind"], "dora");
         let targets = json!(["q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]);

@@ -155,3 +155,29 @@ fn batches_that_do_not_fit_are_refused() {
         assert!(matches!(bad.check(&config), Err(TrainError::Data { .. })), "{name}");
     }
 }
+
+#[test]
+fn what_a_pass_takes_is_known_before_and_grows_with_depth_by_inputs_alone_when_checkpointing() {
+    let rows = [(0..200).map(|t| t % 300).collect::<Vec<u32>>(), (0..56).collect()];
+    let packed = packed(&rows);
+    let base = open("llama-micro", &options()).config().clone();
+    let taken = |layers: usize, checkpointing: bool| {
+        let config = ModelConfig { layers, windows: vec![None; layers], ..base.clone() };
+        let network = Network::fresh(&config, &NetworkOptions { checkpointing, threads: 1, ..options() }).unwrap();
+        step(&network, &packed, TRAIN);
+        let held = 12 * network.masters.len() as u64 + 4 * super::super::head::LOGITS as u64;
+        let expected = network.training_bytes(packed.tokens.len() as u64) - held;
+        // Logits of a small vocabulary are there too; the estimate has them apart.
+        let logits = 4 * (packed.targets.len() * config.vocab_size) as u64;
+        let taken = network.buffers.idle_bytes().saturating_sub(logits);
+        assert!(
+            taken <= expected + expected / 10 && 2 * taken > expected,
+            "{layers} {checkpointing}: {taken} {expected}"
+        );
+        taken
+    };
+    let input = 4 * packed.tokens.len() as u64 * base.hidden_size as u64;
+    let grows = |checkpointing| (taken(12, checkpointing) - taken(4, checkpointing)) / 8;
+    let (with, without) = (grows(true), grows(false));
+    assert!(with <= input + input / 2 && without > 5 * input, "{with} and {without} for an input of {input}");
+}

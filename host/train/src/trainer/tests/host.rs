@@ -135,7 +135,7 @@ fn a_finetuned_model_loads_and_answers_as_the_run_said() {
         assert_eq!(network.tensor(&name).unwrap(), values, "{name}");
     }
     let job = std::fs::read_to_string(out.join("job.toml")).unwrap();
-    assert!(job.contains("# data: ") && job.contains("seed = 1"), "{job}");
+    assert!(job.contains("# examples: ") && job.contains("# train.jsonl: ") && job.contains("seed = 1"), "{job}");
     assert_eq!(Job::from_toml(&job).unwrap().optim.steps, Some(24), "job.toml is a job");
 }
 
@@ -231,6 +231,70 @@ fn preferences_scores_labels_and_embeddings_end_in_their_models() {
     }
 }
 
+/// The engine answers with what a run has made, whatever was trained.
+#[test]
+fn results_with_a_head_are_served() {
+    use stockade_core::infer::{ClassifyRequest, EmbedInput, EmbedRequest, Inference};
+    let id = stockade_core::ModelId::new("made").unwrap();
+    let tenant = stockade_core::TenantId::default_tenant();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let served = |path: &Path| {
+        let engine = stockade_infer::Engine::new(stockade_infer::Settings::default());
+        engine.load_model(id.clone(), path, &Default::default(), &|_, _| {}).unwrap();
+        engine
+    };
+    for adapter in [Value::Null, json!({ "kind": "lora", "rank": 8 }), json!({ "kind": "dora", "rank": 8 })] {
+        let Some(home) = Home::new() else { return };
+        let words = ["red", "green", "blue", "seven", "nine", "two"];
+        let kind = |i: usize| if i < 3 { "colour" } else { "number" };
+        let rows: Vec<Value> = (0..6).map(|i| json!({ "text": words[i], "label": kind(i) })).collect();
+        home.write("train.jsonl", &rows);
+        let mut spec =
+            finetuning(json!({ "optim": { "steps": 40, "learning_rate": 1e-2 }, "output": { "dtype": "f32" } }));
+        spec["method"] = "classify".into();
+        if !adapter.is_null() {
+            spec["model"]["adapter"] = adapter.clone();
+        }
+        let Ending::Finished { path, base, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        assert!(base.is_none());
+        let engine = served(&path);
+        let request =
+            ClassifyRequest { tenant: tenant.clone(), model: id.clone(), inputs: words.map(String::from).to_vec() };
+        let scores = runtime.block_on(engine.classify(request)).unwrap();
+        for (i, scores) in scores.iter().enumerate() {
+            let best = scores.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+            assert_eq!(best.0, kind(i), "{adapter}: {} {scores:?}", words[i]);
+        }
+
+        let Some(home) = Home::new() else { return };
+        let rows: Vec<Value> =
+            (0..6).map(|i| json!({ "anchor": words[i], "positive": format!("it is {}", words[i]) })).collect();
+        home.write("train.jsonl", &rows);
+        spec["method"] = "embed".into();
+        spec["optim"]["batch"] = 6.into();
+        spec["embed"] = json!({ "pooling": if adapter.is_null() { "mean" } else { "last" } });
+        let Ending::Finished { path, base, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        assert!(base.is_none());
+        let engine = served(&path);
+        let embed = |texts: Vec<String>| {
+            let inputs = texts.into_iter().map(EmbedInput::Text).collect();
+            let request = EmbedRequest { tenant: tenant.clone(), model: id.clone(), inputs, dimensions: None };
+            runtime.block_on(engine.embed(request)).unwrap().vectors
+        };
+        let anchors = embed(words.map(String::from).to_vec());
+        let positives = embed(words.iter().map(|word| format!("it is {word}")).collect());
+        let likeness = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        for (i, anchor) in anchors.iter().enumerate() {
+            assert!((likeness(anchor, anchor) - 1.0).abs() < 1e-4, "of length 1");
+            let nearest =
+                (0..6).max_by(|&a, &b| likeness(anchor, &positives[a]).total_cmp(&likeness(anchor, &positives[b])));
+            assert_eq!(nearest, Some(i), "{adapter}");
+        }
+        let long = embed(vec!["seven ".repeat(2000)]);
+        assert!(long[0].iter().all(|x| x.is_finite()), "cut, as the folder says");
+    }
+}
+
 #[test]
 fn answers_that_are_rewarded_become_more_frequent() {
     for adapter in [None, Some(json!({ "kind": "lora", "rank": 8 }))] {
@@ -290,6 +354,25 @@ fn a_run_is_taken_up_inside_an_epoch_at_its_edge_and_inside_packing() {
     assert!(matches!(paused.run(&spec).unwrap(), Ending::Finished { .. }));
     let weights = |home: &Home| std::fs::read(home.out().join("adapter_model.safetensors")).unwrap();
     assert!(weights(&alone) == weights(&paused), "after {steps} steps");
+}
+
+#[test]
+fn a_run_ends_with_its_epochs_or_its_most_steps_whichever_comes_first() {
+    let optim = json!({ "batch": 2, "epochs": 2.0, "schedule": "linear", "learning_rate": 1e-3 });
+    let mut spec = without(finetuning(json!({ "optim": optim })), "optim", "steps");
+    let mut steps = |most: Option<u64>| {
+        let home = Home::new()?;
+        home.write("train.jsonl", &questions());
+        spec["optim"]["max_steps"] = json!(most);
+        let Ending::Finished { steps, .. } = home.run(&spec).unwrap() else { panic!("it ended") };
+        let told = home.listener.steps.lock().unwrap();
+        assert!(told.iter().all(|line| line.steps == steps) && told.len() as u64 == steps);
+        assert!(told.last().unwrap().lr < 1e-3, "the schedule goes down over these very steps");
+        Some(steps)
+    };
+    let Some(whole) = steps(None) else { return };
+    assert!(whole > 3);
+    assert_eq!((steps(Some(3)), steps(Some(whole + 50))), (Some(3), Some(whole)));
 }
 
 #[test]

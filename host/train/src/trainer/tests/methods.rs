@@ -4,7 +4,7 @@ use super::*;
 use crate::methods::{Answered, References, Tally, Turn};
 
 /// Every objective with a batch of its own.
-fn methods() -> Vec<(&'static str, Job, Objective, StepData)> {
+pub(super) fn methods() -> Vec<(&'static str, Job, Objective, StepData)> {
     let documents: Vec<Example> = (0..3)
         .map(|i| Example::Text(sequence(&(0..14).map(|t| (i * 31 + t * 7) % 200).collect::<Vec<_>>(), 4)))
         .collect();
@@ -101,17 +101,12 @@ fn every_parameter_of_every_method_gets_a_gradient() {
                     continue;
                 }
                 settings["model"]["adapter"] = adapter.clone();
+                settings["output"].as_object_mut().unwrap().remove("merge");
             }
             let job = Job::from_json(&settings).unwrap();
             let Some(mut network) = open("llama-micro", &job, &objective) else { return };
             let references = references(&objective, &network, &step);
-            // B begins at zero, which leaves A without a gradient for one step.
-            for i in 0..network.parameters().len() {
-                if network.parameters()[i].name.contains("lora_B") {
-                    network.values_mut(i).iter_mut().enumerate().for_each(|(j, x)| *x = 0.01 * ((j % 7) as f32 - 3.0));
-                }
-            }
-            network.updated().unwrap();
+            shake_adapters(&mut network);
             let mut gradients = network.gradients();
             let mut turn =
                 Turn { network: &network, references: &references, gradients: Some(&mut gradients), seed: 1, step: 0 };
@@ -120,14 +115,36 @@ fn every_parameter_of_every_method_gets_a_gradient() {
             assert_all(&format!("{method} {adapter}"), &network, &gradients);
         }
     }
-    let (job, objective, rollouts) = answers();
-    let network = open("llama-micro", &job, &objective).unwrap();
-    let mut gradients = network.gradients();
-    let references = References::default();
-    let mut turn =
-        Turn { network: &network, references: &references, gradients: Some(&mut gradients), seed: 1, step: 0 };
-    objective.answers(&mut turn, &rollouts).unwrap();
-    assert_all("grpo", &network, &gradients);
+}
+
+#[test]
+fn every_parameter_gets_a_gradient_from_answers() {
+    for adapter in [Value::Null, json!({ "kind": "lora" }), json!({ "kind": "dora" }), json!({ "kind": "qlora" })] {
+        let (job, objective, rollouts) = answers();
+        let mut settings = job.to_json();
+        if !adapter.is_null() {
+            settings["model"]["adapter"] = adapter.clone();
+        }
+        let job = Job::from_json(&settings).unwrap();
+        let Some(mut network) = open("llama-micro", &job, &objective) else { return };
+        shake_adapters(&mut network);
+        let mut gradients = network.gradients();
+        let references = References::default();
+        let mut turn =
+            Turn { network: &network, references: &references, gradients: Some(&mut gradients), seed: 1, step: 0 };
+        objective.answers(&mut turn, &rollouts).unwrap();
+        assert_all(&format!("grpo {adapter}"), &network, &gradients);
+    }
+}
+
+/// B begins at zero, which leaves A without a gradient for one step.
+fn shake_adapters(network: &mut Network) {
+    for i in 0..network.parameters().len() {
+        if network.parameters()[i].name.contains("lora_B") {
+            network.values_mut(i).iter_mut().enumerate().for_each(|(j, x)| *x = 0.01 * ((j % 7) as f32 - 3.0));
+        }
+    }
+    network.updated().unwrap();
 }
 
 fn assert_all(what: &str, network: &Network, gradients: &crate::network::Gradients) {

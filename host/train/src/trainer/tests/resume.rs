@@ -1,5 +1,6 @@
 //! Runs that are paused, killed, damaged or changed, against one that was left alone.
 
+use super::methods::methods;
 use super::*;
 use crate::random::{Purpose, bits};
 use std::os::unix::process::CommandExt;
@@ -83,6 +84,79 @@ fn a_paused_run_ends_as_one_that_was_left_alone() {
     assert!(matches!(ending.unwrap(), Ending::Finished { steps: STEPS, .. }));
     assert_eq!(again, weights);
     assert_eq!(paused_lines, lines);
+}
+
+/// What a run may be made of, each with a method of its own kind.
+fn kinds() -> Vec<(&'static str, Value, Option<&'static str>)> {
+    vec![
+        ("sft", json!({ "optim": { "kind": "muon", "schedule": "wsd" } }), None),
+        ("sft", json!({ "optim": { "precision": "bf16", "checkpointing": true } }), Some("lora")),
+        ("pretrain", json!({ "optim": { "precision": "bf16" } }), None),
+        ("continue", json!({}), Some("qlora")),
+        ("dpo", json!({}), Some("dora")),
+        ("ipo", json!({}), None),
+        ("kto", json!({}), Some("lora")),
+        ("orpo", json!({ "optim": { "kind": "muon" } }), None),
+        ("simpo", json!({}), None),
+        ("reward", json!({}), Some("lora")),
+        ("classify", json!({}), None),
+        ("embed", json!({}), Some("dora")),
+    ]
+}
+
+/// A run of any method, which dies without warning in the step `dies`; `None` if it did.
+fn train_kind(job: &Job, step: &StepData, folder: &Path, pause: Option<u64>, dies: Option<u64>) -> Option<String> {
+    struct Mortal(Listener, Option<u64>);
+    impl Observer for Mortal {
+        fn step(&self, metrics: &StepMetrics) {
+            assert!(Some(metrics.step) != self.1, "as wished");
+            self.0.step(metrics);
+        }
+        fn checkpoint(&self, saved: &Saved) {
+            self.0.checkpoint(saved);
+        }
+        fn note(&self, text: &str) {
+            self.0.note(text);
+        }
+        fn command(&self) -> Command {
+            self.0.command()
+        }
+    }
+    let objective = Objective::of(job, 3);
+    let network = open("llama-micro", job, &objective).expect("looked for before");
+    let source = Steps(vec![step.clone(); 10]);
+    let interrupt = pause.map(|at| (at, Command::Pause));
+    let observer = Mortal(Listener { interrupt, ..Listener::default() }, dies);
+    let mut run = run(job, objective, network, &source, folder, &observer);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.train().map(|_| digest(&run.network))));
+    ended.ok().map(Result::unwrap)
+}
+
+#[test]
+fn every_kind_of_run_goes_on_to_the_same_bits_after_pauses_and_sudden_ends() {
+    if missing() {
+        return;
+    }
+    for (method, more, adapter) in kinds() {
+        let (_, example, _, step) = methods().into_iter().find(|(name, ..)| *name == method).unwrap();
+        let mut settings = example.to_json();
+        settings["optim"]["steps"] = 10.into();
+        settings["checkpoint"] = json!({ "every": 3, "keep": 2 });
+        settings["output"] = json!({});
+        if let Some(kind) = adapter {
+            settings["model"]["adapter"] = json!({ "kind": kind, "rank": 4, "dropout": 0.1 });
+        }
+        for (key, value) in more["optim"].as_object().into_iter().flatten() {
+            settings["optim"][key] = value.clone();
+        }
+        let job = Job::from_json(&settings).unwrap();
+        let (alone, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let want = train_kind(&job, &step, alone.path(), None, None).unwrap();
+        assert!(train_kind(&job, &step, cut.path(), Some(4), None).is_some());
+        assert!(train_kind(&job, &step, cut.path(), None, Some(6)).is_none());
+        assert!(train_kind(&job, &step, cut.path(), None, Some(8)).is_none());
+        assert_eq!(train_kind(&job, &step, cut.path(), None, None).unwrap(), want, "{method} {adapter:?} {more}");
+    }
 }
 
 #[test]

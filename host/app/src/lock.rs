@@ -20,24 +20,29 @@ impl FolderLock {
     /// # Errors
     /// [`Exit::Refused`] with the process that has it.
     pub fn take(folder: &Path) -> Result<Self, Failure> {
+        if let Some(lock) = Self::try_take(folder)? {
+            return Ok(lock);
+        }
+        let mut note = String::new();
+        // A holder that has not written yet, or a file that somebody has changed: then nobody is named.
+        let _ = File::open(folder.join(NAME))?.take(MAX_NOTE_BYTES).read_to_string(&mut note);
+        let holder = note.trim().parse::<u32>().map_or("another process".into(), |id| format!("process {id}"));
+        let message = format!("{} is being trained in by {holder}; --out names another folder", folder.display());
+        Err(Failure::new(Exit::Refused, message))
+    }
+
+    /// `None` where somebody else has it.
+    pub fn try_take(folder: &Path) -> std::io::Result<Option<Self>> {
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(folder.join(NAME))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut note = String::new();
-                // A holder that has not written yet, or a file that somebody has changed: then nobody is named.
-                let _ = file.take(MAX_NOTE_BYTES).read_to_string(&mut note);
-                let holder = note.trim().parse::<u32>().map_or("another process".into(), |id| format!("process {id}"));
-                let message =
-                    format!("{} is being trained in by {holder}; --out names another folder", folder.display());
-                return Err(Failure::new(Exit::Refused, message));
-            }
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(Some(Self { _file: file }))
     }
 }
 
@@ -49,6 +54,7 @@ mod tests {
     fn one_holder_at_a_time_and_the_next_one_is_told_who() {
         let folder = tempfile::tempdir().unwrap();
         let first = FolderLock::take(folder.path()).unwrap();
+        assert!(FolderLock::try_take(folder.path()).unwrap().is_none());
         let refused = FolderLock::take(folder.path()).err().expect("it is taken");
         assert_eq!(refused.exit, Exit::Refused);
         assert!(refused.message.contains(&format!("process {}", std::process::id())), "{}", refused.message);
