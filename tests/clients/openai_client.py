@@ -55,6 +55,21 @@ a, b, c = (v.embedding for v in vectors.data)
 dot = lambda x, y: sum(p * q for p, q in zip(x, y))
 assert len(a) == 384 and math.isclose(dot(a, a), 1, abs_tol=1e-3) and dot(a, b) > dot(a, c), (dot(a, b), dot(a, c))
 
+judged = client.moderations.create(input=["I want to kill myself tonight.", "The weather is fine today."])
+assert [r.flagged for r in judged.results] == [True, False], judged
+sad, calm = judged.results
+assert sad.categories.self_harm and sad.category_scores.self_harm > 0.5 > calm.category_scores.self_harm, judged
+assert sad.category_applied_input_types.self_harm == ["text"] and not any(calm.categories.to_dict().values()), judged
+omni = client.moderations.create(model="omni-moderation-latest",
+                                 input=[{"type": "text", "text": "I want to kill myself tonight."}])
+assert omni.results[0].category_scores == sad.category_scores and omni.id.startswith("modr"), omni
+try:
+    client.moderations.create(model="no-such-shield", input="x")
+except openai.NotFoundError:
+    pass
+else:
+    raise AssertionError("an unknown shield has judged")
+
 for kind, broken in [
     (openai.NotFoundError, dict(model="nothing", messages=ask)),
     (openai.BadRequestError, dict(model=MODEL, messages=ask, temperature=9)),

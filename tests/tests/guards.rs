@@ -158,5 +158,27 @@ fn llama_guard_ends_a_chat_and_a_reply_with_the_categories_that_its_model_names(
     // The same words are judged as an answer to their question.
     let streamed = reply("what do I poison", &["take", " an", " egg"])?;
     ensure!(streamed.finish_reason.as_deref() == Some("content_filter") && streamed.text.is_empty(), "{streamed:?}");
+
+    // A firewall hands its scanners what a reply answers, and what came before a message where they are to know it.
+    let mut firewall =
+        entry(&client, "firewall", json!({"use_case": "none", "policy": {"assistant": ["llama-guard"]}}))?;
+    client.bind("shield/llama-guard", entry(&client, "llama-guard", json!({}))?)?;
+    client.bind("shield.output", firewall.clone())?;
+    let streamed = reply("go", &["take", " an", " egg"])?;
+    ensure!(streamed.finish_reason.as_deref() == Some("stop") && streamed.text == "take an egg", "{streamed:?}");
+    let streamed = reply("what do I poison", &["take", " an", " egg"])?;
+    ensure!(streamed.finish_reason.as_deref() == Some("content_filter") && streamed.text.is_empty(), "{streamed:?}");
+    client.bind("shield.output", json!([]))?;
+    let mut ask = ask("and an egg?");
+    ask["metadata"] = json!({"pieces": "[\"fine\"]"});
+    let earlier = [json!({"role": "user", "content": "go"}), json!({"role": "assistant", "content": "poison"})];
+    ask["messages"] = json!([earlier[0], earlier[1], ask["messages"][0]]);
+    for (conversation, finish) in [(true, "content_filter"), (false, "stop")] {
+        let scanner = json!({"scanner": "llama-guard", "conversation": conversation});
+        firewall[0]["config"] = json!({"use_case": "none", "policy": {"user": [scanner]}});
+        client.bind("shield.input", firewall.clone())?;
+        let whole = client.post("/v1/chat/completions", &ask)?.expect(200)?;
+        ensure!(whole["choices"][0]["finish_reason"] == finish, "{conversation}: {whole}");
+    }
     Ok(())
 }

@@ -84,6 +84,17 @@ fn a_firewall_calls_the_shields_that_are_bound_by_name() -> Result<()> {
     let roles: Vec<&str> = trace["components"].as_array().unwrap().iter().filter_map(|c| c["role"].as_str()).collect();
     ensure!(roles.contains(&"shield/cards") && roles.contains(&"shield.output"), "{roles:?}");
 
+    // What a person should look at is let pass, and shown to who asks before.
+    let scanner = json!({"scanner": "cards", "decision": "review"});
+    let reviews = json!({"use_case": "none", "review": "allow", "policy": {"user": [scanner]}});
+    admin.bind("shield.input", json!([{"component": "firewall", "version": version, "config": reviews}]))?;
+    admin.bind("shield.output", json!([]))?;
+    let passed = admin.post("/v1/chat/completions", &ask("pay with 4111 1111 1111 1111"))?.expect(200)?;
+    ensure!(passed["choices"][0]["finish_reason"] != "content_filter", "{passed}");
+    ensure!(run(&admin, "firewall", "pay with 4111 1111 1111 1111", json!({}))?.is_null());
+    let shown = run(&admin, "firewall", "pay with 4111 1111 1111 1111", json!({"review": "block"}))?;
+    ensure!(shown["metadata"]["decision"] == "human_in_the_loop_required", "{shown}");
+
     // A scanner that is not bound fails closed.
     let policy = json!({"use_case": "none", "policy": {"user": ["nobody"]}});
     admin.bind("shield.input", json!([{"component": "firewall", "version": version, "config": policy}]))?;

@@ -17,11 +17,15 @@ pub struct Limits {
     pub seconds: u32,
     /// Most completion tokens of all model calls together; without it the application's and the context's bounds.
     pub tokens: Option<u32>,
+    /// Most calls of the tenant's tools. Once they are made, the model is offered the application's alone.
+    pub tool_calls: Option<u32>,
+    /// Most tool calls of one model call, whoever's; the others are left out.
+    pub calls_at_once: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { model_calls: 8, seconds: 90, tokens: None }
+        Self { model_calls: 8, seconds: 90, tokens: None, tool_calls: None, calls_at_once: None }
     }
 }
 
@@ -31,6 +35,9 @@ pub struct Spent {
     pub model_calls: u32,
     pub milliseconds: u64,
     pub tokens: u32,
+    /// Calls of the tenant's tools.
+    #[serde(default)]
+    pub tool_calls: u32,
 }
 
 #[derive(Debug)]
@@ -68,6 +75,22 @@ impl Budget {
         Sampling { max_tokens: Some(sampling.max_tokens.map_or(left, |asked| asked.min(left))), ..sampling.clone() }
     }
 
+    /// How many calls of the tenant's tools may still be made.
+    pub fn calls_left(&self) -> usize {
+        let left = |most: u32| most.saturating_sub(self.before.tool_calls);
+        self.limits.tool_calls.map_or(usize::MAX, |most| left(most) as usize)
+    }
+
+    /// How many of a reply's tool calls count.
+    pub fn calls_at_once(&self) -> usize {
+        self.limits.calls_at_once.map_or(usize::MAX, |most| most as usize)
+    }
+
+    pub fn charge_calls(&mut self, calls: usize) {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        self.before.tool_calls = self.before.tool_calls.saturating_add(calls);
+    }
+
     pub fn charge(&mut self, usage: &Usage) {
         self.before.model_calls += 1;
         self.before.tokens = self.before.tokens.saturating_add(usage.completion_tokens);
@@ -93,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_last_call_comes_by_number_time_or_tokens_whichever_is_first() {
-        let limits = Limits { model_calls: 3, seconds: 10, tokens: Some(100) };
+        let limits = Limits { model_calls: 3, seconds: 10, tokens: Some(100), ..Limits::default() };
         let mut budget = Budget::new(limits, Spent::default());
         let began = budget.began;
         assert!(!budget.is_last_at(began + 9_999));
@@ -102,7 +125,7 @@ mod tests {
         assert!(!budget.is_last_at(began));
         budget.charge(&usage(1));
         assert!(budget.is_last_at(began), "both the calls and the tokens are used up to the reserve");
-        let resumed = Budget::new(limits, Spent { model_calls: 0, milliseconds: 10_000, tokens: 0 });
+        let resumed = Budget::new(limits, Spent { milliseconds: 10_000, ..Spent::default() });
         assert!(resumed.is_last_at(resumed.began));
         let one = Budget::new(Limits { model_calls: 1, ..limits }, Spent::default());
         assert!(one.is_last_at(one.began));

@@ -55,7 +55,7 @@ pub fn converse_through(
         _ => Toolbox::open(rules.tools, &turn.tools)?,
     };
     let request = request(&turn, messages).tools(turn.tools.clone());
-    if toolbox.is_empty() && turn.resume.is_none() {
+    if toolbox.is_empty() && turn.resume.is_none() && rules.limits.calls_at_once.is_none() {
         let request = request.tool_choice(turn.tool_choice).constraint(turn.constraint);
         let generation = history::start(&request)?;
         let completion = match request.0.constraint {
@@ -70,7 +70,7 @@ pub fn converse_through(
         choice => choice,
     };
     let mut tool_loop = Loop {
-        request: request.tools(toolbox.specs().to_vec()),
+        request,
         toolbox,
         approve: rules.approve,
         constraint: turn.constraint,
@@ -97,7 +97,7 @@ struct Paused {
 }
 
 struct Loop<'a> {
-    /// Every model call, without what this turn has added.
+    /// Every model call with the application's tools, without what this turn has added.
     request: Chat,
     toolbox: Toolbox,
     approve: &'a [String],
@@ -125,13 +125,14 @@ impl Loop<'_> {
             }
         }
         loop {
-            let last = self.stuck || self.budget.is_last();
+            let none_left = self.budget.calls_left() == 0 && self.request.0.tools.is_empty();
+            let last = self.stuck || self.budget.is_last() || none_left;
             if last && self.constraint.is_some() {
                 return self.answer();
             }
             let choice = if last { ToolChoice::Forbidden } else { self.choice.clone() };
             let completion = self.ask(choice)?;
-            let (ours, theirs) = self.toolbox.split(completion.tool_calls.clone());
+            let (mut ours, theirs) = self.toolbox.split(completion.tool_calls.clone());
             if !theirs.is_empty() {
                 if !ours.is_empty() {
                     warn!("{} calls to own tools dropped: the application's go first", ours.len());
@@ -139,15 +140,17 @@ impl Loop<'_> {
                 output::emit(&events(theirs))?;
                 return Ok(FinishReason::ToolCalls.into());
             }
+            let called = !ours.is_empty();
+            ours.truncate(self.budget.calls_left());
             if ours.is_empty() && self.constraint.is_some() {
                 return self.answer();
             }
+            if called && (last || ours.is_empty()) {
+                // Decoding was told to call no tool, or not this one, and yet did.
+                return Ok(FinishReason::Stop.into());
+            }
             if ours.is_empty() {
                 return Ok(completion.reason.into());
-            }
-            if last {
-                // Decoding was told to call no tool and yet did.
-                return Ok(FinishReason::Stop.into());
             }
             let ours = self.repaired(ours)?;
             self.rounds.push(Completion { tool_calls: ours.clone(), ..completion }.into());
@@ -162,14 +165,14 @@ impl Loop<'_> {
 
     /// One model call, told as a step. Its text goes out as it comes, unless a constrained answer is to follow.
     fn ask(&mut self, choice: ToolChoice) -> Result<Completion> {
-        let request = self.request.clone().messages(self.rounds.clone()).tool_choice(choice);
-        let request = request.sampling(self.budget.bound(&self.request.0.sampling));
+        let request = self.next(choice);
         let step = self.steps.start(StepKind::Inference, "model call", &json!({"model": request.0.model}))?;
         let generation = history::start(&request)?;
-        let completion = match self.constraint {
+        let mut completion = match self.constraint {
             None => (self.say)(&generation, false)?,
             Some(_) => generation.collect()?,
         };
+        completion.tool_calls.truncate(self.budget.calls_at_once());
         self.budget.charge(&completion.usage);
         step.done(&json!({
             "model": request.0.model,
@@ -180,10 +183,18 @@ impl Loop<'_> {
         Ok(completion)
     }
 
+    /// The next model call. The tenant's tools are offered as long as calls of them are left, and where no tool at all may be
+    /// called, since the prompt then begins as the ones before it.
+    fn next(&self, choice: ToolChoice) -> Chat {
+        let offered = self.budget.calls_left() > 0 || choice == ToolChoice::Forbidden;
+        let own = if offered { self.toolbox.specs().to_vec() } else { Vec::new() };
+        let request = self.request.clone().tools(own).messages(self.rounds.clone()).tool_choice(choice);
+        request.sampling(self.budget.bound(&self.request.0.sampling))
+    }
+
     /// The reply in the form that the application wants.
     fn answer(&mut self) -> Result<Outcome> {
-        let request = self.request.clone().messages(self.rounds.clone()).tool_choice(ToolChoice::Forbidden);
-        let request = request.sampling(self.budget.bound(&self.request.0.sampling)).constraint(self.constraint.clone());
+        let request = self.next(ToolChoice::Forbidden).constraint(self.constraint.clone());
         Ok(output::forward(&history::start(&request)?, false)?.reason.into())
     }
 
@@ -224,6 +235,7 @@ impl Loop<'_> {
         self.stuck = repeated == calls.len();
         let allowed: Vec<&ToolCall> =
             calls.iter().zip(&verdicts).filter(|(_, v)| v.is_none()).map(|(c, _)| c).collect();
+        self.budget.charge_calls(allowed.len());
         let mut outputs = self.toolbox.run(&allowed, &mut self.steps)?.into_iter();
         for (call, verdict) in calls.iter().zip(verdicts) {
             let output = match verdict {

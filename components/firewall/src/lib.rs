@@ -81,20 +81,22 @@ impl Shield for Firewall {
         let mut edited = false;
         for role in ROLES {
             let at: Vec<usize> = (0..messages.len()).filter(|&i| messages[i].role == role).collect();
-            if at.is_empty() {
-                continue;
-            }
+            let Some(&last) = at.last() else { continue };
             for scanner in self.policy.row(role) {
-                let own: Vec<Message> = at.iter().map(|&i| messages[i].clone()).collect();
+                let given: Vec<usize> = if scanner.conversation { (0..=last).collect() } else { at.clone() };
+                let handed = given.iter().map(|&i| messages[i].clone()).collect();
                 let finding =
-                    if scanner.name == ALIGNMENT { self.align(&messages) } else { scan(scanner, direction, own) };
+                    if scanner.name == ALIGNMENT { self.align(&messages) } else { scan(scanner, direction, handed) };
                 match self.weigh(scanner, role, finding) {
                     Verdict::Pass => {}
-                    Verdict::Edit(changed) if changed.len() == at.len() => {
-                        for (&i, message) in at.iter().zip(changed) {
-                            messages[i] = message;
+                    Verdict::Edit(changed) if changed.len() == given.len() => {
+                        // Only what is the row's is changed by it.
+                        for (i, message) in given.into_iter().zip(changed) {
+                            if messages[i].role == role && messages[i] != message {
+                                messages[i] = message;
+                                edited = true;
+                            }
                         }
-                        edited = true;
                     }
                     // Which message became which cannot be told: what was not read is not let pass.
                     Verdict::Edit(_) => {
@@ -109,9 +111,9 @@ impl Shield for Firewall {
 
     /// A reply is the assistant's: its row judges stretch after stretch, each as what the assistant does next in the
     /// conversation.
-    fn session(self: Rc<Self>, _: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>> {
+    fn session(self: Rc<Self>, channel: Channel, conversation: Vec<Message>) -> Result<Box<dyn Session>> {
         let window = Window::new(self.window, self.window / 8);
-        Ok(Box::new(Windows::new(window, move |text: &str, _| self.judge(&conversation, text))))
+        Ok(Box::new(Windows::new(window, move |text: &str, _| self.judge(channel, &conversation, text))))
     }
 }
 
@@ -120,13 +122,15 @@ impl Firewall {
         Ok(alignment::scan(&self.alignment_model, trace)?.map_or(Verdict::Pass, Verdict::Block))
     }
 
-    fn judge(&self, conversation: &[Message], stretch: &str) -> Result<Judged> {
+    /// Judges a stretch of a reply alone, in the light of the conversation that it answers.
+    fn judge(&self, channel: Channel, conversation: &[Message], stretch: &str) -> Result<Judged> {
         let mut text = stretch.to_string();
         for scanner in self.policy.row(Role::Assistant) {
-            let action = Message::assistant(text.as_str());
+            let action = || vec![Message::assistant(text.as_str())];
             let finding = match scanner.name.as_str() {
-                ALIGNMENT => self.align(&[conversation, &[action]].concat()),
-                _ => scan(scanner, Direction::Output, vec![action]),
+                ALIGNMENT => self.align(&[conversation, &action()].concat()),
+                HIDDEN_ASCII => scan(scanner, Direction::Output, action()),
+                name => shields::check_reply_by(name, channel, conversation, &text),
             };
             match self.weigh(scanner, Role::Assistant, finding) {
                 Verdict::Pass => {}

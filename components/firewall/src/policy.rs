@@ -38,6 +38,8 @@ pub struct Scanner {
     pub on_failure: Decision,
     /// Findings with a lower score are let pass.
     pub threshold: f32,
+    /// It is handed the conversation up to the last message of its row's role, and knows itself what of it to judge.
+    pub conversation: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,13 +58,17 @@ struct Full {
     on_failure: Option<Decision>,
     #[serde(default)]
     threshold: f32,
+    #[serde(default)]
+    conversation: bool,
 }
 
 impl From<Written> for Scanner {
     fn from(written: Written) -> Self {
         let full = match written {
             Written::Full(full) => full,
-            Written::Name(scanner) => Full { scanner, decision: None, on_failure: None, threshold: 0.0 },
+            Written::Name(scanner) => {
+                Full { scanner, decision: None, on_failure: None, threshold: 0.0, conversation: false }
+            }
         };
         // A model's opinion of a whole trace is for a person to confirm.
         let decision = if full.scanner == ALIGNMENT { Decision::Review } else { Decision::Block };
@@ -71,6 +77,7 @@ impl From<Written> for Scanner {
             on_failure: full.on_failure.unwrap_or(decision),
             name: full.scanner,
             threshold: full.threshold,
+            conversation: full.conversation,
         }
     }
 }

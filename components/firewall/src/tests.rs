@@ -124,6 +124,50 @@ fn alignment_judges_a_streamed_reply_in_its_conversation() {
 }
 
 #[test]
+fn scanners_of_a_reply_are_told_what_it_answers_and_judge_it_alone() {
+    let config = json!({"use_case": "none", "policy": {"assistant": ["guard", "words"]}});
+    Host::new().shield("words", finds("poison", 1.0)).reply_shield("guard", |channel, conversation, text| {
+        assert_eq!((channel, text), (Channel::Text, "Take two spoons."));
+        let asked = conversation.last().map(Message::joined_text).unwrap_or_default();
+        Ok(if asked.contains("poison") { Verdict::Block(Violation::new("S1", "")) } else { Verdict::Pass })
+    });
+    let reply = |question: &str| {
+        let asked = [Message::system("Be kind."), Message::user(question)];
+        stream_after::<Firewall>(config.clone(), &asked, &["Take two ", "spoons."]).unwrap()
+    };
+    let blocked = reply("How much poison?");
+    assert_eq!((blocked.sent.as_str(), blocked.violation.unwrap().category.as_str()), ("", "S1"));
+    assert_eq!(reply("How much sugar?").sent, "Take two spoons.");
+}
+
+#[test]
+fn a_scanner_that_wants_the_conversation_gets_it_up_to_its_roles_last_message() {
+    let said =
+        [Message::user("one"), Message::assistant("bad two"), Message::user("three"), Message::assistant("bad four")];
+    let row = |conversation: bool| {
+        let scanner = json!({"scanner": "guard", "conversation": conversation});
+        json!({"use_case": "none", "policy": {"user": [scanner]}})
+    };
+    let handed = |texts: &'static [&'static str]| {
+        move |_: Direction, messages: &[Message]| {
+            assert_eq!(messages.iter().map(Message::joined_text).collect::<Vec<_>>(), texts);
+            Ok(Verdict::Pass)
+        }
+    };
+    Host::new().shield("guard", handed(&["one", "bad two", "three"]));
+    assert_eq!(verdict(row(true), &said), Verdict::Pass);
+    Host::new().shield("guard", handed(&["one", "three"]));
+    assert_eq!(verdict(row(false), &said), Verdict::Pass);
+    // It changes its own role's messages and no other's.
+    Host::new().shield("guard", masks("bad"));
+    assert_eq!(verdict(row(true), &said), Verdict::Pass);
+    Host::new().shield("guard", masks("one"));
+    let mut masked = said.to_vec();
+    masked[0] = Message::user("***");
+    assert_eq!(verdict(row(true), &said), Verdict::Edit(masked));
+}
+
+#[test]
 fn streams_come_out_the_same_however_they_are_cut() {
     Host::new().shield("mask", masks("secret")).shield("words", finds("bad", 1.0));
     let config = json!({"use_case": "none", "window": 256, "policy": {"assistant": ["mask", "words"]}});

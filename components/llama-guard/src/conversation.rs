@@ -1,5 +1,6 @@
 //! Messages as the turns that a guard knows: a user and an agent who take turns.
 
+use std::collections::BTreeSet;
 use stockade_guest::prelude::*;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub struct Told {
     /// Tool calls and results, for which the format has no place, are in the turns as text.
     pub tools: bool,
     pub images: bool,
+    /// The turn with the last words of the user.
+    user: Option<usize>,
+    /// The turn with the last result of a tool.
+    tool: Option<usize>,
 }
 
 impl Told {
@@ -43,33 +48,53 @@ impl Told {
                 Role::Assistant => Speaker::Agent,
             };
             for part in &message.parts {
-                match part {
-                    Part::Text(text) => told.say(speaker, text.clone()),
-                    Part::Reasoning(_) => {}
-                    Part::Image(_) => told.images = true,
+                let said = match part {
+                    Part::Text(text) | Part::Reasoning(text) => told.say(speaker, text.clone()),
+                    Part::Image(_) => {
+                        told.images = true;
+                        false
+                    }
                     Part::ToolCall(call) => {
                         told.tools = true;
-                        told.say(speaker, format!("Tool call: {}({})", call.name, call.arguments));
+                        told.say(speaker, format!("Tool call: {}({})", call.name, call.arguments))
                     }
                     Part::ToolResult(result) => {
                         told.tools = true;
-                        told.say(speaker, format!("Tool result: {}", result.content));
+                        told.say(speaker, format!("Tool result: {}", result.content))
                     }
+                };
+                let turn = told.turns.len().checked_sub(1);
+                match message.role {
+                    Role::User if said => told.user = turn,
+                    Role::Tool if said => told.tool = turn,
+                    _ => {}
                 }
             }
         }
         told
     }
 
-    fn say(&mut self, speaker: Speaker, text: String) {
+    /// The turns to judge, in order: the last one; of what goes to a model also the last of the user and of a tool,
+    /// which whoever writes the messages can have followed by harmless words of the agent's.
+    pub fn judged(&self, direction: Direction) -> BTreeSet<usize> {
+        let last = self.turns.len().checked_sub(1);
+        match direction {
+            Direction::Input => [self.user, self.tool, last].into_iter().flatten().collect(),
+            Direction::Output => last.into_iter().collect(),
+        }
+    }
+
+    /// Whether there was anything to say.
+    fn say(&mut self, speaker: Speaker, text: String) -> bool {
         match self.turns.last_mut() {
-            _ if text.trim().is_empty() => {}
+            _ if text.trim().is_empty() => return false,
             Some(last) if last.speaker == speaker => {
                 last.text.push_str("\n\n");
                 last.text.push_str(&text);
             }
             _ => self.turns.push(Turn { speaker, text }),
         }
+        true
     }
 }
 

@@ -114,24 +114,14 @@ impl Shield for LlamaGuard {
         self.config.window as u32
     }
 
-    /// Judges the last turn: those before it were judged when they were the last.
-    fn check(&self, _: Direction, messages: Vec<Message>) -> Result<Verdict> {
+    /// Judges what is new: turns before it were judged when they were the last.
+    fn check(&self, direction: Direction, messages: Vec<Message>) -> Result<Verdict> {
         let told = Told::new(&messages);
         if told.images && self.config.images == Images::Fail {
             return Err(Error::Unavailable("a guard that sees pictures; `images` can be set to `ignore`".into()));
         }
-        let Some((last, before)) = told.turns.split_last() else {
-            return Ok(Verdict::Pass);
-        };
-        let windows = self.window().ranges(&last.text);
-        if windows.len() > self.config.max_windows {
-            let reason =
-                format!("a turn of more than {} windows of {} bytes", self.config.max_windows, self.config.window);
-            return Err(Error::TooLarge(reason));
-        }
-        for window in windows {
-            let found = self.judge(last.speaker, &last.text[window.clone()], before, window.start as u64)?;
-            if let Some((violation, mut metadata)) = found {
+        for turn in told.judged(direction) {
+            if let Some((violation, mut metadata)) = self.judge_turn(&told.turns[turn], &told.turns[..turn])? {
                 metadata["tools_as_text"] = told.tools.into();
                 return Ok(Verdict::Block(violation.with_metadata(&metadata)));
             }
@@ -159,6 +149,23 @@ impl Shield for LlamaGuard {
 impl LlamaGuard {
     fn window(&self) -> Window {
         Window::new(self.config.window, self.config.window / OVERLAP)
+    }
+
+    /// A whole turn, window by window.
+    fn judge_turn(&self, turn: &Turn, before: &[Turn]) -> Result<Option<(Violation, Value)>> {
+        let windows = self.window().ranges(&turn.text);
+        if windows.len() > self.config.max_windows {
+            let reason =
+                format!("a turn of more than {} windows of {} bytes", self.config.max_windows, self.config.window);
+            return Err(Error::TooLarge(reason));
+        }
+        for window in windows {
+            let found = self.judge(turn.speaker, &turn.text[window.clone()], before, window.start as u64)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// A stretch of a turn, `start` bytes into it.

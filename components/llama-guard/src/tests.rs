@@ -261,11 +261,11 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
     let turn = |speaker, text: &str| Turn { speaker, text: text.into() };
     let want = [
         turn(Speaker::User, "one\n\ntwo"),
-        turn(Speaker::Agent, "Tool call: weather({})"),
+        turn(Speaker::Agent, "hm\n\nTool call: weather({})"),
         turn(Speaker::User, "Tool result: rain"),
     ];
     assert_eq!((&told.turns[..], told.tools, told.images), (&want[..], true, false));
-    for (turns, bytes, kept) in [(4, 1000, 2), (1, 1000, 0), (2, 24, 0), (2, 30, 2), (0, 0, 0)] {
+    for (turns, bytes, kept) in [(4, 1000, 2), (1, 1000, 0), (2, 30, 0), (2, 34, 2), (0, 0, 0)] {
         let about = Conversation::about(Speaker::User, "now", &want[..2], turns, bytes);
         assert_eq!(about.turns.len(), kept + 1, "{turns} turns, {bytes} bytes");
         assert_eq!(about.turns[0].speaker, Speaker::User, "turns begin with the user's");
@@ -277,6 +277,46 @@ fn the_last_turn_is_judged_in_the_light_of_the_ones_before() {
         vec![Message::user("tell me"), Message::assistant("use poison")],
     ));
     assert_eq!((&metadata["role"], &metadata["turns"]), (&json!("agent"), &json!(2)));
+}
+
+#[test]
+fn harmless_words_behind_it_hide_nothing_from_the_guard() {
+    let call = ToolCall { id: "c".into(), name: "weather".into(), arguments: "{}".into() };
+    let result = |content: &str| Message::tool_result(&call, content, false);
+    let says = |part: Part| Message { role: Role::Assistant, parts: vec![part], name: None };
+    let (user, agent) = (json!("user"), json!("agent"));
+    for (name, messages, role) in [
+        ("the agent's", vec![Message::user("use poison"), Message::assistant("Sure,")], Some(&user)),
+        ("a tool's", vec![Message::user("use poison"), says(Part::ToolCall(call.clone())), result("ok")], Some(&user)),
+        (
+            "behind a tool's result",
+            vec![
+                Message::user("hi"),
+                says(Part::ToolCall(call.clone())),
+                result("use poison"),
+                Message::assistant("I see"),
+            ],
+            Some(&user),
+        ),
+        ("silence", vec![Message::user("use poison"), Message::user(" "), Message::assistant("ok")], Some(&user)),
+        ("nothing", vec![Message::user("hi"), Message::assistant("Sure, poison")], Some(&agent)),
+        ("in its thoughts", vec![Message::user("hi"), says(Part::Reasoning("poison".into()))], Some(&agent)),
+        ("harmless all over", vec![Message::user("hi"), Message::assistant("Sure,")], None),
+    ] {
+        // It finds poison in the judged turn alone, not in those before it.
+        Host::new().reply("\nS1").log_likelihood(|prompt, word| {
+            let prompt = prompt.spelled();
+            let conversation = prompt.split("<BEGIN CONVERSATION>").nth(1).unwrap();
+            let turns = conversation.split("<END CONVERSATION>").next().unwrap();
+            let last = turns.rfind("\nUser: ").max(turns.rfind("\nAgent: ")).unwrap();
+            Ok(vec![token(if (word == "unsafe") == turns[last..].contains(POISON) { 0.97 } else { 0.02 })])
+        });
+        let verdict = check_messages::<LlamaGuard>(json!({}), Direction::Input, messages);
+        match role {
+            Some(role) => assert_eq!(&blocked(verdict).1["role"], role, "{name}"),
+            None => assert_eq!(verdict, Ok(Verdict::Pass), "{name}"),
+        }
+    }
 }
 
 #[test]
@@ -307,7 +347,7 @@ fn a_reply_comes_out_the_same_at_every_split_and_nothing_of_a_bad_window_leaves(
     guard(0, "");
     let fine = "all is well, ".repeat(30);
     assert_eq!(every_split::<LlamaGuard>(config.clone(), &fine).sent, fine);
-    guard(1000, "\nS2");
+    guard(4000, "\nS2");
     let text = format!("{}{POISON}{}", "é".repeat(150), "z".repeat(200));
     let reply = every_split::<LlamaGuard>(config, &text);
     assert!(reply.sent.len() <= text.find(POISON).unwrap() && text.starts_with(&reply.sent), "{}", reply.sent);

@@ -47,6 +47,16 @@ fn a_plan_is_carried_out_and_the_answer_comes_from_its_results() {
 }
 
 #[test]
+fn a_plan_ends_where_a_step_needs_a_call_that_is_not_left() {
+    let host = adder()
+        .reply(&plan(&[("Add", "add"), ("Add again", "add"), ("Never", "none")]))
+        .reply_tool_call("add", json!({"x": 4}))
+        .reply("Five so far.");
+    assert_eq!(run::<PlanExecute>(json!({"limits": {"tool_calls": 1}}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text()), (1, "Five so far.".into()));
+}
+
+#[test]
 fn a_failed_step_is_planned_around_at_most_as_often_as_allowed() {
     let fails = |host: Host| host.reply(&plan(&[("Add", "add"), ("Never", "none")])).reply_tool_call("add", json!({}));
     let host = fails(fails(adder())).reply("Sorry.");

@@ -29,10 +29,10 @@ impl Work<'_> {
     pub fn carry_out(&mut self) -> Result<Option<Waiting>> {
         loop {
             while let Some(task) = self.at.left.pop_front() {
-                if self.budget.is_last() {
+                let spec = task.tool().and_then(|name| self.toolbox.find(name)).cloned();
+                if self.budget.is_last() || (spec.is_some() && self.budget.calls_left() == 0) {
                     return Ok(None);
                 }
-                let spec = task.tool().and_then(|name| self.toolbox.find(name)).cloned();
                 let result = match spec {
                     None => self.think(&task)?,
                     Some(spec) => match self.write_call(&task, spec)? {
@@ -108,6 +108,7 @@ impl Work<'_> {
     }
 
     fn make(&mut self, call: &ToolCall) -> Result<ToolOutput> {
+        self.budget.charge_calls(1);
         let output = self.toolbox.run(&[call], &mut self.steps)?.pop();
         Ok(output.unwrap_or_else(|| ToolOutput::failed("no answer")))
     }

@@ -66,14 +66,17 @@ impl React {
             match approval::read(&answer, &[&call]) {
                 Ok(refusals) => match refusals.get(&call.id) {
                     Some(reason) => at.refuse(reason),
-                    None => at.observe(&make(&call, &toolbox, &mut steps)?),
+                    None => {
+                        budget.charge_calls(1);
+                        at.observe(&make(&call, &toolbox, &mut steps)?);
+                    }
                 },
                 // The host has taken the question back with the answer: it is asked again.
                 Err(form) => return pause(at, &call, Some(form), &budget, &steps),
             }
         }
         let mut was_cut = false;
-        while !offered.is_empty() && !budget.is_last() {
+        while !offered.is_empty() && !budget.is_last() && budget.calls_left() > 0 {
             let has_to_act = at.is_empty() && requires(&turn.tool_choice);
             let next = at.next(has_to_act);
             let grammar = format::grammar(&named(&offered, &turn.tool_choice, has_to_act), next);
@@ -116,6 +119,7 @@ impl React {
             if approval::is_needed(&self.approve, &call.name) {
                 return pause(at, &call, None, &budget, &steps);
             }
+            budget.charge_calls(1);
             at.observe(&make(&call, &toolbox, &mut steps)?);
         }
         Ok(self.answer(turn, messages, &at, &budget)?.into())

@@ -53,6 +53,14 @@ fn a_model_that_never_ends_is_made_to_answer() {
 }
 
 #[test]
+fn once_its_tool_calls_are_made_it_answers() {
+    let act = |n: i32| format!("Thought: more\nAction: add\nAction Input: {{\"x\":{n}}}");
+    let host = adder().reply(&act(1)).reply(&act(2)).reply("enough");
+    assert_eq!(run::<React>(json!({"limits": {"tool_calls": 2}}), turn("x")), Ok(FinishReason::Stop.into()));
+    assert_eq!((host.tool_calls().len(), host.sent_text()), (2, "enough".into()));
+}
+
+#[test]
 fn the_same_action_again_and_steps_that_were_cut_off_do_not_go_on_for_ever() {
     let host = adder().reply("Thought: so long").reply(LOOK).reply(LOOK).reply("fine");
     assert_eq!(run::<React>(json!({}), turn("x")), Ok(FinishReason::Stop.into()));

@@ -5,6 +5,7 @@
 
 use crate::heads::{Heads, Scores};
 use crate::window::{self, HOLD_BACK};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 use stockade_guest::prelude::*;
@@ -27,7 +28,8 @@ pub enum Source {
 pub struct Hit {
     /// Which message it is in; 0 in a stream.
     pub message: usize,
-    /// Bytes of its text: of one part of the message, or of the stream's channel.
+    /// Bytes of its text: of one part of the message, or of the stream's channel. A tool call's is its name, a line feed and
+    /// its arguments, here as there.
     pub span: Range<u64>,
     pub source: Source,
     pub scores: Scores,
@@ -58,7 +60,7 @@ pub fn check<J: Judge>(judge: &J, messages: &[Message]) -> Result<Verdict> {
         if !judge.judges(source) {
             continue;
         }
-        for Range { start, end } in window::windows(text) {
+        for Range { start, end } in window::windows(&text) {
             texts.push(text[start..end].to_string());
             hits.push(Hit { message, span: start as u64..end as u64, source, scores: Scores::new() });
         }
@@ -71,13 +73,13 @@ pub fn check<J: Judge>(judge: &J, messages: &[Message]) -> Result<Verdict> {
 }
 
 /// The texts of a message with who wrote them. Names and arguments of tool calls are the assistant's.
-fn judged_texts(index: usize, message: &Message) -> impl Iterator<Item = (usize, Source, &str)> {
+fn judged_texts(index: usize, message: &Message) -> impl Iterator<Item = (usize, Source, Cow<'_, str>)> {
     let own = Source::Role(message.role);
     message.parts.iter().filter_map(move |part| match part {
-        Part::Text(text) if message.role == Role::Tool => Some((index, Source::ToolResult, text.as_str())),
-        Part::Text(text) | Part::Reasoning(text) => Some((index, own, text.as_str())),
-        Part::ToolCall(call) => Some((index, own, call.arguments.as_str())),
-        Part::ToolResult(result) => Some((index, Source::ToolResult, result.content.as_str())),
+        Part::Text(text) if message.role == Role::Tool => Some((index, Source::ToolResult, text.into())),
+        Part::Text(text) | Part::Reasoning(text) => Some((index, own, text.into())),
+        Part::ToolCall(call) => Some((index, own, format!("{}\n{}", call.name, call.arguments).into())),
+        Part::ToolResult(result) => Some((index, Source::ToolResult, Cow::from(&result.content))),
         Part::Image(_) => None,
     })
 }

@@ -102,6 +102,21 @@ fn a_reply_ends_before_the_segment_that_is_against_it() {
 }
 
 #[test]
+fn a_tool_calls_name_is_judged_with_its_arguments_as_in_a_stream() {
+    let called = |name: &str, arguments: &str| {
+        let call = ToolCall { id: "1".into(), name: name.into(), arguments: arguments.into() };
+        let message = Message { role: Role::Assistant, parts: vec![Part::ToolCall(call)], name: None };
+        check_messages::<Word>(json!({}), Direction::Output, vec![message]).unwrap()
+    };
+    assert_eq!(called("read", "{}"), Verdict::Pass);
+    for (name, arguments) in [("xyzzy", "{}"), ("read", r#"{"file":"xyzzy"}"#)] {
+        let Verdict::Block(violation) = called(name, arguments) else { panic!("{name} passed") };
+        let end = name.len() + 1 + arguments.len();
+        assert_eq!(violation.metadata, json!([0, 0, end]).to_string());
+    }
+}
+
+#[test]
 fn the_message_and_the_place_are_told() {
     let text = format!("{}\nSay xyzzy now.\n{}", sentences(20), sentences(20));
     let messages = vec![Message::system("xyzzy"), Message::user("Hello"), Message::user(&*text)];

@@ -154,6 +154,65 @@ fn tokens_of_all_calls_together_are_bounded() {
     assert_eq!(requests[1].tool_choice, ToolChoice::Forbidden);
 }
 
+#[test]
+fn calls_of_the_tenants_tools_are_bounded_over_the_turn_and_those_beyond_are_left_out() {
+    let config = json!({"limits": {"tool_calls": 3}});
+    let add = |x: i32| ("add", json!({"x": x}));
+    let host = adder(Host::new()).reply_tool_calls(&[add(1), add(2)]).reply_tool_calls(&[add(3), add(4)]).reply("done");
+    assert_eq!(run::<ToolLoop>(config.clone(), turn("Add")), Ok(FinishReason::Stop.into()));
+    let made: Vec<_> = host.tool_calls().into_iter().map(|(_, arguments)| arguments).collect();
+    assert_eq!((made, host.sent_text()), ([1, 2, 3].map(|x| json!({"x": x}).to_string()).to_vec(), "done".into()));
+    let choices: Vec<_> = host.requests().into_iter().map(|r| r.tool_choice).collect();
+    assert_eq!(choices, [ToolChoice::Auto, ToolChoice::Auto, ToolChoice::Forbidden]);
+
+    // The application's tools are no part of it: they are offered on, alone.
+    let mut asked = turn("Add");
+    asked.tools.push(ToolSpec::new("theirs", "", &json!({})));
+    let host = adder(Host::new()).reply_tool_calls(&[add(1), add(2), add(3)]).reply_tool_call("theirs", json!({}));
+    assert_eq!(run::<ToolLoop>(config.clone(), asked.clone()), Ok(FinishReason::ToolCalls.into()));
+    let offered: Vec<Vec<String>> =
+        host.requests().into_iter().map(|r| r.tools.into_iter().map(|t| t.name).collect()).collect();
+    assert_eq!(offered, [vec!["theirs", "add"], vec!["theirs"]]);
+    // A model that calls all the same ends the turn.
+    let host = adder(Host::new()).reply_tool_calls(&[add(1), add(2), add(3)]).reply_tool_calls(&[add(4)]);
+    assert_eq!(run::<ToolLoop>(config, asked), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.tool_calls().len(), 3);
+}
+
+#[test]
+fn calls_before_an_interruption_count_after_it() {
+    let config = json!({"approve": ["pay"], "limits": {"tool_calls": 2}});
+    let pay = |host: Host| adder(host).tool("pay", |_| Ok(ToolOutput::ok("paid")));
+    let asked = turn("Add, then pay");
+    let _host = pay(Host::new()).reply_tool_call("add", json!({"x": 1})).reply_tool_call("pay", json!({}));
+    let state = interruption(run::<ToolLoop>(config.clone(), asked.clone())).state;
+    let host = pay(Host::new()).reply("done");
+    run::<ToolLoop>(config, resumed(&asked, &state, &json!({"approve": true}))).unwrap();
+    assert_eq!((host.tool_calls().len(), &host.requests()[0].tool_choice), (1, &ToolChoice::Forbidden));
+}
+
+#[test]
+fn one_call_at_a_time_leaves_the_others_of_a_reply_out() {
+    let config = json!({"limits": {"calls_at_once": 1}});
+    let add = |x: i32| ("add", json!({"x": x}));
+    let host = adder(Host::new()).reply_tool_calls(&[add(1), add(2)]).reply("2");
+    assert_eq!(run::<ToolLoop>(config.clone(), turn("Add")), Ok(FinishReason::Stop.into()));
+    assert_eq!(host.tool_calls(), [("add".into(), json!({"x": 1}).to_string())]);
+    let called: usize = host.requests()[1].messages.iter().map(|m| results(std::slice::from_ref(m)).len()).sum();
+    assert_eq!(called, 1, "what was left out has no result either");
+    // The application's as well, with tools of the tenant's and without.
+    for own in [true, false] {
+        let mut asked = turn("x");
+        asked.tools.push(ToolSpec::new("theirs", "", &json!({})));
+        let host = if own { adder(Host::new()) } else { Host::new() };
+        let host = host.reply_tool_calls(&[("theirs", json!({"n": 1})), ("theirs", json!({"n": 2}))]);
+        assert_eq!(run::<ToolLoop>(config.clone(), asked), Ok(FinishReason::ToolCalls.into()));
+        let sent: Vec<_> = host.sent().into_iter().filter(|e| matches!(e, Event::ToolCall(_))).collect();
+        let [Event::ToolCall(call)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(call.arguments, json!({"n": 1}).to_string());
+    }
+}
+
 /// Beside the same in the sandbox: the host's `bench_components`.
 #[test]
 fn latency() {

@@ -373,7 +373,8 @@ pub mod tools {
 
 /// Shields that the tenant has bound. Grant: `components`, `shield.input`, `shield.output` or `shield/NAME`.
 pub mod shields {
-    pub use crate::sys::shields::{check, check_by};
+    pub use crate::sys::shields::{check, check_by, check_reply_by};
+    pub use crate::types::Channel;
 }
 
 /// The bound prompt store. Grant: `components`, `prompt-store`.

@@ -118,6 +118,55 @@ fn text_that_is_never_cleared_is_noticed() {
     let _ = testing::stream::<Careless>(json!({"a_feed": 2}), &["abc"]);
 }
 
+/// Clears whatever comes at once, on one channel by the feed.
+#[derive(Deserialize)]
+struct Uneven {
+    tool_calls: bool,
+}
+
+struct Counts {
+    by_feed: bool,
+    fed: u64,
+    feeds: usize,
+}
+
+impl Shield for Uneven {
+    fn hold_back(&self) -> u32 {
+        0
+    }
+    fn check(&self, _: Direction, _: Vec<Message>) -> Result<Verdict> {
+        Ok(Verdict::Pass)
+    }
+    fn session(self: Rc<Self>, channel: Channel, _: Vec<Message>) -> Result<Box<dyn Session>> {
+        Ok(Box::new(Counts { by_feed: self.tool_calls && channel == Channel::ToolCall, fed: 0, feeds: 0 }))
+    }
+}
+
+impl Session for Counts {
+    fn feed(&mut self, text: &str) -> Result<Ruling> {
+        self.fed += text.len() as u64;
+        self.feeds += 1;
+        let violation = (self.by_feed && self.feeds > 2).then(|| Violation::new("many", ""));
+        Ok(Ruling { cleared: self.fed, edits: Vec::new(), violation })
+    }
+    fn finish(&mut self) -> Result<Ruling> {
+        Ok(Ruling { cleared: self.fed, edits: Vec::new(), violation: None })
+    }
+}
+
+#[test]
+fn splits_are_tried_on_every_channel() {
+    assert_eq!(testing::every_split::<Uneven>(json!({"tool_calls": false}), "abc").sent, "abc");
+    let one = |channel| testing::every_split_of::<Uneven>(json!({"tool_calls": true}), channel, "abc").sent;
+    assert_eq!((one(Channel::Text), one(Channel::Step)), ("abc".into(), "abc".into()));
+}
+
+#[test]
+#[should_panic(expected = "ToolCall cut at")]
+fn a_shield_that_depends_on_the_cut_on_one_channel_alone_is_noticed() {
+    testing::every_split::<Uneven>(json!({"tool_calls": true}), "abc");
+}
+
 #[test]
 fn state_compares_and_sets_and_scans_in_order() {
     let _host = testing::Host::new().buckets(&["b"]);

@@ -9,6 +9,7 @@
 //!   [`http::Http`] (the network), [`train::Trainer`] (training jobs)
 //! - records kept in the store, and the typed access to them: [`registry`]
 //! - what both HTTP and components do with them: [`jobs`]
+//! - what shields judge, in the one form in which it goes on: [`json_text`]
 
 pub mod chat;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod http;
 pub mod id;
 pub mod infer;
 pub mod jobs;
+pub mod json_text;
 pub mod limits;
 pub mod plugin;
 pub mod registry;

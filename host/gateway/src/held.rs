@@ -3,10 +3,10 @@
 use crate::app::App;
 use crate::error::ApiError;
 use serde_json::Value;
-use stockade_core::TenantId;
 use stockade_core::id::ComponentName;
 use stockade_core::plugin::{Pinned, PluginKind, Role};
 use stockade_core::registry::VersionRecord;
+use stockade_core::{ComponentRef, TenantId};
 
 /// A version of this kind, of the tenant's own or else of what comes with the host.
 pub fn find(
@@ -31,6 +31,18 @@ pub fn newest(
     let Some(summary) = app.registry.component(tenant, name)? else { return Ok(None) };
     let record = app.registry.version(tenant, name, &summary.latest)?;
     Ok(record.filter(|r| r.admitted.roles.contains(&kind)))
+}
+
+/// The record of a component's version, of the tenant's own or else of what comes with the host.
+pub fn record(app: &App, tenant: &TenantId, component: &ComponentRef) -> Result<Option<VersionRecord>, ApiError> {
+    let read = |tenant: &TenantId| {
+        let record = app.registry.version(tenant, &component.name, &component.version)?;
+        Ok::<_, ApiError>(record.filter(|r| r.component() == *component))
+    };
+    match read(tenant)? {
+        None if app.shipped.contains(&component.name) => read(&TenantId::default_tenant()),
+        found => Ok(found),
+    }
 }
 
 /// A version that is not bound, with the tenant's grants for it; one that comes with the host has what it wants until the

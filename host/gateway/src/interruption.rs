@@ -6,6 +6,7 @@
 use crate::chain::Ask;
 use crate::error::ApiError;
 use crate::run::{Cast, Run};
+use crate::target::Bound;
 use serde_json::Value;
 use std::sync::Arc;
 use stockade_core::event::Interruption;
@@ -72,6 +73,7 @@ pub async fn take(run: &Arc<Run>, id: &str, answer: Value) -> Result<Resumed, Ap
         metadata,
         resume: Some(Resumption { state: waiting.interruption.state.clone(), answer }),
         dialect: waiting.dialect.clone(),
+        parallel_calls: Bound::of_calls_at_once(&waiting.config) != Some(1),
     };
     Ok(Resumed { model, ask, waiting })
 }

@@ -3,13 +3,14 @@
 //! Invariant: a served model is never shadowed by an assistant of its name.
 
 use crate::app::App;
-use crate::chain::Ask;
+use crate::chain::{self, Ask};
 use crate::dialect::responses::file_search::FileSearch;
 use crate::error::{ApiError, Code};
 use crate::fields::Fields;
+use crate::held;
 use crate::jobs;
 use crate::run::{Cast, Run};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use stockade_core::TenantId;
 use stockade_core::id::{AssistantName, ComponentName};
@@ -26,6 +27,47 @@ pub struct Overlay {
     pub prompt: Option<PromptRef>,
     /// A search in place of the orchestrator.
     pub search: Option<FileSearch>,
+    pub bounds: Vec<Bound>,
+}
+
+/// A bound of a request's on the tenant's tools, which the orchestrator keeps: one of its own `limits`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// As the request calls it.
+    field: &'static str,
+    limit: &'static str,
+    most: u32,
+}
+
+const CALLS_AT_ONCE: &str = "calls_at_once";
+
+impl Bound {
+    /// Most calls in a turn.
+    pub fn tool_calls(most: u32) -> Self {
+        Self { field: "max_tool_calls", limit: "tool_calls", most }
+    }
+
+    /// One call of a model's reply, unless the request takes several.
+    pub fn one_call(several: bool) -> Option<Self> {
+        (!several).then_some(Self { field: "parallel_tool_calls", limit: CALLS_AT_ONCE, most: 1 })
+    }
+
+    /// Most calls of a model's reply in an orchestrator's configuration.
+    pub fn of_calls_at_once(config: &Value) -> Option<u64> {
+        config["limits"][CALLS_AT_ONCE].as_u64()
+    }
+
+    /// Lowers the limit in a configuration; a lower one stays.
+    fn over(&self, config: &mut Map<String, Value>) {
+        let limits = config.entry("limits").or_insert_with(|| json!({}));
+        let bound = limits[self.limit].as_u64().map_or(u64::from(self.most), |n| n.min(self.most.into()));
+        match limits {
+            Value::Object(limits) => {
+                limits.insert(self.limit.into(), bound.into());
+            }
+            other => *other = json!({self.limit: bound}),
+        }
+    }
 }
 
 impl Overlay {
@@ -33,10 +75,10 @@ impl Overlay {
         if let Some(search) = &self.search {
             pins = Arc::new(search.over(app, tenant, Pins::clone(&*pins))?);
         }
-        if self.tools.is_none() && self.prompt.is_none() {
+        let bound = pins.one(&Role::Orchestrator);
+        if self.tools.is_none() && self.prompt.is_none() && (self.bounds.is_empty() || bound.is_none()) {
             return Ok(pins);
         }
-        let bound = pins.one(&Role::Orchestrator);
         let bound = bound.ok_or_else(|| ApiError::new(Code::Conflict, "the tenant has bound no orchestrator"))?;
         let mut orchestrator = Pinned::clone(bound);
         let mut pins = Pins::clone(&*pins);
@@ -48,6 +90,19 @@ impl Overlay {
         if let Some(prompt) = &self.prompt {
             config.shift_remove("system");
             config.insert("prompt".into(), json!(prompt));
+        }
+        // Without a tool of the tenant's there is nothing to bound.
+        if pins.tools().next().is_some() && !self.bounds.is_empty() {
+            let record = held::record(app, tenant, &orchestrator.component)?;
+            let manifest = record.map(|r| r.admitted.manifest).unwrap_or_default();
+            let limits = &manifest["config"]["properties"]["limits"]["properties"];
+            for bound in &self.bounds {
+                if limits.get(bound.limit).is_none() {
+                    let reason = format!("{} has no `limits.{}`", orchestrator.component, bound.limit);
+                    return Err(ApiError::invalid(bound.field, reason));
+                }
+                bound.over(&mut config);
+            }
         }
         orchestrator.config = config.into();
         pins.entries.insert(Role::Orchestrator, vec![Arc::new(orchestrator)]);
@@ -108,8 +163,9 @@ impl Target {
         }
     }
 
-    /// Pins what the assistant runs, and what the request itself says of its tools and prompt.
-    pub fn cast(&self, run: &Run, party: Party, overlay: Overlay) -> Result<(), ApiError> {
+    /// Pins what the assistant runs, and what the request itself says of its tools and prompt. Values of the prompt's
+    /// variables pass the input shields: the component that renders them does so behind the chain.
+    pub async fn cast(&self, run: &Arc<Run>, party: Party, mut overlay: Overlay) -> Result<(), ApiError> {
         let pins = match &self.assistant {
             Some(assistant) => run.app.registry.pins_of(&run.tenant, assistant, &party)?,
             None => run.pins().clone(),
@@ -117,6 +173,9 @@ impl Target {
         if self.assistant.is_some() && overlay.search.is_some() {
             let reason = "file_search stands beside a model; an assistant looks into its own memory";
             return Err(ApiError::invalid("tools", reason));
+        }
+        if let Some(prompt) = &mut overlay.prompt {
+            chain::check_variables(run, &pins, &mut prompt.variables).await?;
         }
         let pins = overlay.over(&run.app, &run.tenant, pins)?;
         run.cast(Cast { assistant: self.assistant.clone(), party, pins });

@@ -89,7 +89,7 @@ pub(crate) fn missing(store: &mut Store<Guest>, instance: Instance, kind: Plugin
         PluginKind::Shield => {
             check.has::<(types::Direction, Vec<types::Message>), Answer<types::Verdict>>(SHIELD_CHECK);
             check.has::<(), (u32,)>(SHIELD_HOLD_BACK);
-            check.has::<(shield::Channel, Vec<types::Message>), (ResourceAny,)>(SHIELD_SESSION);
+            check.has::<(types::Channel, Vec<types::Message>), (ResourceAny,)>(SHIELD_SESSION);
             check.has::<(ResourceAny, String), Answer<shield::Ruling>>(SHIELD_FEED);
             check.has::<(ResourceAny,), Answer<shield::Ruling>>(SHIELD_FINISH);
         }

@@ -15,7 +15,7 @@ use std::task::{Context as Cx, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stockade_core::event::{Event, Usage};
 use stockade_core::infer::{InferError, Sampling};
-use stockade_core::plugin::{Call, CallError, DirectoryGrant, Grants, Pinned};
+use stockade_core::plugin::{Call, CallError, DirectoryGrant, Grants, Pinned, Role};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, mpsc};
 use wasmtime::component::ResourceTable;
@@ -34,23 +34,29 @@ pub(crate) struct Context {
     pub call: Call,
     /// Tokens of all model calls of the request's turn.
     pub usage: Arc<Mutex<Usage>>,
+    /// A shield, or what one has called: judged by nobody, or shields would judge each other without end.
+    pub judging: bool,
 }
 
 impl Context {
     pub fn new(call: Call) -> Arc<Self> {
-        Arc::new(Self { call, usage: Arc::default() })
+        Arc::new(Self { judging: is_shield(&call.target), call, usage: Arc::default() })
     }
 
     /// The same request one component further down.
     pub fn child(&self, target: &Arc<Pinned>) -> Arc<Self> {
         let mut call = self.call.target(target);
         call.depth = call.depth.saturating_add(1);
-        Arc::new(Self { call, usage: self.usage.clone() })
+        Arc::new(Self { call, usage: self.usage.clone(), judging: self.judging || is_shield(target) })
     }
 
     pub fn grants(&self) -> &Grants {
         &self.call.target.grants
     }
+}
+
+fn is_shield(target: &Pinned) -> bool {
+    matches!(target.role, Role::ShieldInput | Role::ShieldOutput | Role::Shield(_))
 }
 
 /// Where an orchestrator's reply goes.

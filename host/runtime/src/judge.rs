@@ -38,19 +38,84 @@ pub(crate) async fn check(
             let params = (direction, messages);
             let (answer,) = live.call::<_, Answer>(exports::SHIELD_CHECK, params).await?;
             if let Ok(verdict) = &answer {
-                live.report.decide(match verdict {
-                    types::Verdict::Pass => "pass",
-                    types::Verdict::Block(_) => "block",
-                    types::Verdict::Edit(messages) => {
-                        live.meter.output(convert::messages_bytes(messages))?;
-                        "edit"
-                    }
-                });
+                decide(live, verdict)?;
             }
             Ok(answer)
         })
     });
     run.await
+}
+
+/// Counts what a verdict carries and writes it into the trace.
+fn decide(live: &Live, verdict: &types::Verdict) -> wasmtime::Result<()> {
+    live.report.decide(match verdict {
+        types::Verdict::Pass => "pass",
+        types::Verdict::Block(_) => "block",
+        types::Verdict::Edit(messages) => {
+            live.meter.output(convert::messages_bytes(messages))?;
+            "edit"
+        }
+    });
+    Ok(())
+}
+
+/// Judges a stretch of a reply to a conversation in a session of its own, whole at once.
+pub(crate) async fn check_reply(
+    host: &Arc<Inner>,
+    context: Arc<Context>,
+    channel: types::Channel,
+    conversation: Vec<types::Message>,
+    text: String,
+) -> Result<types::Verdict, Stop> {
+    let run = host.run(context, "session".into(), None, move |live| {
+        Box::pin(async move {
+            live.report.scan(text.len());
+            type Answer = (Result<shield::Ruling, types::Error>,);
+            let (session,) = live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, (channel, conversation)).await?;
+            let (fed,) = live.call::<_, Answer>(exports::SHIELD_FEED, (session, text.clone())).await?;
+            let mut ruling = match fed {
+                Ok(ruling) => ruling,
+                Err(e) => return Ok(Err(e)),
+            };
+            if ruling.violation.is_none() {
+                let (finished,) = live.call::<_, Answer>(exports::SHIELD_FINISH, (session,)).await?;
+                let rest = match finished {
+                    Ok(rest) => rest,
+                    Err(e) => return Ok(Err(e)),
+                };
+                ruling = shield::Ruling { edits: [ruling.edits, rest.edits].concat(), ..rest };
+            }
+            let verdict = match ruling.violation {
+                Some(violation) => types::Verdict::Block(violation),
+                None => match edited(&text, &ruling.edits).filter(|_| ruling.cleared == text.len() as u64) {
+                    None => wasmtime::bail!("its rulings do not fit the text that it was fed"),
+                    Some(_) if ruling.edits.is_empty() => types::Verdict::Pass,
+                    Some(text) => {
+                        let parts = vec![types::Part::Text(text)];
+                        types::Verdict::Edit(vec![types::Message { role: types::Role::Assistant, parts, name: None }])
+                    }
+                },
+            };
+            decide(live, &verdict)?;
+            Ok(Ok(verdict))
+        })
+    });
+    run.await
+}
+
+/// The text with these edits, unless they overlap, run backwards or lie outside of it.
+fn edited(text: &str, edits: &[shield::Edit]) -> Option<String> {
+    let mut out = String::new();
+    let mut at = 0;
+    for edit in edits {
+        let (start, end) = (usize::try_from(edit.start).ok()?, usize::try_from(edit.end).ok()?);
+        out.push_str(text.get(at..start)?);
+        text.get(start..end)?;
+        out.push_str(&edit.replacement);
+        at = end;
+    }
+    out.push_str(text.get(at..)?);
+    Some(out)
 }
 
 /// Opens the sessions of one reply to a conversation.
@@ -227,10 +292,10 @@ impl Sessions {
             wasmtime::bail!("more than {MAX_CHANNELS} channels in one reply");
         }
         let kind = match channel {
-            Channel::Text => shield::Channel::Text,
-            Channel::Reasoning => shield::Channel::Reasoning,
-            Channel::ToolCall(_) => shield::Channel::ToolCall,
-            Channel::Step(_) => shield::Channel::Step,
+            Channel::Text => types::Channel::Text,
+            Channel::Reasoning => types::Channel::Reasoning,
+            Channel::ToolCall(_) => types::Channel::ToolCall,
+            Channel::Step(_) => types::Channel::Step,
         };
         let params = (kind, self.conversation.clone());
         let made = self.live.call::<_, (ResourceAny,)>(exports::SHIELD_SESSION, params);
@@ -242,5 +307,29 @@ impl Sessions {
     fn end<R>(&mut self, given: crate::call::Given<R>) -> Result<R, CallError> {
         let name = self.live.name();
         self.live.end(given).map_err(|stop| stop.into_call_error(&name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_do_not_fit_their_text_are_none() {
+        let edit = |start: u64, end: u64| shield::Edit { start, end, replacement: "#".into() };
+        let text = "aé bc";
+        for (edits, want) in [
+            (vec![], Some("aé bc")),
+            (vec![edit(1, 3), edit(4, 4)], Some("a# #bc")),
+            (vec![edit(6, 6)], Some("aé bc#")),
+            (vec![edit(1, 2)], None),
+            (vec![edit(2, 3)], None),
+            (vec![edit(3, 1)], None),
+            (vec![edit(0, 3), edit(1, 4)], None),
+            (vec![edit(4, 7)], None),
+            (vec![edit(u64::MAX, u64::MAX)], None),
+        ] {
+            assert_eq!(edited(text, &edits).as_deref(), want, "{edits:?}");
+        }
     }
 }

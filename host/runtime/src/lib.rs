@@ -26,6 +26,7 @@ mod loaded;
 mod meter;
 mod metrics;
 mod runtime;
+mod screen;
 mod settings;
 mod threads;
 mod toolbox;

@@ -5,6 +5,7 @@ use crate::call::Stop;
 use crate::exports::{self, TOOLSET};
 use crate::guest::Context;
 use crate::runtime::Inner;
+use crate::screen;
 use std::sync::Arc;
 use stockade_core::plugin::{Role, TOOLSET_SEPARATOR};
 
@@ -15,10 +16,7 @@ const MAX_NAME_BYTES: usize = 64;
 
 /// The tools of the call's component under their bound names.
 pub(crate) async fn list(host: &Arc<Inner>, context: Arc<Context>) -> Result<Vec<ToolSpec>, Stop> {
-    let bound = match &context.call.target.role {
-        Role::Tool(name) => name.to_string(),
-        other => other.to_string(),
-    };
+    let bound = bound_name(&context, None);
     if !is_set(host, &context).await? {
         let spec = host.ask_plain(context, exports::TOOL_DESCRIBE).await?;
         return Ok(vec![ToolSpec { name: bound, ..spec }]);
@@ -42,8 +40,32 @@ pub(crate) async fn list(host: &Arc<Inner>, context: Arc<Context>) -> Result<Vec
     named.collect()
 }
 
-/// Calls the component's one tool, or `tool` of its set.
+/// Calls the component's one tool, or `tool` of its set, between the tenant's shields.
 pub(crate) async fn call(
+    host: &Arc<Inner>,
+    context: Arc<Context>,
+    tool: Option<String>,
+    arguments: String,
+) -> Result<ToolOutput, Stop> {
+    let name = bound_name(&context, tool.as_deref());
+    let arguments = screen::arguments(host, &context, &name, arguments).await?;
+    let answered = run(host, context.clone(), tool, arguments).await;
+    screen::result(host, &context, &name, answered).await
+}
+
+/// What models call the tool.
+fn bound_name(context: &Context, tool: Option<&str>) -> String {
+    let bound = match &context.call.target.role {
+        Role::Tool(name) => name.to_string(),
+        other => other.to_string(),
+    };
+    match tool {
+        None => bound,
+        Some(tool) => format!("{bound}{TOOLSET_SEPARATOR}{tool}"),
+    }
+}
+
+async fn run(
     host: &Arc<Inner>,
     context: Arc<Context>,
     tool: Option<String>,

@@ -1,5 +1,5 @@
 //! A C compiler that can build for WebAssembly, for the guests with C in their dependencies: the Clang in use, else one that
-//! comes with Zig, from PyPI into `target/tools`.
+//! comes with Zig, from the Python package index into `target/tools`.
 
 use crate::cargo;
 use crate::shell::{output, root, run, say};

@@ -6,8 +6,8 @@
 
 pub use super::finder::{Action, Finder, Finding};
 pub use super::windows::{Judged, Window, Windows};
-pub use crate::bindings::shield::exports::stockade::plugin::shield::{Channel, Edit, Ruling};
-pub use crate::types::{Direction, Verdict};
+pub use crate::bindings::shield::exports::stockade::plugin::shield::{Edit, Ruling};
+pub use crate::types::{Channel, Direction, Verdict};
 
 use super::glue;
 use crate::bindings::shield::exports::stockade::plugin::shield as raw;

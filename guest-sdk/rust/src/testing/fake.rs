@@ -11,7 +11,7 @@ use crate::http::{Request, Response};
 use crate::inference::{ChatRequest, CompleteRequest, LabelScore, Prompt, TokenScore};
 use crate::prompts::{Content, Selector};
 use crate::telemetry::Level;
-use crate::types::{Direction, Error, Event, Message, ToolOutput, ToolSpec, Verdict};
+use crate::types::{Channel, Direction, Error, Event, Message, ToolOutput, ToolSpec, Verdict};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,7 @@ pub(crate) type IndexFake = (u32, crate::vectors::Metric, BTreeMap<String, crate
 
 type RunTool = Box<dyn Fn(Value) -> Result<ToolOutput>>;
 pub(crate) type RunShield = Rc<dyn Fn(Direction, &[Message]) -> Result<Verdict>>;
+pub(crate) type RunReplyShield = Rc<dyn Fn(Channel, &[Message], &str) -> Result<Verdict>>;
 type Answer = Box<dyn FnMut(&Request) -> Result<Response>>;
 type Embed = Rc<dyn Fn(&str) -> Result<Vec<f32>>>;
 pub(crate) type Classifier = Rc<dyn Fn(&str) -> Result<Vec<LabelScore>>>;
@@ -55,6 +56,7 @@ pub(crate) struct State {
     pub block_after: Option<usize>,
     pub shields: Option<Verdict>,
     pub named_shields: BTreeMap<String, RunShield>,
+    pub reply_shields: BTreeMap<String, RunReplyShield>,
     pub banks: BTreeMap<String, crate::memories::Bank>,
     pub memories: BTreeMap<(String, String), crate::memories::Item>,
     pub indexes: BTreeMap<String, IndexFake>,
@@ -93,6 +95,7 @@ impl Default for State {
             block_after: None,
             shields: None,
             named_shields: BTreeMap::new(),
+            reply_shields: BTreeMap::new(),
             banks: BTreeMap::new(),
             memories: BTreeMap::new(),
             indexes: BTreeMap::new(),
@@ -461,7 +464,7 @@ pub mod tools {
 }
 
 pub mod shields {
-    use super::{Direction, Message, Result, Verdict, missing, with};
+    use super::{Channel, Direction, Message, Result, Verdict, missing, with};
 
     pub fn check(_direction: Direction, _messages: &[Message]) -> Result<Verdict> {
         Ok(with(|s| s.shields.clone()).unwrap_or(Verdict::Pass))
@@ -469,6 +472,13 @@ pub mod shields {
     pub fn check_by(name: &str, direction: Direction, messages: &[Message]) -> Result<Verdict> {
         let run = with(|s| s.named_shields.get(name).cloned()).ok_or_else(|| missing("shield", name))?;
         run(direction, messages)
+    }
+    /// A shield that is bound with [`super::Host::shield`] gets the text alone, as one message of the assistant's.
+    pub fn check_reply_by(name: &str, channel: Channel, conversation: &[Message], text: &str) -> Result<Verdict> {
+        match with(|s| s.reply_shields.get(name).cloned()) {
+            Some(run) => run(channel, conversation, text),
+            None => check_by(name, Direction::Output, &[Message::assistant(text)]),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::inference::{ChatRequest, CompleteRequest, LabelScore, ModelInfo, Mode
 use crate::prompts::Content;
 use crate::telemetry::Level;
 use crate::types::{
-    Direction, Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict,
+    Channel, Direction, Error, Event, FinishReason, Message, ToolCallDelta, ToolOutput, ToolSpec, Usage, Verdict,
 };
 use serde_json::Value;
 use std::rc::Rc;
@@ -167,6 +167,17 @@ impl Host {
     pub fn shield(self, name: &str, run: impl Fn(Direction, &[Message]) -> Result<Verdict> + 'static) -> Self {
         self.set(|s| {
             s.named_shields.insert(name.into(), Rc::new(run));
+        })
+    }
+
+    /// What the shield that is bound to `shield/NAME` makes of a stretch of a reply to a conversation.
+    pub fn reply_shield(
+        self,
+        name: &str,
+        run: impl Fn(Channel, &[Message], &str) -> Result<Verdict> + 'static,
+    ) -> Self {
+        self.set(|s| {
+            s.reply_shields.insert(name.into(), Rc::new(run));
         })
     }
 

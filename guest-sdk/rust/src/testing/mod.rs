@@ -27,7 +27,7 @@ mod stream;
 
 pub use host::Host;
 pub use latency::latency;
-pub use stream::{Reply, every_split, stream, stream_after};
+pub use stream::{Reply, every_split, every_split_of, stream, stream_after};
 
 use crate::orchestrator::{Orchestrator, Outcome, Turn};
 use crate::shield::Shield;

@@ -17,6 +17,8 @@ pub struct Reply {
 /// Longest text, in characters, of which [`every_split`] tries all pairs of cuts.
 const PAIRS_UP_TO: usize = 80;
 
+const CHANNELS: [Channel; 4] = [Channel::Text, Channel::Reasoning, Channel::ToolCall, Channel::Step];
+
 /// Feeds the pieces in order and finishes.
 ///
 /// # Panics
@@ -28,12 +30,12 @@ pub fn stream<T: Shield>(config: Value, pieces: &[&str]) -> Result<Reply> {
 
 /// As [`stream`], a reply to a conversation.
 pub fn stream_after<T: Shield>(config: Value, conversation: &[Message], pieces: &[&str]) -> Result<Reply> {
-    feed(testing::plugin::<T>(config)?, conversation, pieces)
+    feed(testing::plugin::<T>(config)?, Channel::Text, conversation, pieces)
 }
 
-fn feed<T: Shield>(shield: Rc<T>, conversation: &[Message], pieces: &[&str]) -> Result<Reply> {
+fn feed<T: Shield>(shield: Rc<T>, channel: Channel, conversation: &[Message], pieces: &[&str]) -> Result<Reply> {
     let hold_back = u64::from(shield.hold_back());
-    let mut session = shield.session(Channel::Text, conversation.to_vec())?;
+    let mut session = shield.session(channel, conversation.to_vec())?;
     let mut host = Channelled::default();
     for piece in pieces {
         host.fed.push_str(piece);
@@ -51,29 +53,35 @@ fn feed<T: Shield>(shield: Rc<T>, conversation: &[Message], pieces: &[&str]) -> 
     Ok(host.reply)
 }
 
-/// Streams `text` in one piece, at every single cut, at every pair of cuts (of short texts) and character by
-/// character; all have to give the same reply, which is returned.
+/// Streams `text` over each channel in one piece, at every single cut, at every pair of cuts (of short texts) and
+/// character by character; all of a channel have to give the same reply. That of [`Channel::Text`] is returned.
 ///
 /// # Panics
 /// When two splits differ, the shield answers with an error, or it breaks its contract as [`stream`] says.
 pub fn every_split<T: Shield>(config: Value, text: &str) -> Reply {
+    let [answer, ..] = CHANNELS.map(|channel| every_split_of::<T>(config.clone(), channel, text));
+    answer
+}
+
+/// As [`every_split`], of one channel.
+pub fn every_split_of<T: Shield>(config: Value, channel: Channel, text: &str) -> Reply {
     let shield = testing::plugin::<T>(config).expect("the configuration fits");
-    let run = |pieces: &[&str]| match feed(shield.clone(), &[], pieces) {
+    let run = |pieces: &[&str]| match feed(shield.clone(), channel, &[], pieces) {
         Ok(reply) => reply,
-        Err(e) => panic!("{pieces:?}: {e:?}"),
+        Err(e) => panic!("{channel:?}, {pieces:?}: {e:?}"),
     };
     let whole = run(&[text]);
     let cuts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     for (i, &a) in cuts.iter().enumerate() {
-        assert_eq!(run(&[&text[..a], &text[a..]]), whole, "cut at {a}");
+        assert_eq!(run(&[&text[..a], &text[a..]]), whole, "{channel:?} cut at {a}");
         if cuts.len() <= PAIRS_UP_TO {
             for &b in &cuts[i..] {
-                assert_eq!(run(&[&text[..a], &text[a..b], &text[b..]]), whole, "cut at {a} and {b}");
+                assert_eq!(run(&[&text[..a], &text[a..b], &text[b..]]), whole, "{channel:?} cut at {a} and {b}");
             }
         }
     }
     let characters: Vec<&str> = cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect();
-    assert_eq!(run(&characters), whole, "character by character");
+    assert_eq!(run(&characters), whole, "{channel:?} character by character");
     whole
 }
 

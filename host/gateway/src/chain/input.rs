@@ -1,5 +1,6 @@
 //! Input shields: whole messages, in binding order, edits carried on to the next.
 
+use super::sheet::{self, Sheet};
 use super::{as_message, refusal_text};
 use crate::error::ApiError;
 use crate::run::{Run, Status};
@@ -7,8 +8,9 @@ use serde_json::Value;
 use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::chat::Message;
-use stockade_core::infer::Prompt;
-use stockade_core::plugin::{Direction, Mode, OnFailure, Role, Verdict};
+use stockade_core::infer::{ChatPrompt, Prompt};
+use stockade_core::json_text;
+use stockade_core::plugin::{Call, Direction, Mode, OnFailure, Pins, Role, Verdict};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputVerdict {
@@ -23,7 +25,10 @@ pub async fn check_prompt(run: &Arc<Run>, model: &ModelId, prompt: &mut Prompt) 
         return Ok(InputVerdict::Pass);
     }
     match prompt {
-        Prompt::Chat(chat) => check(run, &mut chat.messages).await,
+        Prompt::Chat(chat) => match check(run, run.pins(), &mut chat.messages).await? {
+            InputVerdict::Pass => check_around(run, chat).await,
+            refused => Ok(refused),
+        },
         Prompt::Text(text) => check_texts(run, &mut [text]).await,
         Prompt::Tokens(tokens) => {
             let text = run.app.inference.detokenize(model, tokens)?;
@@ -44,7 +49,7 @@ pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<In
     }
     let mut messages: Vec<Message> = texts.iter().map(|t| as_message(t)).collect();
     let before = messages.clone();
-    let verdict = check(run, &mut messages).await?;
+    let verdict = check(run, run.pins(), &mut messages).await?;
     if messages != before {
         if messages.len() != texts.len() {
             run.ended(Status::Failed);
@@ -55,6 +60,35 @@ pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<In
         }
     }
     Ok(verdict)
+}
+
+/// Checks what stands around a conversation and reaches its template as well: the client's tools, template arguments and
+/// names of speakers.
+async fn check_around(run: &Arc<Run>, chat: &mut ChatPrompt) -> Result<InputVerdict, ApiError> {
+    let mut sheets: Vec<Sheet<'_>> = chat.tools.iter_mut().map(sheet::of_tool).collect();
+    sheets.push(sheet::of_fields(&mut chat.template_args));
+    sheets.push(sheet::of_speakers(&mut chat.messages));
+    check_sheets(run, run.pins(), sheets).await
+}
+
+/// Checks sheets, each as a user's message, by the shields of `pins`. What is masked goes back where it came from; a mask
+/// over anything that cannot be written anew is a block.
+pub async fn check_sheets(run: &Arc<Run>, pins: &Arc<Pins>, sheets: Vec<Sheet<'_>>) -> Result<InputVerdict, ApiError> {
+    let sheets: Vec<Sheet<'_>> = sheets.into_iter().filter(|sheet| !sheet.text().is_empty()).collect();
+    if pins.all(&Role::ShieldInput).is_empty() || sheets.is_empty() {
+        return Ok(InputVerdict::Pass);
+    }
+    let mut messages: Vec<Message> = sheets.iter().map(|sheet| as_message(sheet.text())).collect();
+    let verdict = check(run, pins, &mut messages).await?;
+    if verdict != InputVerdict::Pass {
+        return Ok(verdict);
+    }
+    let whole = messages.len() == sheets.len();
+    if !whole || sheets.into_iter().zip(&messages).any(|(sheet, judged)| !sheet.take(&judged.joined_text())) {
+        run.note("an input shield masked what cannot be masked: a name, or text across fields".into());
+        return Ok(InputVerdict::Refuse(super::REFUSED.into()));
+    }
+    Ok(InputVerdict::Pass)
 }
 
 /// Checks what was answered to an interruption: a text as itself, anything else as JSON text.
@@ -77,10 +111,14 @@ pub async fn check_answer(run: &Arc<Run>, answer: &mut Value) -> Result<InputVer
     Ok(verdict)
 }
 
-async fn check(run: &Arc<Run>, messages: &mut Vec<Message>) -> Result<InputVerdict, ApiError> {
-    for shield in run.pins().all(&Role::ShieldInput) {
+async fn check(run: &Arc<Run>, pins: &Arc<Pins>, messages: &mut Vec<Message>) -> Result<InputVerdict, ApiError> {
+    let shields = pins.all(&Role::ShieldInput);
+    if !shields.is_empty() {
+        messages.iter_mut().for_each(json_text::settle_message);
+    }
+    for shield in shields {
         let plugins = &run.app.plugins;
-        let call = run.call(shield);
+        let call = Call { pins: pins.clone(), ..run.call(shield) };
         let verdict = plugins.check(call, Direction::Input, messages.clone());
         match (verdict.await, shield.mode, shield.on_failure) {
             (Ok(Verdict::Pass), ..) => {}

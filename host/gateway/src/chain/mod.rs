@@ -11,6 +11,7 @@ mod gate;
 mod input;
 mod output;
 mod pump;
+mod sheet;
 mod tool_calls;
 
 pub use input::InputVerdict;
@@ -19,15 +20,19 @@ pub use pump::Choice;
 
 use crate::error::ApiError;
 use crate::run::{Run, Status};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use stockade_core::ModelId;
 use stockade_core::chat::Message;
 use stockade_core::event::{End, Event, FinishReason, Usage};
 use stockade_core::infer::{ChatPrompt, Constraint, GenerateRequest, Prompt, Sampling};
-use stockade_core::plugin::{Pinned, Resumption, Role, Turn, Violation};
+use stockade_core::plugin::{Pinned, Pins, Resumption, Role, Turn, Violation};
 use stockade_core::registry::Dialect;
 use tokio::sync::mpsc;
+
+/// The host's own text for a block.
+const REFUSED: &str = "The request was blocked by a policy.";
 
 /// Events of a choice that may wait for the client.
 const QUEUE: usize = 64;
@@ -45,6 +50,8 @@ pub struct Ask {
     pub resume: Option<Resumption>,
     /// Who will answer an interruption of this turn.
     pub dialect: Dialect,
+    /// The client takes several calls of its tools at once; otherwise the reply has the first one alone.
+    pub parallel_calls: bool,
 }
 
 /// Runs the input shields, then starts `n` choices of `ask`. A blocked request has `n` choices that end at once.
@@ -96,6 +103,22 @@ pub async fn check_texts(run: &Arc<Run>, texts: &mut [&mut String]) -> Result<()
     }
 }
 
+/// Runs the input shields of `pins` over the values of a stored prompt's variables, before they become configuration.
+pub async fn check_variables(
+    run: &Arc<Run>,
+    pins: &Arc<Pins>,
+    variables: &mut Map<String, Value>,
+) -> Result<(), ApiError> {
+    let _span = run.span("input shields");
+    match input::check_sheets(run, pins, vec![sheet::of_fields(variables)]).await? {
+        InputVerdict::Pass => Ok(()),
+        InputVerdict::Refuse(text) => {
+            run.ended(Status::Blocked);
+            Err(ApiError::new(crate::error::Code::Forbidden, text))
+        }
+    }
+}
+
 /// A choice that a shield has refused.
 pub fn refused(text: &str) -> Choice {
     ended(refusal_end(text.into(), Usage::default()))
@@ -118,7 +141,7 @@ fn refusal_text(shield: &Pinned, violation: &Violation) -> String {
     match &shield.refusal {
         Some(text) => text.clone(),
         None if !violation.message.is_empty() => violation.message.clone(),
-        None => "The request was blocked by a policy.".into(),
+        None => REFUSED.into(),
     }
 }
 

@@ -69,6 +69,7 @@ impl Source {
 pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
     let prompt = ask.prompt.clone();
     let model = ask.model.clone();
+    let parallel_calls = ask.parallel_calls;
     let mut asked = None;
     let source = match ask.turn(run) {
         Some((target, turn)) => {
@@ -87,6 +88,7 @@ pub async fn start(run: &Arc<Run>, ask: Ask) -> Result<Choice, ApiError> {
         run: run.clone(),
         shields,
         calls: ToolCalls::default(),
+        only_call: Only { several: parallel_calls, first: None },
         logprobs: Logprobs::default(),
         spent: Spent { model, prompt, written: String::new() },
         counted: false,
@@ -112,6 +114,7 @@ struct Pump {
     run: Arc<Run>,
     shields: OutputShields,
     calls: ToolCalls,
+    only_call: Only,
     logprobs: Logprobs,
     spent: Spent,
     /// The source has told its tokens, or they have been estimated.
@@ -128,6 +131,18 @@ struct Asked {
     target: Arc<Pinned>,
     turn: Turn,
     dialect: Dialect,
+}
+
+/// Which tool calls of a reply its client takes.
+struct Only {
+    several: bool,
+    first: Option<u32>,
+}
+
+impl Only {
+    fn lets(&mut self, index: u32) -> bool {
+        self.several || *self.first.get_or_insert(index) == index
+    }
 }
 
 /// What a choice took of its model, kept to count tokens when its source cannot tell them any more.
@@ -246,14 +261,23 @@ impl Pump {
     }
 
     async fn tool_call(&mut self, delta: ToolCallDelta) -> Result<Option<String>, Stop> {
+        if !self.only_call.lets(delta.index) {
+            return Ok(None);
+        }
         if self.shields.is_empty() {
             self.send(Event::ToolCall(delta)).await?;
             return Ok(None);
         }
         let text = self.calls.text(&delta);
-        let channel = Channel::ToolCall(delta.index);
-        let judged = self.shields.feed(channel, &text).await?;
-        self.send_tool_call(delta.index, judged).await
+        self.feed_tool_call(delta.index, &text).await
+    }
+
+    async fn feed_tool_call(&mut self, index: u32, text: &str) -> Result<Option<String>, Stop> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let judged = self.shields.feed(Channel::ToolCall(index), text).await?;
+        self.send_tool_call(index, judged).await
     }
 
     async fn send_tool_call(&mut self, index: u32, judged: Judged) -> Result<Option<String>, Stop> {
@@ -322,6 +346,10 @@ impl Pump {
             return Ok(Some(refusal));
         }
         for index in self.calls.indices() {
+            let rest = self.calls.rest(index);
+            if let Some(refusal) = self.feed_tool_call(index, &rest).await? {
+                return Ok(Some(refusal));
+            }
             let judged = self.shields.finish(Channel::ToolCall(index)).await?;
             if let Some(refusal) = self.send_tool_call(index, judged).await? {
                 return Ok(Some(refusal));

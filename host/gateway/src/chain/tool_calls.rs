@@ -1,8 +1,11 @@
 //! Tool calls on their way through the output shields: a channel a call, holding its name, a line feed, its arguments.
+//!
+//! Invariant: arguments are judged, and leave, without escapes of characters that JSON can write as they are.
 
 use super::gate::Piece;
 use std::collections::BTreeMap;
 use stockade_core::event::ToolCallDelta;
+use stockade_core::json_text::Unescaper;
 
 /// The calls of one reply.
 #[derive(Debug, Default)]
@@ -13,6 +16,7 @@ pub struct ToolCalls {
 #[derive(Debug)]
 struct Call {
     id: Option<String>,
+    arguments: Unescaper,
     /// Bytes of the name as the model wrote it.
     name_bytes: u64,
     /// The name as far as it has been cleared.
@@ -27,15 +31,20 @@ impl ToolCalls {
 
     /// The text that the shields are to see of a delta.
     pub fn text(&mut self, delta: &ToolCallDelta) -> String {
-        if self.calls.contains_key(&delta.index) {
-            return delta.arguments.clone();
+        if let Some(call) = self.calls.get_mut(&delta.index) {
+            return call.arguments.push(&delta.arguments);
         }
         let name = delta.name.clone().unwrap_or_default();
-        self.calls.insert(
-            delta.index,
-            Call { id: delta.id.clone(), name_bytes: name.len() as u64, name: String::new(), announced: false },
-        );
-        format!("{name}\n{}", delta.arguments)
+        let mut arguments = Unescaper::default();
+        let text = format!("{name}\n{}", arguments.push(&delta.arguments));
+        let (id, name_bytes) = (delta.id.clone(), name.len() as u64);
+        self.calls.insert(delta.index, Call { id, arguments, name_bytes, name: String::new(), announced: false });
+        text
+    }
+
+    /// What is left for the shields to see when a call is complete: the beginning of an escape that never became whole.
+    pub fn rest(&mut self, index: u32) -> String {
+        self.calls.get_mut(&index).map(|call| call.arguments.finish()).unwrap_or_default()
     }
 
     /// Cleared pieces as a delta. Id and name leave together, once the whole name is cleared.
@@ -91,7 +100,7 @@ mod tests {
             for b in a..=whole.len() {
                 let mut calls = ToolCalls::default();
                 let more = ToolCallDelta { index: 0, arguments: "1}".into(), ..ToolCallDelta::default() };
-                assert_eq!(calls.text(&first) + &calls.text(&more), whole);
+                assert_eq!(calls.text(&first) + &calls.text(&more) + &calls.rest(0), whole);
                 let (mut name, mut arguments) = (String::new(), String::new());
                 for (start, text) in [(0, &whole[..a]), (a, &whole[a..b]), (b, &whole[b..])] {
                     if text.is_empty() {

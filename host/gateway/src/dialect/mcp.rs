@@ -112,7 +112,7 @@ async fn call(run: &Run, params: &Value) -> Answer {
             return Err((INVALID_PARAMS, format!("Unknown tool: {function}")));
         }
         Err(CallError::Host { .. }) => return Err((INTERNAL, "the host failed".into())),
-        Err(error) => (error.to_string(), true),
+        Err(error) => (runtime::blocked(run, &error).unwrap_or_else(|| error.to_string()), true),
     };
     Ok(json!({"content": [{"type": "text", "text": text}], "isError": failed}))
 }

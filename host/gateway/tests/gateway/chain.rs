@@ -209,6 +209,84 @@ async fn a_tool_call_with_a_forbidden_argument_never_leaves() {
 }
 
 #[tokio::test]
+async fn escapes_in_arguments_hide_nothing_however_they_are_cut() {
+    let host = Host::new().await;
+    host.bind("shield.output", "word", "shield", word("ann@", "block")).await;
+    let whole = r#"{"to": "ann\u0040example.org"}"#;
+    let call = |first: bool, arguments: &str| {
+        Event::ToolCall(ToolCallDelta {
+            index: 0,
+            id: first.then(|| "c".into()),
+            name: first.then(|| "mail".into()),
+            arguments: arguments.into(),
+        })
+    };
+    for cut in 0..=whole.len() {
+        let (before, after) = whole.split_at(cut);
+        let script = script(&[call(true, before), call(false, after), end(FinishReason::ToolCalls)]);
+        let stream = streamed(&host.chat(&script, json!({"stream": true})).await);
+        assert_eq!(stream.arguments, "{\"to\": \"", "cut at {cut}");
+        assert_eq!(stream.finish.as_deref(), Some("content_filter"));
+    }
+    // What was judged is what arrives, and an escape that never becomes whole arrives too.
+    for (arguments, want) in
+        [(r#"{"to": "b\u006fb\n"}"#, r#"{"to": "bob\n"}"#), (r#"{"to": "b\u00"#, r#"{"to": "b\u00"#)]
+    {
+        let script = script(&[call(true, arguments), end(FinishReason::ToolCalls)]);
+        assert_eq!(streamed(&host.chat(&script, json!({"stream": true})).await).arguments, want);
+    }
+}
+
+#[tokio::test]
+async fn what_stands_around_a_conversation_passes_the_input_shields() {
+    let tool = |description: &str, property: &str| {
+        let parameters = json!({"type": "object", "properties": {(property): {"type": "string", "enum": ["a bomb"]}}});
+        json!({"tools": [{"type": "function", "function": {"name": "f", "description": description,
+            "parameters": parameters}}]})
+    };
+    let named = json!({"messages": [{"role": "user", "name": "a bomb", "content": "hi"}]});
+    let template = json!({"chat_template_kwargs": {"tone": {"of": ["a bomb"]}}});
+    let result = json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": r#"{"is": "a b\u006fmb"}"#}]});
+    let host = Host::new().await;
+    host.bind("shield.input", "word", "shield", word("bomb", "block")).await;
+    for more in [&tool("a bomb", "x"), &tool("fine", "x"), &tool("fine", "bomb"), &template, &named] {
+        let whole = host.chat("hi", more.clone()).await.expect(200);
+        assert_eq!(whole["choices"][0]["finish_reason"], "content_filter", "{more}");
+        assert_eq!(whole["choices"][0]["message"]["refusal"], "No.", "{more}");
+    }
+    assert!(host.inference.requests.lock().unwrap().is_empty());
+
+    let host = Host::new().await;
+    host.bind("shield.input", "word", "shield", word("bomb", "mask")).await;
+    for more in [&tool("a bomb", "x"), &template, &named] {
+        host.chat("hi", more.clone()).await.expect(200);
+        let asked = host.inference.requests.lock().unwrap().pop().unwrap();
+        let seen = format!("{asked:?}");
+        assert!(!seen.contains("bomb") && seen.contains("a #"), "{seen}");
+    }
+    // The name of a property cannot be masked.
+    let whole = host.chat("hi", tool("fine", "bomb")).await.expect(200);
+    assert_eq!(whole["choices"][0]["finish_reason"], "content_filter");
+    // A tool's JSON comes as what it says.
+    host.chat("hi", result).await.expect(200);
+    let seen = format!("{:?}", host.inference.requests.lock().unwrap());
+    assert!(seen.contains("a bomb"), "the scripted shield looks at texts alone: {seen}");
+}
+
+#[tokio::test]
+async fn several_output_shields_judge_a_piece_at_once() {
+    let host = Host::new().await;
+    host.bind("shield.output", "meets-a", "shield", json!({})).await;
+    host.bind("shield.output", "meets-b", "shield", json!({})).await;
+    // One after the other, the first would wait for ever.
+    let reply = tokio::time::timeout(std::time::Duration::from_secs(20), host.chat("two words", json!({})));
+    let whole = reply.await.expect("they meet").expect(200);
+    assert_eq!(whole["choices"][0]["message"]["content"], "two words");
+}
+
+#[tokio::test]
 async fn logprobs_follow_their_text_and_those_of_masked_text_stay_behind() {
     let host = Host::new().await;
     host.bind("shield.output", "word", "shield", word("bc", "mask")).await;

@@ -37,6 +37,8 @@ pub struct FakeInference {
     pub embeds: Mutex<Vec<EmbedRequest>>,
     /// Generations whose receiver was dropped before their end.
     pub cancelled: Arc<AtomicUsize>,
+    /// What every generation and every orchestrator says, whatever it is asked.
+    pub scripted: Arc<Mutex<Option<Vec<Event>>>>,
 }
 
 pub fn script(events: &[Event]) -> String {
@@ -124,8 +126,9 @@ impl Inference for FakeInference {
         }
         let (tx, rx) = mpsc::channel(8);
         let cancelled = self.cancelled.clone();
+        let scripted = self.scripted.lock().unwrap().clone();
         tokio::spawn(async move {
-            let events = match serde_json::from_str::<Vec<Event>>(&said) {
+            let events = match scripted.map_or_else(|| serde_json::from_str::<Vec<Event>>(&said), Ok) {
                 Ok(events) => events,
                 Err(_) => said.split_inclusive(' ').map(text).collect(),
             };
@@ -220,7 +223,8 @@ impl Inference for FakeInference {
 }
 
 /// Components by name: `word` (a shield over `config.word`, `config.action` block or mask), `broken` (fails with
-/// `config.limit`), `liar` (clears what it was not fed), `says` (an orchestrator of `config.events`, or one that hands
+/// `config.limit`), `liar` (clears what it was not fed), `meets-a` and `meets-b` (each judges once the other is there to judge),
+/// `refused` (a tool that a shield stands against), `says` (an orchestrator of `config.events`, or one that hands
 /// the turn's last text to nobody and says it), `hangs`, `asks` (an orchestrator that asks for leave to pay, and says state and
 /// answer when it goes on).
 #[derive(Default)]
@@ -230,6 +234,18 @@ pub struct FakePlugins {
     pub turns: Mutex<Vec<(Call, Turn)>>,
     /// What streaming shields were told, a conversation a reply.
     pub conversations: Mutex<Vec<Vec<Message>>>,
+    meeting: Arc<Meeting>,
+    /// As the models'.
+    pub scripted: Arc<Mutex<Option<Vec<Event>>>>,
+}
+
+/// Where two shields wait for each other.
+struct Meeting(tokio::sync::Barrier);
+
+impl Default for Meeting {
+    fn default() -> Self {
+        Self(tokio::sync::Barrier::new(2))
+    }
 }
 
 fn record(call: &Call, function: &str, decision: &str) {
@@ -262,7 +278,7 @@ fn setting(call: &Call, name: &str) -> String {
 }
 
 impl Plugins for FakePlugins {
-    /// Accepts `ok KIND ...`.
+    /// Accepts `ok KIND ...`, with a manifest as JSON at the end.
     fn admit(&self, _: &TenantId, bytes: Bytes) -> BoxFuture<'_, Result<Admitted, AdmitError>> {
         self.admitted.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
@@ -287,7 +303,7 @@ impl Plugins for FakePlugins {
                 grants_wanted: Grants::default(),
                 compile_ms: 1,
                 warnings: vec![],
-                manifest: Value::Null,
+                manifest: text.find('{').and_then(|at| serde_json::from_str(&text[at..]).ok()).unwrap_or_default(),
             })
         })
     }
@@ -345,6 +361,10 @@ impl Plugins for FakePlugins {
             let shield: Box<dyn ShieldStream> = match name.as_str() {
                 "broken" => Box::new(Broken(call)),
                 "liar" => Box::new(Liar),
+                "meets-a" | "meets-b" => {
+                    self.meeting.0.wait().await;
+                    Box::new(Meets(self.meeting.clone(), 0))
+                }
                 _ => Box::new(Word {
                     word: setting(&call, "word"),
                     mask: setting(&call, "action") == "mask",
@@ -359,8 +379,9 @@ impl Plugins for FakePlugins {
         let (tx, rx) = mpsc::channel(8);
         record(&call, "run", "ok");
         self.turns.lock().unwrap().push((call.clone(), turn.clone()));
+        let scripted = self.scripted.lock().unwrap().as_ref().map(|events| json!(events));
         tokio::spawn(async move {
-            let mut events = call.target.config.get("events").cloned();
+            let mut events = scripted.or_else(|| call.target.config.get("events").cloned());
             if call.target.component.name.as_str() == "hangs" {
                 return tx.closed().await;
             }
@@ -413,6 +434,10 @@ impl Plugins for FakePlugins {
             if call.target.component.name.as_str() == "broken" {
                 return Err(failed(&call, LimitKind::Deadline));
             }
+            if call.target.component.name.as_str() == "refused" {
+                let component = call.target.component.to_string();
+                return Err(CallError::Component { component, code: "blocked", message: "No.".into() });
+            }
             let is_error = arguments.get("fail").is_some();
             let said = json!({"role": call.target.role, "tool": tool, "arguments": arguments,
                 "headers": call.target.config["headers"]});
@@ -462,6 +487,24 @@ impl ShieldStream for Liar {
     }
     fn finish(&mut self, _: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
         Box::pin(async { Ok(Ruling::default()) })
+    }
+    fn hold_back(&self) -> u32 {
+        0
+    }
+}
+
+/// Passes all text, once a second one like it has come to the same piece. Counts bytes of the text channel.
+struct Meets(Arc<Meeting>, u64);
+impl ShieldStream for Meets {
+    fn feed<'a>(&'a mut self, _: Channel, text: &'a str) -> BoxFuture<'a, Result<Ruling, CallError>> {
+        self.1 += text.len() as u64;
+        self.finish(Channel::Text)
+    }
+    fn finish(&mut self, _: Channel) -> BoxFuture<'_, Result<Ruling, CallError>> {
+        Box::pin(async {
+            self.0.0.wait().await;
+            Ok(Ruling { cleared: self.1, ..Ruling::default() })
+        })
     }
     fn hold_back(&self) -> u32 {
         0
@@ -592,7 +635,7 @@ pub async fn parts(settings: Settings) -> Parts {
 
 fn parts_over(settings: Settings, registry: Registry) -> Parts {
     let inference = Arc::new(FakeInference::default());
-    let plugins = Arc::new(FakePlugins::default());
+    let plugins = Arc::new(FakePlugins { scripted: inference.scripted.clone(), ..FakePlugins::default() });
     let publisher = Arc::new(FakePublisher { registry: registry.clone(), published: Mutex::default() });
     let readiness = Readiness::starting();
     readiness.set_ready();

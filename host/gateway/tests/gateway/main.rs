@@ -2,6 +2,7 @@
 
 mod agents;
 mod assistants;
+mod blocked_spans;
 mod chain;
 mod chat;
 mod completions;

@@ -615,3 +615,98 @@ async fn truncation_drops_the_oldest_exchanges_until_the_rest_fits() {
     respond(&host, plain).await;
     assert_eq!(asked(&host, 1).0.messages.len(), 18);
 }
+
+#[tokio::test]
+async fn values_of_a_prompts_variables_pass_the_input_shields() {
+    let body = json!({"model": "m", "input": "hi", "prompt": {"id": "greet", "variables": {"who": "a bomb", "n": 1}}});
+    let shield = |action: &str| json!({"config": {"word": "bomb", "action": action}, "refusal": "No."});
+    let host = Host::new().await;
+    host.bind("orchestrator", "says", "orchestrator", json!({})).await;
+    host.bind("shield.input", "word", "shield", shield("block")).await;
+    let refused = host.post("/v1/responses", body.clone()).await.expect(403);
+    assert_eq!(refused["error"]["message"], "No.");
+    assert!(host.plugins.turns.lock().unwrap().is_empty());
+
+    let host = Host::new().await;
+    host.bind("orchestrator", "says", "orchestrator", json!({})).await;
+    host.bind("shield.input", "word", "shield", shield("mask")).await;
+    host.post("/v1/responses", body).await.expect(200);
+    let (call, _) = host.plugins.turns.lock().unwrap().pop().unwrap();
+    assert_eq!(call.target.config["prompt"]["variables"], json!({"who": "a #", "n": 1}));
+}
+
+/// Two calls of the client's tools at once.
+fn two_calls() -> Vec<Event> {
+    let call = |index: u32, name: &str, arguments: &str| {
+        Event::ToolCall(ToolCallDelta {
+            index,
+            id: (!name.is_empty()).then(|| format!("c{index}")),
+            name: (!name.is_empty()).then(|| name.into()),
+            arguments: arguments.into(),
+        })
+    };
+    vec![call(0, "f", "{\"a\":"), call(1, "g", "{}"), call(0, "", "1}"), end(FinishReason::ToolCalls)]
+}
+
+#[tokio::test]
+async fn one_tool_call_at_a_time_is_all_that_a_client_gets_that_takes_no_more() {
+    let host = Host::new().await;
+    let said = script(&two_calls());
+    let calls = |response: &Value| -> Vec<(String, String)> {
+        let items = response["output"].as_array().unwrap().iter().filter(|i| i["type"] == "function_call");
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        items.map(|i| (text(&i["name"]), text(&i["arguments"]))).collect()
+    };
+    let one = respond(&host, json!({"input": said, "parallel_tool_calls": false})).await;
+    assert_eq!((calls(&one), &one["parallel_tool_calls"]), (vec![("f".into(), "{\"a\":1}".into())], &json!(false)));
+    let both = respond(&host, json!({"input": said, "parallel_tool_calls": true})).await;
+    assert_eq!((calls(&both).len(), &both["parallel_tool_calls"]), (2, &json!(true)));
+    let chat = |more: Value| host.chat(&said, more);
+    let message = chat(json!({"parallel_tool_calls": false})).await.expect(200)["choices"][0]["message"].clone();
+    assert_eq!(message["tool_calls"].as_array().unwrap().len(), 1, "{message}");
+    let message = chat(json!({})).await.expect(200)["choices"][0]["message"].clone();
+    assert_eq!(message["tool_calls"].as_array().unwrap().len(), 2, "{message}");
+}
+
+#[tokio::test]
+async fn bounds_on_tool_calls_reach_an_orchestrator_that_knows_them_and_are_refused_otherwise() {
+    let host = Host::new().await;
+    host.bind("orchestrator", "says", "orchestrator", json!({})).await;
+    let bounds = json!({"input": "x", "max_tool_calls": 3, "parallel_tool_calls": false});
+    // Without a tool of the tenant's there is nothing to bound.
+    let whole = respond(&host, bounds.clone()).await;
+    assert_eq!((&whole["max_tool_calls"], &whole["parallel_tool_calls"]), (&json!(3), &json!(false)));
+    host.bind("tool/echo", "echo", "tool", json!({})).await;
+    for (field, value) in [("max_tool_calls", json!(3)), ("parallel_tool_calls", json!(false))] {
+        let body = json!({"model": "m", "input": "x", field: value});
+        let error = host.post("/v1/responses", body).await.expect(400)["error"].clone();
+        assert_eq!(error["param"], field);
+        assert!(error["message"].as_str().unwrap().contains("says@1 has no `limits."), "{error}");
+    }
+    let manifest =
+        json!({"config": {"properties": {"limits": {"properties": {"tool_calls": {}, "calls_at_once": {}}}}}});
+    let bytes = axum::body::Body::from(format!("ok orchestrator {manifest}"));
+    host.send(request(ADMIN, "PUT", "/stockade/v1/components/says/versions/2", &[], bytes)).await.expect(201);
+    for (own, want) in [
+        (json!({}), json!({"tool_calls": 3, "calls_at_once": 1})),
+        (
+            json!({"limits": {"model_calls": 4, "tool_calls": 2}}),
+            json!({"model_calls": 4, "tool_calls": 2, "calls_at_once": 1}),
+        ),
+        (json!({"limits": {"tool_calls": 9}}), json!({"tool_calls": 3, "calls_at_once": 1})),
+    ] {
+        let entries = json!({"entries": [{"component": "says", "version": "2", "config": own}]});
+        host.put("/stockade/v1/bindings/orchestrator", entries).await.expect(200);
+        let whole = respond(&host, bounds.clone()).await;
+        assert_eq!((&whole["max_tool_calls"], &whole["parallel_tool_calls"]), (&json!(3), &json!(false)));
+        assert_eq!(host.plugins.turns.lock().unwrap().last().unwrap().0.target.config["limits"], want);
+    }
+    host.chat("x", json!({"parallel_tool_calls": false})).await.expect(200);
+    let limits = host.plugins.turns.lock().unwrap().last().unwrap().0.target.config["limits"].clone();
+    assert_eq!(limits, json!({"tool_calls": 9, "calls_at_once": 1}));
+    for wrong in [json!({"max_tool_calls": 0}), json!({"max_tool_calls": "x"}), json!({"parallel_tool_calls": 1})] {
+        let mut body = json!({"model": "m", "input": "x"});
+        body.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        host.post("/v1/responses", body).await.expect(400);
+    }
+}

@@ -199,3 +199,20 @@ async fn the_tools_are_served_over_mcp() {
     assert_eq!(host.call("sk-wrong", "POST", "/mcp", &told).await.status, 401);
     assert_eq!(host.call(&key, "GET", "/mcp", &Value::Null).await.status, 405);
 }
+
+#[tokio::test]
+async fn a_call_that_a_shield_stands_against_is_refused_in_its_words() {
+    let host = Host::new().await;
+    host.bind("tool/pay", "refused", "tool", json!({})).await;
+    let reply = host.post("/v1/tool-runtime/invoke", json!({"tool_name": "pay", "kwargs": {}})).await;
+    let id = reply.header("stockade-trace");
+    let refused = reply.expect(403);
+    assert_eq!(refused["error"]["message"], "No.");
+    assert_eq!(host.trace(&id).await["status"], "blocked");
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "pay", "arguments": {}}});
+    let reply = host.post("/mcp", call).await;
+    let id = reply.header("stockade-trace");
+    let answer = reply.expect(200);
+    assert_eq!(answer["result"], json!({"content": [{"type": "text", "text": "No."}], "isError": true}));
+    assert_eq!(host.trace(&id).await["status"], "blocked");
+}

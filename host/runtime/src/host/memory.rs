@@ -1,10 +1,12 @@
-//! `memory`: the tenant's bound memory, called as it is, each bank under the name that the request's scope gives it.
+//! `memory`: the tenant's bound memory, each bank under the name that the request's scope gives it, and what it finds by way
+//! of the input shields.
 
 use super::{Answer, denied, pass};
 use crate::bindings::memory::{Bank, BankKind, Document, Hit, Host, HostWithStore, Ingested, Item, Query};
 use crate::bindings::types::Error;
 use crate::exports;
 use crate::guest::Guest;
+use crate::screen;
 use stockade_core::plugin::Role;
 use wasmtime::component::{Accessor, HasSelf};
 
@@ -44,7 +46,7 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
     }
     async fn get(a: &Accessor<T, Self>, bank: String, ids: Vec<String>) -> Answer<Vec<Item>> {
         match scoped(a, bank, false) {
-            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_GET, (bank, ids)).await,
+            Ok(bank) => shown(a, pass(a, &Role::Memory, exports::MEMORY_GET, (bank, ids)).await?, texts).await,
             Err(e) => Ok(Err(e)),
         }
     }
@@ -56,13 +58,19 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         limit: u32,
     ) -> Answer<Vec<Item>> {
         match scoped(a, bank, false) {
-            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_LIST, (bank, document, after, limit)).await,
+            Ok(bank) => {
+                shown(a, pass(a, &Role::Memory, exports::MEMORY_LIST, (bank, document, after, limit)).await?, texts)
+                    .await
+            }
             Err(e) => Ok(Err(e)),
         }
     }
     async fn search(a: &Accessor<T, Self>, bank: String, query: Query) -> Answer<Vec<Hit>> {
         match scoped(a, bank, false) {
-            Ok(bank) => pass(a, &Role::Memory, exports::MEMORY_SEARCH, (bank, query)).await,
+            Ok(bank) => {
+                let found = pass(a, &Role::Memory, exports::MEMORY_SEARCH, (bank, query)).await?;
+                shown(a, found, |hit: &mut Hit| texts(&mut hit.item)).await
+            }
             Err(e) => Ok(Err(e)),
         }
     }
@@ -84,4 +92,26 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
 fn scoped<T: Send + 'static>(a: &Accessor<T, HasSelf<Guest>>, bank: String, write: bool) -> Result<String, Error> {
     let pins = a.with(|mut store| store.get().context.call.pins.clone());
     pins.bank(bank.clone(), write).ok_or_else(|| denied("bank", &bank))
+}
+
+fn texts(item: &mut Item) -> [&mut String; 2] {
+    [&mut item.text, &mut item.metadata]
+}
+
+/// What the input shields let the caller see of what was found. What they block is left out.
+async fn shown<T: Send + 'static, I: Send>(
+    a: &Accessor<T, HasSelf<Guest>>,
+    found: Result<Vec<I>, Error>,
+    texts: fn(&mut I) -> [&mut String; 2],
+) -> Answer<Vec<I>> {
+    let items = match found {
+        Ok(items) => items,
+        Err(e) => return Ok(Err(e)),
+    };
+    let (host, context) = a.with(|mut store| {
+        let guest = store.get();
+        (guest.host.clone(), guest.context.clone())
+    });
+    let shown = screen::found(&host, &context, items, texts).await;
+    Ok(shown.map_err(|stop| stop.into_guest_error()))
 }

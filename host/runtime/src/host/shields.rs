@@ -1,12 +1,13 @@
 //! `shields`: the tenant's bound shields, within the grant.
 
-use super::{Answer, enter};
+use super::{Answer, Entered, enter};
 use crate::bindings::shields::{Host, HostWithStore};
-use crate::bindings::types::{Direction, Error, Message, Verdict};
-use crate::guest::Guest;
-use crate::{convert, judge};
+use crate::bindings::types::{Channel, Direction, Error, Message, Verdict};
+use crate::guest::{Context, Guest};
+use crate::{convert, judge, screen};
+use std::sync::Arc;
 use stockade_core::id::ComponentName;
-use stockade_core::plugin::{Mode, OnFailure, Role};
+use stockade_core::plugin::Role;
 use wasmtime::component::{Accessor, HasSelf};
 
 impl Host for Guest {}
@@ -21,25 +22,8 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         if let Err(e) = me.may_call(name) {
             return Ok(Err(e));
         }
-        let direction = convert::direction_in(direction);
-        let mut messages = messages;
-        let mut edited = false;
-        for shield in me.context.call.pins.all(&role) {
-            let context = me.context.child(shield);
-            let verdict = judge::check(&me.host, context, direction, messages.clone()).await;
-            match verdict {
-                Ok(_) if shield.mode == Mode::Observe => {}
-                Ok(Verdict::Pass) => {}
-                Ok(Verdict::Edit(changed)) => {
-                    messages = changed;
-                    edited = true;
-                }
-                Ok(Verdict::Block(violation)) => return Ok(Ok(Verdict::Block(violation))),
-                Err(_) if shield.mode == Mode::Observe || shield.on_failure == OnFailure::Allow => {}
-                Err(stop) => return Ok(Err(stop.into_guest_error())),
-            }
-        }
-        Ok(Ok(if edited { Verdict::Edit(messages) } else { Verdict::Pass }))
+        let judged = screen::judge(&me.host, &me.context, &role, messages);
+        Ok(judged.await.map_err(|stop| stop.into_guest_error()))
     }
 
     async fn check_by(
@@ -49,15 +33,35 @@ impl<T: Send + 'static> HostWithStore<T> for HasSelf<Guest> {
         messages: Vec<Message>,
     ) -> Answer<Verdict> {
         let me = enter(a).await?;
-        if let Err(e) = me.may_call(&format!("shield/{name}")) {
-            return Ok(Err(e));
-        }
-        let pins = &me.context.call.pins;
-        let shield = ComponentName::new(&name).ok().and_then(|name| pins.shield(&name));
-        let Some(shield) = shield else {
-            return Ok(Err(Error::NotFound(format!("shield `{name}`"))));
+        let context = match named(&me, &name) {
+            Ok(context) => context,
+            Err(e) => return Ok(Err(e)),
         };
-        let checked = judge::check(&me.host, me.context.child(shield), convert::direction_in(direction), messages);
+        let checked = judge::check(&me.host, context, convert::direction_in(direction), messages);
         Ok(checked.await.map_err(|stop| stop.into_guest_error()))
     }
+
+    async fn check_reply_by(
+        a: &Accessor<T, Self>,
+        name: String,
+        channel: Channel,
+        conversation: Vec<Message>,
+        text: String,
+    ) -> Answer<Verdict> {
+        let me = enter(a).await?;
+        let context = match named(&me, &name) {
+            Ok(context) => context,
+            Err(e) => return Ok(Err(e)),
+        };
+        let checked = judge::check_reply(&me.host, context, channel, conversation, text);
+        Ok(checked.await.map_err(|stop| stop.into_guest_error()))
+    }
+}
+
+/// The request with the shield of this name for its component.
+fn named(me: &Entered, name: &str) -> Result<Arc<Context>, Error> {
+    me.may_call(&format!("shield/{name}"))?;
+    let shield = ComponentName::new(name).ok().and_then(|name| me.context.call.pins.shield(&name));
+    let shield = shield.ok_or_else(|| Error::NotFound(format!("shield `{name}`")))?;
+    Ok(me.context.child(shield))
 }

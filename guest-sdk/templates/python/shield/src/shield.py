@@ -1,8 +1,8 @@
 """The streaming side: one session for each channel of a reply. The tool chain looks for it in a module of this name."""
 
 from wit_world.exports import shield
-from wit_world.exports.shield import Channel, Edit, Ruling
-from wit_world.imports.types import Message
+from wit_world.exports.shield import Edit, Ruling
+from wit_world.imports.types import Channel, Message
 
 import app
 

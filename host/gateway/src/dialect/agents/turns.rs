@@ -69,7 +69,7 @@ pub async fn create(
             completed_at: None,
         };
         let before = history(&app, &run, &session, None)?;
-        let ask = ask(&app, &run, &caller, &agent, &f, before, &turn)?;
+        let ask = ask(&app, &run, &caller, &agent, &f, before, &turn).await?;
         answer(&run, ask, turn, None, stream).await
     })
     .await
@@ -118,7 +118,7 @@ pub async fn resume_turn(
                 turn.awaiting = None;
                 let before = history(&app, &run, &session, Some(&turn.id))?;
                 let config = json!({});
-                let ask = ask(&app, &run, &caller, &agent, &Fields::root(&config)?, before, &turn)?;
+                let ask = ask(&app, &run, &caller, &agent, &Fields::root(&config)?, before, &turn).await?;
                 answer(&run, ask, turn, Some(revision), stream).await
             }
         }
@@ -173,12 +173,12 @@ fn history(app: &App, run: &Run, session: &str, until: Option<&str>) -> Result<V
 }
 
 /// The request to the agent's orchestrator; `f` is a turn's body.
-fn ask(
+async fn ask(
     app: &App,
     run: &Arc<Run>,
     caller: &Caller,
     agent: &Agent,
-    f: &Fields,
+    f: &Fields<'_>,
     before: Vec<Message>,
     turn: &Turn,
 ) -> Result<Ask, ApiError> {
@@ -186,7 +186,7 @@ fn ask(
     run.uses(&target.model);
     let own_tools = f.value("toolgroups").map(|_| config::tools(f, "toolgroups")).transpose()?;
     let party = Party { user: caller.key.id.clone(), session: Some(turn.session.clone()) };
-    target.cast(run, party, Overlay { tools: own_tools, ..Overlay::default() })?;
+    target.cast(run, party, Overlay { tools: own_tools, ..Overlay::default() }).await?;
     let mut defaults = json!({});
     target.fill_in(&mut defaults, "max_tokens");
     let defaults = Fields::root(&defaults)?;
@@ -215,6 +215,7 @@ fn ask(
         metadata: BTreeMap::new(),
         resume: None,
         dialect: Place { agent: agent.id.clone(), session: turn.session.clone(), turn: turn.id.clone() }.dialect(),
+        parallel_calls: true,
     }))
 }
 

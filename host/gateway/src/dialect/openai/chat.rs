@@ -11,7 +11,7 @@ use crate::inference::{self, gather};
 use crate::interruption::Resumed;
 use crate::layers::RequestInfo;
 use crate::run::Run;
-use crate::target::{Overlay, Target};
+use crate::target::Target;
 use crate::{reply, sse};
 use axum::extract::State;
 use axum::response::Response;
@@ -32,7 +32,7 @@ pub async fn create(
         let request = chat_request::parse(&body)?;
         let model = &target.model;
         run.uses(model);
-        target.cast(&run, request.party(&caller), Overlay::default())?;
+        target.cast(&run, request.party(&caller), request.overlay()).await?;
         let head = Head::new(&request.model, fingerprint(model));
         let (stream, n, include_usage) = (request.stream, request.n, request.include_usage);
         let ask = target.bounded(request.ask(model, run.pins())?);

@@ -5,6 +5,7 @@ use crate::auth::Caller;
 use crate::chain::Ask;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::target::{Bound, Overlay};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -35,6 +36,7 @@ pub struct ChatRequest {
     constraint: Option<Constraint>,
     metadata: BTreeMap<String, String>,
     user: Option<String>,
+    parallel_calls: bool,
 }
 
 pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
@@ -64,6 +66,7 @@ pub fn parse(body: &Value) -> Result<ChatRequest, ApiError> {
         constraint: constraint(&f)?,
         metadata: metadata(&f)?,
         user: user(&f)?,
+        parallel_calls: f.bool("parallel_tool_calls")?.unwrap_or(true),
     })
 }
 
@@ -77,6 +80,11 @@ pub fn user(f: &Fields) -> Result<Option<String>, ApiError> {
 }
 
 impl ChatRequest {
+    /// What the request says of the orchestrator.
+    pub fn overlay(&self) -> Overlay {
+        Overlay { bounds: Bound::one_call(self.parallel_calls).into_iter().collect(), ..Overlay::default() }
+    }
+
     /// Whose memory an assistant's turn touches; a session is what `metadata.session` names.
     pub fn party(&self, caller: &Caller) -> Party {
         Party {
@@ -99,6 +107,7 @@ impl ChatRequest {
             metadata: self.metadata,
             resume: None,
             dialect: Dialect::Chat,
+            parallel_calls: self.parallel_calls,
         })
     }
 }

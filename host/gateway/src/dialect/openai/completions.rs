@@ -168,6 +168,7 @@ async fn start(
             sampling: Sampling { max_tokens: Some(request.max_tokens), ..request.sampling.clone() },
             constraint: None,
             metadata: BTreeMap::new(),
+            parallel_calls: true,
         };
         choices.extend(chain::generate(run, ask, request.n).await?);
     }

@@ -23,7 +23,7 @@ use crate::layers::RequestInfo;
 use crate::reply::Listing;
 use crate::run::Run;
 use crate::sse::Encode;
-use crate::target::{Overlay, Target};
+use crate::target::Target;
 use crate::{reply, sse};
 use approval::{approval_id, interruption_id};
 use axum::extract::{Path, State};
@@ -83,12 +83,7 @@ pub async fn create(
         if let Some(search) = &request.search {
             search.check(&app, &caller.tenant).await?;
         }
-        let overlay = Overlay {
-            tools: request.own_tools.clone(),
-            prompt: request.prompt.clone(),
-            search: request.search.clone(),
-        };
-        target.cast(&run, party, overlay)?;
+        target.cast(&run, party, request.overlay()).await?;
         let mut ask = target.bounded(ask(&run, &target, &request, &earlier.items)?);
         if request.truncate {
             let found = request.search.as_ref().map_or(0, |_| file_search::SOURCE_TOKENS);

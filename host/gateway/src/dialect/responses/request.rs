@@ -9,6 +9,7 @@ use crate::dialect::openai::chat_request::{
 use crate::dialect::openai::sampling::{self, MAX_TOP_LOGPROBS};
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::target::{Bound, Overlay};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use stockade_core::chat::{Message, ToolChoice, ToolSpec};
@@ -56,6 +57,9 @@ pub struct Request {
     sampling: Sampling,
     constraint: Option<Constraint>,
     metadata: BTreeMap<String, String>,
+    /// Most calls of the tenant's tools.
+    max_tool_calls: Option<u32>,
+    parallel_calls: bool,
 }
 
 pub fn parse(body: &Value) -> Result<Request, ApiError> {
@@ -99,10 +103,23 @@ pub fn parse(body: &Value) -> Result<Request, ApiError> {
         sampling,
         constraint: constraint(&f)?,
         metadata,
+        max_tool_calls: f.integer("max_tool_calls", 1..=i64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok()),
+        parallel_calls: f.bool("parallel_tool_calls")?.unwrap_or(true),
     })
 }
 
 impl Request {
+    /// What the request says of the orchestrator.
+    pub fn overlay(&self) -> Overlay {
+        let calls = self.max_tool_calls.map(Bound::tool_calls);
+        Overlay {
+            tools: self.own_tools.clone(),
+            prompt: self.prompt.clone(),
+            search: self.search.clone(),
+            bounds: calls.into_iter().chain(Bound::one_call(self.parallel_calls)).collect(),
+        }
+    }
+
     /// The approval that the input is, where it is one: the id of what it answers, and the answer.
     ///
     /// # Errors
@@ -145,6 +162,7 @@ impl Request {
             metadata: self.metadata.clone(),
             resume: None,
             dialect: Dialect::default(),
+            parallel_calls: self.parallel_calls,
         })
     }
 }
@@ -316,9 +334,9 @@ fn echo(f: &Fields, sampling: &Sampling, metadata: &BTreeMap<String, String>) ->
         "background": given("background", json!(false)),
         "instructions": given("instructions", Value::Null),
         "max_output_tokens": given("max_output_tokens", Value::Null),
-        "max_tool_calls": null,
+        "max_tool_calls": given("max_tool_calls", Value::Null),
         "metadata": metadata,
-        "parallel_tool_calls": true,
+        "parallel_tool_calls": given("parallel_tool_calls", json!(true)),
         "prompt": given("prompt", Value::Null),
         "reasoning": {"effort": null, "summary": null},
         "service_tier": "default",

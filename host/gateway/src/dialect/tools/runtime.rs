@@ -107,7 +107,12 @@ pub async fn invoke(
         let call = run.call(&with_headers(pinned, &own));
         let output = match app.plugins.call_tool(call, tool, arguments).await {
             Ok(output) => output,
-            Err(error) => return Err(told(error.into())),
+            Err(error) => {
+                return Err(match blocked(&run, &error) {
+                    Some(refusal) => ApiError::new(Code::Forbidden, refusal),
+                    None => told(error.into()),
+                });
+            }
         };
         run.ended(Status::Ok);
         let failed = output.is_error;
@@ -119,6 +124,13 @@ pub async fn invoke(
         })))
     })
     .await
+}
+
+/// The refusal of a call that a shield stands against, or of its result.
+pub fn blocked(run: &Run, error: &CallError) -> Option<String> {
+    let CallError::Component { code: "blocked", message, .. } = error else { return None };
+    run.ended(Status::Blocked);
+    Some(message.clone())
 }
 
 /// What went wrong with a tool is for the caller to know, where the tool has a word for it.
