@@ -1,4 +1,5 @@
-"""The last llama-stack-client whose post-training names its jobs: data set, supervised finetuning, status, artifacts, cancel."""
+"""The last llama-stack-client whose post-training names its jobs: data set, supervised finetuning, status, artifacts, a
+preference job on the result, cancel."""
 
 import time
 
@@ -58,6 +59,28 @@ artifacts = client.alpha.post_training.job.artifacts(job_uuid="tuned")
 assert artifacts.checkpoints[-1].identifier == "tuned" and artifacts.checkpoints[-1].training_metrics.train_loss > 0
 assert [j.job_uuid for j in client.alpha.post_training.job.list()] == ["tuned"]
 assert "tuned" in [getattr(m, "id", None) for m in client.models.list()]
+
+# The finetuned model, an adapter, is what a preference job goes on from; no epoch has the most steps that are asked for.
+says = lambda role, text: [{"role": role, "content": text}]
+pairs = [
+    {"prompt": says("user", f"Number {i}?"), "chosen": says("assistant", "No."), "rejected": says("assistant", "Yes.")}
+    for i in range(8)
+]
+client.datasets.register(dataset_id="pairs", purpose="post-training/messages", source={"type": "rows", "rows": pairs})
+preferring = config(2)
+preferring["data_config"]["dataset_id"] = "pairs"
+client.alpha.post_training.preference_optimize(
+    job_uuid="preferred",
+    finetuned_model="tuned",
+    training_config={**preferring, "max_steps_per_epoch": 100},
+    algorithm_config={"beta": 0.1, "loss_type": "sigmoid"},
+    **common,
+)
+assert wait("preferred", ["completed", "failed"]).status == "completed"
+last = client.alpha.post_training.job.artifacts(job_uuid="preferred").checkpoints[-1]
+assert (last.identifier, last.epoch) == ("preferred", 2), last
+assert "preferred" in [getattr(m, "id", None) for m in client.models.list()]
+client.datasets.unregister("pairs")
 
 client.alpha.post_training.supervised_fine_tune(
     job_uuid="long", model="tiny", training_config=config(1000), algorithm_config=lora, **common
