@@ -1,15 +1,17 @@
 //! Recall and speed of the graph against comparing with every vector.
 //!
-//! `cargo run --release -p stockade-vectors --example bench_vectors [N..]` (default 10000 and 100000; 384 dimensions)
+//! `cargo run --release -p stockade-vectors --example bench_vectors [N..] [--vectors FILE]` (default 10000 and 100000; 384
+//! dimensions). FILE holds embeddings of texts, f32 rows one after the other, as `embed_texts.py` beside this file writes it.
 //!
 //! Queries are drawn like the vectors and are none of them. Speed: one thread, one query after another. At the end half of the
 //! vectors are replaced by others, and recall is taken anew.
 
 mod data;
 
-use data::{D, Draw, member, topics};
+use data::{D, Supply};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stockade_core::TenantId;
@@ -55,9 +57,7 @@ fn recall(found: &[Vec<String>], exact: &[Vec<String>]) -> f64 {
     hits.sum::<usize>() as f64 / exact.iter().map(Vec::len).sum::<usize>() as f64
 }
 
-async fn bench(n: usize) {
-    let mut draw = Draw(n as u64);
-    let topics = topics(&mut draw);
+async fn bench(n: usize, mut supply: Supply) {
     let store = Arc::new(MemoryStore::new());
     let registry = Registry::new(store.clone(), store);
     registry.ensure_default_tenant().await.expect("a store in memory does not fail");
@@ -67,7 +67,9 @@ async fn bench(n: usize) {
 
     let began = Instant::now();
     let ids: Vec<usize> = (0..n).collect();
-    write(&index, &ids, || member(&mut draw, &topics)).await;
+    // The queries first: where vectors come from texts, none of them is written.
+    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| supply.vector()).collect();
+    write(&index, &ids, || supply.vector()).await;
     let written = began.elapsed();
     let built = built(&index, began).await;
     println!(
@@ -75,7 +77,6 @@ async fn bench(n: usize) {
         written.as_secs_f64(),
         built.as_secs_f64()
     );
-    let queries: Vec<Vec<f32>> = (0..QUERIES).map(|_| member(&mut draw, &topics)).collect();
     let exact = ask(&index, &queries, true, None).await;
     line("exact", &exact, 1.0);
     beside_exact("graph", &index, &queries, None).await;
@@ -84,7 +85,7 @@ async fn bench(n: usize) {
 
     let began = Instant::now();
     let odd: Vec<usize> = (0..n).filter(|id| id % 2 == 1).collect();
-    write(&index, &odd, || member(&mut draw, &topics)).await;
+    write(&index, &odd, || supply.vector()).await;
     beside_exact("just replaced half", &index, &queries, None).await;
     println!("  built anew after {:.1} s", self::built(&index, began).await.as_secs_f64());
     beside_exact("once built", &index, &queries, None).await;
@@ -144,8 +145,11 @@ fn line(name: &str, m: &Measured, recall: f64) {
 
 #[tokio::main]
 async fn main() {
-    let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let file = arguments.iter().position(|a| a == "--vectors").map(|i| PathBuf::from(&arguments[i + 1]));
+    let sizes: Vec<usize> = arguments.iter().filter_map(|n| n.parse().ok()).collect();
     for n in if sizes.is_empty() { vec![10_000, 100_000] } else { sizes } {
-        bench(n).await;
+        let supply = file.as_deref().map_or_else(|| Supply::drawn(n as u64), Supply::read);
+        bench(n, supply).await;
     }
 }
