@@ -101,32 +101,27 @@ impl Engine {
         let want = options.kv_tokens.unwrap_or_else(|| KV_TOKENS.min(spec.context_tokens.saturating_mul(2)));
         let memory = plan(&spec, self.settings(), want, LEAST_KV_TOKENS, self.memory_left())
             .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
-        let before = self.take(&info.id, path, DoesNotFit { total: memory.bytes, ..DoesNotFit::default() })?;
+        let sum = DoesNotFit { total: memory.bytes, ..DoesNotFit::default() };
         let load = llama::LoadOptions { kv_type: options.kv_type, precision: options.precision, budget: None };
-        let served = llama::load(&checkpoint, &config, self.pool(), &load, progress).map_err(LoadError::from).and_then(
-            |decoder| {
-                let tokenizer = text.tokenizer();
-                let parts = GeneratorParts {
-                    vocabulary: vocabulary(tokenizer, &config),
-                    base: Some(decoder.base()),
-                    source: path.canonicalize().ok(),
-                    decoder: Box::new(decoder),
-                    text: text.clone(),
-                    info: info.clone(),
-                    pages: memory.pages,
-                    labels: match &config.head {
-                        Head::Classifier { labels } => labels.clone(),
-                        Head::CausalLm | Head::Embedding => Vec::new(),
-                    },
-                    kv_type: kv_name(options.kv_type),
-                };
-                Ok(self.add_generator(parts)?)
-            },
-        );
-        if served.is_err() {
-            self.restore(&info.id, before);
-        }
-        served
+        self.reserved(&info.id, path, sum, || {
+            let decoder = llama::load(&checkpoint, &config, self.pool(), &load, progress)?;
+            let tokenizer = text.tokenizer();
+            let parts = GeneratorParts {
+                vocabulary: vocabulary(tokenizer, &config),
+                base: Some(decoder.base()),
+                source: path.canonicalize().ok(),
+                decoder: Box::new(decoder),
+                text: text.clone(),
+                info: info.clone(),
+                pages: memory.pages,
+                labels: match &config.head {
+                    Head::Classifier { labels } => labels.clone(),
+                    Head::CausalLm | Head::Embedding => Vec::new(),
+                },
+                kv_type: kv_name(options.kv_type),
+            };
+            Ok(self.add_generator(parts)?)
+        })
     }
 
     /// A decoder whose states are its output.
@@ -144,20 +139,14 @@ impl Engine {
         let settings = SentenceSettings::from_folder(path, spec.context_tokens.min(EMBEDDED_TOKENS))?;
         let memory = plan(&spec, self.settings(), settings.max_tokens, settings.max_tokens, self.memory_left())
             .map_err(|sum| LoadError::Memory { path: path.to_owned(), sum })?;
-        let id = info.id.clone();
-        let before = self.take(&id, path, DoesNotFit { total: memory.bytes, ..DoesNotFit::default() })?;
-        let load = || -> Result<ModelInfo, LoadError> {
+        let sum = DoesNotFit { total: memory.bytes, ..DoesNotFit::default() };
+        self.reserved(&info.id.clone(), path, sum, || {
             let decoder = llama::load(checkpoint, config, self.pool(), &options, progress)?;
             let network = DecoderEmbedder::new(Box::new(decoder), settings)?;
             info.context_tokens = settings.max_tokens as u32;
             info.embedding_dimensions = Some(network.dimensions() as u32);
             Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?)
-        };
-        let served = load();
-        if served.is_err() {
-            self.restore(&id, before);
-        }
-        served
+        })
     }
 
     /// Adds an adapter to a served base: a few matrices, the base's tokenizer and template, its engine thread and pages.
@@ -181,8 +170,8 @@ impl Engine {
         let weights = plan.weight_bytes() as u64;
         let rows = rows.saturating_mul(plan.row_bytes() as u64);
         let total = weights.saturating_add(rows);
-        let before = self.take(&id, path, DoesNotFit { total, weights, rows, ..DoesNotFit::default() })?;
-        let served = plan.load(progress).map_err(LoadError::from).and_then(|adapter| {
+        self.reserved(&id, path, DoesNotFit { total, weights, rows, ..DoesNotFit::default() }, || {
+            let adapter = plan.load(progress)?;
             let info = ModelInfo {
                 id: id.clone(),
                 digest: Digest(
@@ -195,17 +184,26 @@ impl Engine {
             };
             let adapted = base.adapted(info.clone(), Arc::new(adapter));
             if self.add_adapter(base, adapted) { Ok(info) } else { Err(no_base()) }
-        });
-        if served.is_err() {
-            self.restore(&id, before);
-        }
-        served
+        })
     }
 
-    /// Reserves the sum's total, or refuses the model at `path` with the whole sum.
-    fn take(&self, id: &ModelId, path: &Path, sum: DoesNotFit) -> Result<Option<u64>, LoadError> {
-        self.reserve(id, sum.total)
-            .map_err(|available| LoadError::Memory { path: path.to_owned(), sum: DoesNotFit { available, ..sum } })
+    /// Loads with the sum's total reserved, which is given back if that fails; refuses the model at `path` with the whole
+    /// sum if there is not so much left.
+    fn reserved(
+        &self,
+        id: &ModelId,
+        path: &Path,
+        sum: DoesNotFit,
+        load: impl FnOnce() -> Result<ModelInfo, LoadError>,
+    ) -> Result<ModelInfo, LoadError> {
+        let before = self
+            .reserve(id, sum.total)
+            .map_err(|available| LoadError::Memory { path: path.to_owned(), sum: DoesNotFit { available, ..sum } })?;
+        let served = load();
+        if served.is_err() {
+            self.restore(id, before);
+        }
+        served
     }
 
     fn load_encoder(
@@ -217,10 +215,9 @@ impl Engine {
         mut info: ModelInfo,
     ) -> Result<ModelInfo, LoadError> {
         let bytes = info.parameters.saturating_mul(4); // computed in f32, whatever the file holds
-        let id = info.id.clone();
-        let before = self.take(&id, path, DoesNotFit { total: bytes, weights: bytes, ..DoesNotFit::default() })?;
         let workers = self.pool().workers();
-        let load = || -> Result<ModelInfo, LoadError> {
+        let sum = DoesNotFit { total: bytes, weights: bytes, ..DoesNotFit::default() };
+        self.reserved(&info.id.clone(), path, sum, || {
             if let Head::Classifier { labels } = &config.head {
                 let network = deberta::load(checkpoint, config, workers)?;
                 info.context_tokens = network.max_tokens() as u32;
@@ -231,12 +228,7 @@ impl Engine {
             info.context_tokens = network.max_tokens() as u32;
             info.embedding_dimensions = Some(network.dimensions() as u32);
             Ok(self.add_embedder(EmbedderParts { network: Box::new(network), text, info })?)
-        };
-        let served = load();
-        if served.is_err() {
-            self.restore(&id, before);
-        }
-        served
+        })
     }
 }
 

@@ -66,8 +66,7 @@ impl DeviceNetwork {
         gradients: &mut Gradients,
     ) -> std::result::Result<(), TrainError> {
         let d_states = self.log_probs_back(network, &pass, d_log_probs, d_log_sum_exp, gradients);
-        let back = d_states.and_then(|d_states| self.layers_back(network, pass, &d_states, gradients));
-        back.map_err(|error| self.failed(&error))
+        self.back(network, pass, d_states, gradients)
     }
 
     pub(in crate::network) fn states(&self, pass: &DevicePass) -> std::result::Result<Vec<f32>, TrainError> {
@@ -83,8 +82,7 @@ impl DeviceNetwork {
         gradients: &mut Gradients,
     ) -> std::result::Result<(), TrainError> {
         let d_states = self.products.upload(d_states, pass.states.dims());
-        let back = d_states.and_then(|d_states| self.layers_back(network, pass, &d_states, gradients));
-        back.map_err(|error| self.failed(&error))
+        self.back(network, pass, d_states, gradients)
     }
 
     pub(in crate::network) fn scores(
@@ -104,8 +102,7 @@ impl DeviceNetwork {
         gradients: &mut Gradients,
     ) -> std::result::Result<(), TrainError> {
         let d_states = self.scores_back(network, &pass, positions, d_scores, gradients);
-        let back = d_states.and_then(|d_states| self.layers_back(network, pass, &d_states, gradients));
-        back.map_err(|error| self.failed(&error))
+        self.back(network, pass, d_states, gradients)
     }
 
     pub(in crate::network) fn logits(
@@ -118,6 +115,18 @@ impl DeviceNetwork {
 }
 
 impl DeviceNetwork {
+    /// On from what a head gave.
+    fn back(
+        &self,
+        network: &Network,
+        pass: DevicePass,
+        d_states: Result<Tensor>,
+        gradients: &mut Gradients,
+    ) -> std::result::Result<(), TrainError> {
+        let back = d_states.and_then(|d_states| self.layers_back(network, pass, &d_states, gradients));
+        back.map_err(|error| self.failed(&error))
+    }
+
     fn run(&self, network: &Network, packed: &Packed, mode: Mode, adapter: bool) -> Result<DevicePass> {
         let (config, products) = (&network.config, &self.products);
         let longest = packed.longest();
